@@ -1,0 +1,205 @@
+"""From submissions/<suite>/<track>/<method>.json to one ranked page a track."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clbench.errors import ClbenchError
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
+from clbench.metrics import METRICS
+from clbench.result import Result, Spread, check_result, load_result, past_floor, spread, summarize, write_atomic
+from clbench.suite import Suite, Track, load_suite
+
+BLANK = Cell("–")
+
+
+def build_leaderboard(
+    submissions: Path, out: Path, *, load: Callable[[str], Suite] = load_suite, samples: Path | None = None
+) -> list[Path]:
+    """Write <out>/<suite>/<track>.md for every track with submissions; the same submissions give the same bytes.
+
+    Args:
+        submissions: folder of <suite>/<track>/<method>.json.
+        out: the leaderboard's folder.
+        load: how a suite is found by its name.
+        samples: folder of <suite>/<track>/<method>.png sample grids, shown on the page where they exist.
+
+    Returns:
+        The pages written.
+
+    Raises:
+        ClbenchError: a submission is invalid or partial (all of them are named), or a page cannot be written.
+    """
+    pages = []
+    for (suite_name, track_name), results in read_submissions(submissions, load).items():
+        path = out / suite_name / f"{track_name}.md"
+        suite = load(suite_name)
+        write_atomic(path, render_page(suite, suite.track(track_name), results, _grids(samples, path)))
+        pages.append(path)
+    return pages
+
+
+def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tuple[str, str], list[Result]]:
+    """(suite, track) -> its results, ranked, each with a summary recomputed from its runs.
+
+    Raises:
+        ClbenchError: names every submission that is invalid or partial.
+    """
+    boards: dict[tuple[str, str], list[Result]] = {}
+    wrong = []
+    for path in sorted(submissions.glob("*/**/*.json")):
+        try:
+            result = load_result(path)
+            suite = load(result.suite.name)
+            findings = check_result(result, suite, path=path)
+        except ClbenchError as error:
+            wrong.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            continue
+        wrong.extend(f"{path}: {finding.code} {finding.message}" for finding in findings)
+        if not findings:
+            summary = summarize(result.runs, result.controls, suite.track(result.track))
+            boards.setdefault((suite.name, result.track), []).append(result.model_copy(update={"summary": summary}))
+    if wrong:
+        raise ClbenchError(f"not every submission is valid, so that no table was written: {'; '.join(wrong)}")
+    return {(suite, track): _ranked(load(suite).track(track), boards[suite, track]) for suite, track in sorted(boards)}
+
+
+def leaderboard_table(track: Track, results: Sequence[Result]) -> Table:
+    """The ranked table with its control rows: base model above, last-task floor and real images below the methods."""
+    headline = [metric for metric in track.metrics if not METRICS[metric].secondary]
+    secondary = [metric for metric in track.metrics if METRICS[metric].secondary]
+    label = {metric: METRICS[metric].label for metric in track.metrics}
+    columns = (
+        Column("Rank"),
+        Column("Method", align="left"),
+        *(Column(f"{label[metric]} score ↑", better="higher") for metric in headline),
+        *(Column(f"{label[metric]} forgetting ↓", better="lower") for metric in headline),
+        *(Column(f"{label[metric]} plasticity") for metric in headline),
+        *(Column(f"{label[metric]} memory") for metric in headline),
+        *(Column(f"{label[metric]} score") for metric in secondary),
+        Column("State"),
+        Column("Regime", align="left"),
+        Column("Train s/task"),
+        Column("Eval s/task"),
+    )
+
+    def method_row(rank: int, result: Result) -> tuple[Cell, ...]:
+        def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
+            return [show(result.summary[metric][statistic]) for metric in metrics]
+
+        tasks = len(result.runs) * len(track.tasks)
+        return (
+            Cell(str(rank)),
+            Cell(result.method.name, mark="code"),
+            *cells(headline, "average_score", _mean_std),
+            *cells(headline, "average_forgetting", _mean_std),
+            *cells(headline, "plasticity", _mean),
+            *cells(headline, "memory", _percent),
+            *cells(secondary, "average_score", _mean_std),
+            Cell(human_bytes(max(run.state_bytes[-1] for run in result.runs))),
+            Cell(", ".join(sorted({run.regime for run in result.runs}))),
+            Cell(f"{sum(run.train_seconds for run in result.runs) / tasks:.1f}"),
+            Cell(f"{sum(run.eval_seconds for run in result.runs) / tasks:.1f}"),
+        )
+
+    def control_row(name: str, score: Callable[[str], Cell]) -> tuple[Cell, ...]:
+        """A row with scores only. Its cells carry no value, so that they are not compared with the methods."""
+        scores = {f"{label[metric]} score": score(metric) for metric in track.metrics}
+        blank = (scores.get(column.heading.removesuffix(" ↑"), BLANK) for column in columns[2:])
+        return (Cell(""), Cell(name), *blank)
+
+    def base(metric: str) -> Cell:
+        return Cell(f"{np.mean([run.matrix(metric)[0] for result in results for run in result.runs]):.3f}")
+
+    def floor(metric: str) -> Cell:
+        return Cell(_mean_std(spread([f for result in results for f in past_floor(result, metric, track)])).text)
+
+    def real(metric: str) -> Cell:
+        rows = [result.controls.real_against_real.get(metric, (np.nan,)) for result in results]
+        return Cell(_mean(spread([float(np.mean(row)) for row in rows])).text)
+
+    methods = (method_row(rank, result) for rank, result in enumerate(results, start=1))
+    controls = (control_row("last-task floor", floor), control_row("real against real", real))
+    return mark_best(Table(columns, (control_row("base model", base), *methods, *controls)))
+
+
+def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: dict[str, str]) -> str:
+    """The markdown page of one track; `grids` maps a method to the link of its sample grid."""
+    first = METRICS[track.metrics[0]].label
+    runs = len(track.orders) * len(suite.seeds)
+    lines = [
+        f"# {escape(suite.name)}: {escape(track.name)}",
+        "",
+        f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
+        f"({len(track.orders)} orders x {len(suite.seeds)} seeds). **Best**, <u>second</u>.",
+        "",
+        to_markdown(leaderboard_table(track, results)),
+        "",
+        f"Ranked by the mean {first} score over the {runs} runs.",
+        "",
+        "- *Score*: mean over all tasks after the last one. *Forgetting*: mean drop of a past task from its best score",
+        "  since it was learned. *Plasticity*: mean score of a task right after it was learned.",
+        "- *Memory*: what past tasks keep above the last-task floor, as a share of what was learned above it.",
+        "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
+        "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
+        "  keeps data), `bound` (a bound, not continual).",
+        "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",
+        "  what a model that only remembers its newest task would get. *Real against real*: real images of each task.",
+        *(f"- *{METRICS[metric].label}*: {METRICS[metric].description}" for metric in track.metrics),
+        "",
+        f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
+        "",
+        "## Reproduce",
+        "",
+        *(f"- `{result.method.name}`: {code_span(result.command)}" for result in results),
+    ]
+    shown = [result.method.name for result in results if result.method.name in grids]
+    if shown:
+        lines += ["", "## Samples"]
+    for name in shown:
+        lines += ["", f"### `{name}`", "", f"![Samples of {escape(name)} over the tasks](<{grids[name]}>)"]
+    return "\n".join(lines) + "\n"
+
+
+def human_bytes(size: int) -> str:
+    """1500 -> "1.5 kB"; decimal units, as the model hubs show file sizes."""
+    if size < 1000:
+        return f"{size} B"
+    units = ("kB", "MB", "GB", "TB")
+    step = next((n for n in range(1, 4) if size / 1000**n < 999.95), 4)
+    return f"{size / 1000**step:.1f} {units[step - 1]}"
+
+
+def _ranked(track: Track, results: list[Result]) -> list[Result]:
+    """By mean average score of the track's first metric, best first; equal ones by name."""
+
+    def key(result: Result) -> tuple[float, str]:
+        score = result.summary[track.metrics[0]]["average_score"]
+        assert score is not None, "a valid result has every score of its last row"
+        return -score.mean, result.method.name
+
+    return sorted(results, key=key)
+
+
+def _grids(samples: Path | None, page: Path) -> dict[str, str]:
+    """Method -> link from the page to its sample grid, for the grids that exist."""
+    if samples is None:
+        return {}
+    images = sorted((samples / page.parent.name / page.stem).glob("*.png"))
+    return {image.stem: Path(os.path.relpath(image, page.parent)).as_posix() for image in images}
+
+
+def _mean_std(value: Spread | None) -> Cell:
+    return Cell(f"{value.mean:.3f} ± {value.std:.3f}", value=round(value.mean, 3)) if value else BLANK
+
+
+def _mean(value: Spread | None) -> Cell:
+    return Cell(f"{value.mean:.3f}", value=round(value.mean, 3)) if value else BLANK
+
+
+def _percent(value: Spread | None) -> Cell:
+    return Cell(f"{100 * value.mean:.0f} %", value=round(value.mean, 2)) if value else BLANK

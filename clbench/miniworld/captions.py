@@ -1,0 +1,138 @@
+"""Captioned pictures of the mini world, drawn at random: what every pretraining stage sees."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from clbench.miniworld.render import Pictures
+from clbench.miniworld.world import (
+    COLOURS,
+    EFFECTS,
+    LINES,
+    NAMED_STYLES,
+    OBJECT_FACTORS,
+    PATTERNS,
+    SCENES,
+    SHAPES,
+    STYLE_FACTORS,
+    STYLE_NAMES,
+    TOKEN_LOOKS,
+    TOKENS,
+    random_look,
+)
+
+Look = dict[str, str]
+
+
+@lru_cache
+def look_pool(kind: str, seed: int = 77, count: int = 20_000) -> list[Look]:
+    """Random visible looks ("object" or "style"), drawn once a process: drawing them afresh would cost more than rendering."""
+    rng = random.Random(f"{kind}-{seed}")
+    return [random_look(rng, STYLE_FACTORS if kind == "style" else OBJECT_FACTORS) for _ in range(count)]
+
+
+def vocabulary() -> list[str]:
+    """Every word a caption can hold."""
+    names = " ".join([*STYLE_NAMES, *TOKENS, *SHAPES, *SCENES, *COLOURS, *PATTERNS, *LINES, *EFFECTS])
+    return sorted({*names.split(), *"a an photo image of in the and on with trim wearing looking into".split()})
+
+
+def _described(rng: random.Random, look: Look, shape: str, detail: float) -> str:
+    """`bold dotted red blue boot white trim`, each attribute named with probability `detail`."""
+    words = [look["line"]] if look["line"] != "none" and rng.random() < detail else []
+    patterned = look["pattern"] != "plain"
+    if patterned and rng.random() < detail:
+        words.append(look["pattern"])
+    if rng.random() < detail:
+        words.append(look["fill_a"])
+        if patterned and rng.random() < detail:
+            words.append(look["fill_b"])
+    words.append(shape)
+    if rng.random() < detail * 0.7:
+        words += [look["trim"], "trim"]
+    return " ".join(words)
+
+
+def _photo(rng: random.Random, look: Look, shape: str, scene: str, detail: float) -> str:
+    thing = _described(rng, look, shape, detail)
+    form = rng.random()
+    if form < 0.35:
+        return f"a photo of a {thing}"
+    if form < 0.5:
+        return f"a photo of a {thing} in the {scene}"
+    return f"a {thing} in the {scene}"
+
+
+def _described_style(rng: random.Random, look: Look, shape: str, detail: float) -> str:
+    words = [look["effect"]] if rng.random() < detail else []
+    words += ["image of", _described(rng, look, shape, detail * 0.8)]
+    if rng.random() < detail:
+        words.append("on")
+        if look["ground_pattern"] != "plain":
+            words += [look["ground_pattern"], look["ground_a"], look["ground_b"]]
+        else:
+            words.append(look["ground_a"])
+    return " ".join(words)
+
+
+def captioned(
+    count: int, rng: random.Random, *, named: float = 0.35, marked: float = 0.25, photos: float = 0.28, detail: float = 0.5
+) -> tuple[Pictures, list[str]]:
+    """`count` pictures with captions.
+
+    Args:
+        named: share of stylised pictures captioned by their style's name.
+        marked: share of photos of objects with an identifier token's look, captioned by the token.
+        photos: share of photos with a random look, captioned by some of its attributes; what is left are stylised
+            pictures in random styles, captioned by theirs.
+        detail: how likely each attribute is named.
+    """
+    shapes, scenes, looks, captions = [], [], [], []
+    for _ in range(count):
+        shape, scene, kind = rng.choice(SHAPES), rng.choice(SCENES), rng.random()
+        if kind < named:
+            style = rng.choice(STYLE_NAMES)
+            look, place = NAMED_STYLES[style], None
+            caption = f"{style} image of {'a ' if rng.random() < 0.5 else ''}{shape}"
+        elif kind < named + marked:
+            token = rng.choice(TOKENS)
+            look, place = TOKEN_LOOKS[token], scene
+            caption = f"a photo of {token} {shape}" if rng.random() < 0.4 else f"a {token} {shape} in the {scene}"
+        elif kind < named + marked + photos:
+            look, place = rng.choice(look_pool("object")), scene
+            caption = _photo(rng, look, shape, scene, detail)
+        else:
+            look, place = rng.choice(look_pool("style")), None
+            caption = _described_style(rng, look, shape, detail)
+        shapes.append(shape)
+        scenes.append(place)
+        looks.append(look)
+        captions.append(caption)
+    return Pictures.of(shapes, scenes, looks), captions
+
+
+def style_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:
+    """Pairs that share the style and nothing else (for CSD)."""
+    looks = [rng.choice(look_pool("style")) for _ in range(count)]
+    views = [Pictures.of(rng.choices(SHAPES, k=count), [None] * count, looks) for _ in range(2)]
+    return views[0], views[1]
+
+
+def view_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:
+    """Two views of one thing (for DINO): the same object elsewhere, or a style with the same or another shape."""
+    first: tuple[list, list] = ([], [])
+    second: tuple[list, list] = ([], [])
+    looks = []
+    for _ in range(count):
+        shape = rng.choice(SHAPES)
+        if rng.random() < 0.55:
+            looks.append(rng.choice(look_pool("object")))
+            views = [(shape, rng.choice(SCENES)), (shape, rng.choice(SCENES))]
+        else:
+            looks.append(rng.choice(look_pool("style")))
+            views = [(shape, None), (shape if rng.random() < 0.5 else rng.choice(SHAPES), None)]
+        for view, (shapes, scenes) in zip(views, (first, second), strict=True):
+            shapes.append(view[0])
+            scenes.append(view[1])
+    return Pictures.of(*first, looks), Pictures.of(*second, looks)

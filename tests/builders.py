@@ -1,0 +1,132 @@
+"""Small definitions and valid results for tests, made from a seeded generator."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from clbench.result import (
+    BackboneRef,
+    Controls,
+    Environment,
+    MethodRef,
+    Result,
+    Run,
+    SuiteRef,
+    summarize,
+    to_rows,
+)
+from clbench.suite import Drawn, Sampling, Suite, Task, Track, Training, Weights
+
+
+def tiny_suite(name: str = "tiny") -> Suite:
+    """3 tasks, 2 orders, 2 seeds, on one track of each kind."""
+    weights = Weights(source="bundled:none", sha256="0" * 64)
+    drawn = Drawn(look={"fill": "red"}, shapes=("boot",), seed=0)
+
+    def track(track_name: str, tasks: tuple[str, ...], metrics: tuple[str, ...]) -> Track:
+        return Track(
+            name=track_name,
+            tasks=tuple(
+                Task(name=task, fields={"style": task}, train=drawn, reference=drawn, real=drawn) for task in tasks
+            ),
+            orders={"0": (2, 0, 1), "5": (0, 1, 2)},
+            train_prompt_template="{style} image",
+            eval_prompt_templates=("{style} image of a cat",),
+            content_prompt_templates=("image of a cat",),
+            metrics=metrics,
+        )
+
+    return Suite(
+        name=name,
+        version="1",
+        version_reason="test",
+        resolution=32,
+        backbone=weights,
+        encoders={"dino": weights},
+        training=Training(
+            rank=2,
+            alpha=2,
+            targets=("to_q",),
+            steps=1,
+            batch_size=1,
+            learning_rate=1e-3,
+            weight_decay=0,
+            max_grad_norm=1,
+        ),
+        sampling=Sampling(steps=2, guidance_scale=1, images_per_prompt=1, noise_seed=0),
+        seeds=(0, 5),
+        tracks={
+            "styles": track("styles", ("byzantine", "ink art", "winter"), ("csd", "dino", "clip_t")),
+            "objects": track("objects", ("boot", "can", "teapot"), ("clip_i", "dino", "clip_t")),
+        },
+    )
+
+
+def make_result(
+    suite: Suite,
+    track_name: str = "styles",
+    method: str = "naive",
+    seed: int = 0,
+    level: float = 0.4,
+    quick: bool = False,
+) -> Result:
+    """A valid result with random scores, about `level` right after learning; quick = the first run only."""
+    rng = np.random.default_rng(seed)
+    track = suite.track(track_name)
+    T = len(track.tasks)
+    base = {metric: rng.uniform(0.1, 0.15, T) for metric in track.metrics}
+    real = {metric: rng.uniform(0.8, 0.9, T) for metric in track.metrics}
+    floor = {metric: rng.uniform(0.15, 0.2, (T, T)) for metric in track.metrics}
+    for metric in track.metrics:
+        np.fill_diagonal(floor[metric], real[metric])
+
+    def matrix(metric: str, order: tuple[int, ...]) -> np.ndarray:
+        R = np.full((T + 1, T), np.nan)
+        R[0] = base[metric][list(order)]
+        for j in range(T):
+            R[j + 1 :, j] = level + rng.uniform(0, 0.05) - 0.03 * np.arange(T - j) + rng.uniform(-0.01, 0.01, T - j)
+        return R
+
+    grid = [(order, run_seed) for order in track.orders for run_seed in suite.seeds]
+    runs = tuple(
+        Run(
+            order=order,
+            task_order=tuple(task.name for task in track.ordered(order)),
+            seed=run_seed,
+            scores={metric: to_rows(matrix(metric, track.orders[order])) for metric in track.metrics},
+            state_bytes=(12_000,) * T,
+            regime="adapter",
+            train_seconds=10.5,
+            eval_seconds=6.25,
+            peak_memory_bytes=None,
+            trainable_parameters=3000,
+        )
+        for order, run_seed in (grid[:1] if quick else grid)
+    )
+    controls = Controls(
+        real_against_real={metric: tuple(values.tolist()) for metric, values in real.items()},
+        last_task_floor={metric: tuple(map(tuple, values.tolist())) for metric, values in floor.items()},
+    )
+    return Result(
+        schema_version="1",
+        suite=SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256),
+        track=track_name,
+        method=MethodRef(
+            name=method,
+            version="1",
+            config={"scale": 1.0, "betas": [0.9, 0.999]},
+            source_sha256="a" * 64,
+            distribution=None,
+        ),
+        backbone=BackboneRef(id="bundled:none", revision="0" * 64),
+        runs=runs,
+        controls=controls,
+        summary=summarize(runs, controls, track),
+        partial=quick,
+        environment=Environment(python="3.11", packages={"torch": "2.4", "accelerate": None}),
+        settings={"precision": "fp32", "device": "cpu", "steps": None, "scale": 1, "factor": 1.0, "resume": True},
+        command=f"clbench run --method {method} --track {track_name} --suite {suite.name}",
+        created_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+    )

@@ -1,0 +1,187 @@
+"""The board: ranked, marked as in the paper's tables, reproducible, and closed to what it cannot trust."""
+
+from pathlib import Path
+
+import pytest
+from builders import make_result, tiny_suite
+
+from clbench.errors import ClbenchError
+from clbench.leaderboard import build_leaderboard
+from clbench.leaderboard.aggregate import human_bytes
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
+from clbench.result import Result, save_result
+
+SUITE = tiny_suite()
+LEVELS = {"naive": 0.4, "merge_init": 0.6, "magmax": 0.5}
+
+
+def submit(folder: Path, result: Result) -> None:
+    save_result(result, folder / "tiny" / result.track / f"{result.method.name}.json")
+
+
+def build(submissions: Path, out: Path, **options) -> list[Path]:
+    return build_leaderboard(submissions, out, load=lambda name: SUITE, **options)
+
+
+@pytest.fixture
+def submissions(tmp_path) -> Path:
+    folder = tmp_path / "submissions"
+    for seed, (method, level) in enumerate(LEVELS.items()):
+        for track in SUITE.tracks:
+            submit(folder, make_result(SUITE, track, method, seed=seed, level=level))
+    return folder
+
+
+def cells(page: str) -> dict[str, dict[str, str]]:
+    """First two columns' name -> heading -> cell, from the page's table."""
+    lines = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    headings = [heading.strip() for heading in lines[0]]
+    rows = [dict(zip(headings, (cell.strip() for cell in line), strict=True)) for line in lines[2:]]
+    return {row["Method"].strip("`"): row for row in rows}
+
+
+def test_a_rebuild_gives_the_same_bytes_whatever_was_there(submissions, tmp_path):
+    first = build(submissions, tmp_path / "one")
+    assert [path.relative_to(tmp_path / "one").as_posix() for path in first] == ["tiny/objects.md", "tiny/styles.md"]
+    before = {path: path.read_bytes() for path in first}
+    (tmp_path / "one/tiny/styles.md").write_text("stale")
+    assert {path: path.read_bytes() for path in build(submissions, tmp_path / "one")} == before
+    for path in build(submissions, tmp_path / "elsewhere/two"):
+        assert path.read_bytes() == before[tmp_path / "one/tiny" / path.name]
+
+
+def test_methods_are_ranked_by_the_first_metrics_score_between_the_control_rows(submissions, tmp_path):
+    page = build(submissions, tmp_path / "out")[1].read_text()
+    rows = cells(page)
+    assert list(rows) == ["base model", "merge_init", "magmax", "naive", "last-task floor", "real against real"]
+    assert [row["Rank"] for row in rows.values()] == ["", "1", "2", "3", "", ""]
+    assert "Ranked by the mean CSD score" in page
+
+
+def test_the_best_score_is_bold_and_the_second_underlined_and_lowest_forgetting_is_best(tmp_path):
+    table = Table(
+        (Column("score", "higher"), Column("forgetting", "lower"), Column("other")),
+        tuple(
+            (Cell(str(score), score), Cell(str(drop), drop), Cell("x", 1.0))
+            for score, drop in [(0.1, 0.3), (0.3, 0.2), (0.2, 0.1)]
+        ),
+    )
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(mark_best(table)).splitlines()
+    ]
+    assert lines[2:] == [
+        ["0.1", "0.3", "x"],
+        ["**0.3**", "<u>0.2</u>", "x"],
+        ["<u>0.2</u>", "**0.1**", "x"],
+    ]
+
+
+def test_equal_values_share_a_mark_and_controls_never_have_one(submissions, tmp_path):
+    column = (Column("score", "higher"),)
+    table = mark_best(Table(column, ((Cell("a", 1.0),), (Cell("b", 1.0),), (Cell("c", 0.5),), (Cell("real"),))))
+    assert [row[0].mark for row in table.rows] == ["best", "best", "second", ""]
+    rows = cells(build(submissions, tmp_path / "out")[1].read_text())
+    for name in ("base model", "last-task floor", "real against real"):
+        assert not any("**" in cell or "<u>" in cell for cell in rows[name].values())
+
+
+def test_a_row_shows_mean_and_std_memory_state_regime_and_seconds_a_task(submissions, tmp_path):
+    row = cells(build(submissions, tmp_path / "out")[1].read_text())["merge_init"]
+    result = make_result(SUITE, "styles", "merge_init", seed=1, level=0.6)
+    score, memory = result.summary["csd"]["average_score"], result.summary["csd"]["memory"]
+    assert score is not None
+    assert memory is not None
+    assert row["CSD score ↑"] == f"**{score.mean:.3f} ± {score.std:.3f}**"
+    assert row["CSD memory"] == f"{100 * memory.mean:.0f} %"
+    assert (row["State"], row["Regime"]) == ("12.0 kB", "adapter")
+    assert (row["Train s/task"], row["Eval s/task"]) == ("3.5", "2.1")
+
+
+def test_the_page_names_the_suite_the_runs_and_each_methods_command(submissions, tmp_path):
+    page = build(submissions, tmp_path / "out")[1].read_text()
+    assert f"sha256 `{SUITE.sha256[:12]}`" in page
+    assert "over 4 runs (2 orders x 2 seeds)" in page
+    assert "- `magmax`: `clbench run --method magmax --track styles --suite tiny`" in page
+
+
+def test_text_from_a_submission_stays_text(submissions, tmp_path):
+    command = "clbench ``x`` | <script>alert(1)</script>\n\n# heading `"
+    submit(submissions, make_result(SUITE, method="odd").model_copy(update={"command": command}))
+    page = build(submissions, tmp_path / "out")[1].read_text()
+    assert "- `odd`: ``` clbench ``x`` | <script>alert(1)</script> # heading ` ```\n" in page
+    assert "\n# heading" not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b", r"a\|b"),
+        ("`a`", r"\`a\`"),
+        ("<b>&amp;", r"\<b\>\&amp;"),
+        ("a\n\n# b", r"a \# b"),
+        ("[x](y) ![z]", r"\[x\](y) \!\[z\]"),
+        ("merge *all* __x__ ~~y~~ \\", r"merge \*all\* \_\_x\_\_ \~\~y\~\~ \\"),
+        ("0.670 ± 0.013 – 12.0 kB", "0.670 ± 0.013 – 12.0 kB"),
+    ],
+)
+def test_markdown_characters_are_escaped(text, expected):
+    assert escape(text) == expected
+
+
+def test_a_pipe_in_a_code_cell_does_not_split_the_table():
+    assert code_span("a`b") == "``a`b``"
+    assert r"`a\|b`" in to_markdown(Table((Column("x"),), ((Cell("a|b", mark="code"),),)))
+
+
+def test_invalid_and_partial_submissions_are_all_named_and_no_page_is_written(submissions, tmp_path):
+    submit(submissions, make_result(SUITE, method="hasty", quick=True))
+    liar = make_result(SUITE, "objects", "liar")
+    score = liar.summary["dino"]["average_score"]
+    assert score is not None
+    liar.summary["dino"]["average_score"] = score.model_copy(update={"mean": 0.99})
+    submit(submissions, liar)
+    (submissions / "tiny/styles/broken.json").write_text("{")
+    (submissions / "tiny/stray.json").write_bytes((submissions / "tiny/styles/naive.json").read_bytes())
+    with pytest.raises(ClbenchError) as caught:
+        build(submissions, tmp_path / "out")
+    message = str(caught.value)
+    for part in ("hasty.json: CLB004", "liar.json: CLB016", "broken.json is not a result", "stray.json: CLB017"):
+        assert part in message
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_submission_to_an_unknown_suite_is_named(submissions, tmp_path):
+    def load(name: str):
+        raise ClbenchError(f"there is no suite {name!r}")
+
+    with pytest.raises(ClbenchError, match=r"naive\.json: there is no suite 'tiny'"):
+        build_leaderboard(submissions, tmp_path / "out", load=load)
+
+
+def test_no_submissions_make_no_pages(tmp_path):
+    assert build(tmp_path / "none", tmp_path / "out") == []
+
+
+def test_sample_grids_that_exist_are_embedded_by_a_relative_link(submissions, tmp_path):
+    grid = tmp_path / "docs/samples/tiny/styles/naive.png"
+    grid.parent.mkdir(parents=True)
+    grid.write_bytes(b"")
+    objects, styles = build(submissions, tmp_path / "out", samples=tmp_path / "docs/samples")
+    assert "(<../../docs/samples/tiny/styles/naive.png>)" in styles.read_text()
+    assert "Samples" not in objects.read_text()
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (999_949, "999.9 kB"),
+        (999_999, "1.0 MB"),
+        (372_000_000, "372.0 MB"),
+    ],
+)
+def test_sizes_are_shown_in_decimal_units(size, text):
+    assert human_bytes(size) == text

@@ -1,0 +1,164 @@
+"""The figures of one score matrix, against independent statements of their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clbench import scores
+
+NAN = float("nan")
+COSINES = st.floats(-1, 1, allow_subnormal=False)
+
+# Three tasks. Task 1 is best after task 2 (0.7), task 2 right after learning (0.6).
+EXAMPLE = np.array(
+    [
+        [0.1, 0.2, 0.3],
+        [0.5, NAN, NAN],
+        [0.7, 0.6, NAN],
+        [0.4, 0.5, 0.9],
+    ]
+)
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> np.ndarray:
+    """Fully measured score matrices of 1 to 6 tasks."""
+    tasks = draw(st.integers(1, 6))
+    return draw(arrays(float, (tasks + 1, tasks), elements=COSINES))
+
+
+def paper(R: np.ndarray):
+    """S(j, i) = the paper's S_j^i: task j (from 1) after i tasks."""
+    return (lambda j, i: R[i][j - 1]), R.shape[1]
+
+
+def close(value: float) -> object:
+    return pytest.approx(value, abs=1e-12)
+
+
+@given(matrices())
+def test_average_score_is_the_papers_mean_over_tasks_after_the_last(R):
+    S, T = paper(R)
+    assert scores.average_score(R) == close(sum(S(j, T) for j in range(1, T + 1)) / T)
+
+
+@given(matrices())
+def test_forgetting_is_the_paper_formula_over_k_from_j_divided_by_one_less_than_the_tasks(R):
+    S, T = paper(R)
+    total = 0.0
+    for j in range(1, T):
+        best = S(j, j)
+        for k in range(j, T + 1):
+            best = max(best, S(j, k))
+        total += best - S(j, T)
+    assert scores.average_forgetting(R) == close(total / (T - 1) if T > 1 else 0.0)
+
+
+@given(matrices())
+def test_reference_forgetting_is_the_released_code_which_averages_over_all_tasks(R):
+    S, T = paper(R)
+    drops = [max(S(j, k) for k in range(j, T + 1)) - S(j, T) for j in range(1, T + 1)]
+    assert drops[-1] == 0
+    assert scores.average_forgetting_ref(R) == close(sum(drops) / T)
+    assert scores.average_forgetting_ref(R) == close(scores.average_forgetting(R) * (T - 1) / T)
+
+
+@given(matrices())
+def test_incremental_score_averages_the_seen_tasks_after_each_task(R):
+    S, T = paper(R)
+    expected = sum(sum(S(j, i) for j in range(1, i + 1)) / i for i in range(1, T + 1)) / T
+    assert scores.average_incremental_score(R) == close(expected)
+
+
+@given(matrices())
+def test_plasticity_and_backward_transfer_compare_with_the_score_right_after_learning(R):
+    S, T = paper(R)
+    assert scores.plasticity(R) == close(sum(S(j, j) for j in range(1, T + 1)) / T)
+    expected = sum(S(j, T) - S(j, j) for j in range(1, T)) / (T - 1) if T > 1 else 0.0
+    assert scores.backward_transfer(R) == close(expected)
+
+
+@given(matrices().filter(lambda R: R.shape[1] > 1))
+def test_forward_transfer_is_the_gain_over_the_base_before_a_task_is_learned(R):
+    S, T = paper(R)
+    assert scores.forward_transfer(R) == close(sum(S(j, j - 1) - S(j, 0) for j in range(2, T + 1)) / (T - 1))
+
+
+@given(matrices(), st.data())
+def test_memory_is_the_share_above_the_floor_that_past_tasks_keep(R, data):
+    S, T = paper(R)
+    floor = data.draw(arrays(float, T, elements=COSINES))
+    kept = sum(S(j, T) - floor[j - 1] for j in range(1, T))
+    learned = sum(S(j, j) - floor[j - 1] for j in range(1, T))
+    value = scores.memory(R, floor)
+    if learned <= -1e-9 or T == 1:
+        assert math.isnan(value)
+    elif learned > 1e-3:
+        assert value == pytest.approx(kept / learned, rel=1e-9, abs=1e-9)
+
+
+@given(matrices())
+def test_forgetting_is_never_negative_and_at_least_what_backward_transfer_lost(R):
+    assert scores.average_forgetting(R) >= 0
+    assert scores.average_forgetting(R) >= -scores.backward_transfer(R) - 1e-12
+
+
+def test_hand_computed_example():
+    assert scores.average_score(EXAMPLE) == close(0.6)
+    assert scores.average_forgetting(EXAMPLE) == close((0.3 + 0.1) / 2)
+    assert scores.average_forgetting_ref(EXAMPLE) == close(0.4 / 3)
+    assert scores.average_incremental_score(EXAMPLE) == close((0.5 + 0.65 + 0.6) / 3)
+    assert scores.plasticity(EXAMPLE) == close((0.5 + 0.6 + 0.9) / 3)
+    assert scores.backward_transfer(EXAMPLE) == close(-0.1)
+    assert math.isnan(scores.forward_transfer(EXAMPLE))
+    assert scores.memory(EXAMPLE, [0.2, 0.4, NAN]) == close((0.2 + 0.1) / (0.3 + 0.2))
+
+
+def test_a_model_that_only_knows_its_newest_task_has_no_memory_and_one_that_forgets_nothing_has_all():
+    floor = np.array([0.2, 0.25, 0.9])
+    kept, lost = EXAMPLE.copy(), EXAMPLE.copy()
+    kept[-1, :2] = np.diagonal(kept[1:])[:2]
+    lost[-1, :2] = floor[:2]
+    assert scores.memory(kept, floor) == close(1)
+    assert scores.memory(lost, floor) == close(0)
+
+
+def test_memory_is_undefined_where_nothing_was_learned_above_the_floor():
+    assert math.isnan(scores.memory(EXAMPLE, [0.9, 0.9, 0.9]))
+
+
+def test_scores_before_a_task_is_learned_never_count_as_forgetting():
+    measured = EXAMPLE.copy()
+    measured[1, 1:] = 1.0
+    assert scores.average_forgetting(measured) == scores.average_forgetting(EXAMPLE)
+
+
+def test_a_single_task_is_not_forgotten():
+    R = np.array([[0.1], [0.5]])
+    assert scores.average_forgetting(R) == scores.average_forgetting_ref(R) == scores.backward_transfer(R) == 0
+    assert math.isnan(scores.memory(R, [0.2]))
+    assert math.isnan(scores.forward_transfer(R))
+
+
+def test_a_missing_score_makes_the_figure_missing_rather_than_wrong():
+    R = EXAMPLE.copy()
+    R[2, 0] = NAN
+    assert math.isnan(scores.average_forgetting(R))
+    assert math.isnan(scores.average_incremental_score(R))
+    assert scores.average_score(R) == close(0.6)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4,), (1, 0), (2, 3), (3, 2, 1)])
+def test_a_matrix_of_the_wrong_shape_is_refused_with_its_shape(shape):
+    for statistic in scores.STATISTICS.values():
+        with pytest.raises(ValueError, match=r"shape \(T \+ 1, T\).*not \("):
+            statistic(np.zeros(shape), np.zeros(3))
+
+
+def test_a_floor_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match=r"one value a task, shape \(3,\)"):
+        scores.memory(EXAMPLE, [0.1, 0.2])
