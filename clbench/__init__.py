@@ -1,0 +1,33 @@
+"""clbench: continual low-rank personalization of diffusion models, as a benchmark.
+
+import clbench
+result = clbench.run(method="merge_init", track="styles", quick=True)
+print(result.summary["csd"]["average_score"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clbench.method import Method, get_method, list_methods
+from clbench.result import Result, load_result
+from clbench.suite import load_suite
+
+if TYPE_CHECKING:
+    from clbench.harness import run
+    from clbench.state import State
+
+__all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_result", "load_suite", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """`run` and `State` need torch, which the rest must not load."""
+    if name == "run":
+        from clbench.harness import run
+
+        return run
+    if name == "State":
+        from clbench.state import State
+
+        return State
+    raise AttributeError(f"module 'clbench' has no attribute {name!r}")

@@ -1,0 +1,361 @@
+"""The command line: thin; each command reads its arguments, calls one function and prints.
+
+Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clbench.errors import ClbenchError
+from clbench.suite import Suite, list_suites, load_suite
+
+app = typer.Typer(
+    help="Continual low-rank personalization of diffusion models: a benchmark and its leaderboard.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
+
+
+def main() -> None:
+    """Entry point: every ClbenchError becomes one sentence on stderr and its exit code."""
+    warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
+    try:
+        app(standalone_mode=False)
+    except ClbenchError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", 130)
+    except typer.Abort:
+        _fail("stopped", 130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors
+            context = getattr(error, "ctx", None)
+            hint = f" (see `{context.command_path} --help`)" if context else ""
+            _fail(f"{error.format_message()}{hint}", getattr(error, "exit_code", 2))  # type: ignore[attr-defined]
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    sys.exit(code)
+
+
+@app.command(
+    epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
+    "`clbench run --method naive --track objects --quick`\n\n"
+    "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`"
+)
+def run(
+    method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
+    track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
+    suite: Annotated[str, typer.Option(help="A suite: `clbench list suites`.")] = "mini-v1",
+    orders: Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: a partial result.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the result and the store.")] = Path("runs"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyper-parameter, `key=value`; repeatable.")
+    ] = None,
+    plugin: Plugins = None,
+    device: Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")] = None,
+    precision: Annotated[str, typer.Option(help="`fp32`, or `bf16` autocast.")] = "fp32",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Use what earlier runs left in the store.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Run a method through the ten-task protocol and write a result."""
+    definition = load_suite(suite)  # bad input is told before torch is loaded
+    definition.track(track)
+    from clbench.method import get_method
+
+    plugins = tuple(plugin or ())
+    chosen = _settings(settings or [])
+    get_method(method, chosen, plugins)
+    harness = _import_harness()
+    from clbench.show import result_table
+
+    with _progress() as progress:
+        bar = progress.add_task("starting", total=None)
+        result = harness.run(
+            method,
+            track,
+            suite,
+            orders=_words(orders),
+            seeds=_numbers(seeds),
+            quick=quick,
+            output=output,
+            settings=chosen,
+            plugins=plugins,
+            device=device,
+            precision=precision,
+            resume=resume,
+            started=lambda work: progress.update(bar, total=work),
+            report=lambda work, what: progress.update(bar, advance=work, description=what),
+        )
+    path = harness.result_path(output, result)
+    if as_json:
+        typer.echo(path.read_text(), nl=False)
+        return
+    out.print(result_table(result))
+    if result.partial:
+        out.print(Text("partial: not all runs of the protocol, so it cannot be submitted", style="yellow"))
+    out.print(Text(f"result: {path}"), soft_wrap=True)
+
+
+@app.command("list", epilog="Example: `clbench list methods --json`")
+def list_(
+    what: Annotated[str, typer.Argument(help="`suites`, `tracks`, `methods` or `metrics`.")],
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """List what there is."""
+    from clbench.errors import did_you_mean
+    from clbench.method import list_methods
+    from clbench.metrics import METRICS
+
+    def tracks() -> list[dict[str, str]]:
+        return [
+            {
+                "suite": name,
+                "track": track.name,
+                "tasks": ", ".join(track.task_names),
+                "metrics": ", ".join(track.metrics),
+            }
+            for name in list_suites()
+            for track in load_suite(name).tracks.values()
+        ]
+
+    rows = {
+        "suites": lambda: [_suite_row(load_suite(name)) for name in list_suites()],
+        "tracks": tracks,
+        "methods": lambda: [
+            {"method": name, "about": (method.__doc__ or "").strip().splitlines()[0] if method.__doc__ else ""}
+            for name, method in list_methods(plugin or ()).items()
+        ],
+        "metrics": lambda: [{"metric": name, "label": m.label, "about": m.description} for name, m in METRICS.items()],
+    }
+    if what not in rows:
+        raise ClbenchError(f"nothing is listed under {what!r}{did_you_mean(what, list(rows))}")
+    listed = rows[what]()
+    if as_json:
+        typer.echo(json.dumps(listed, indent=1))
+        return
+    table = Table(*listed[0].keys())
+    for row in listed:
+        table.add_row(*[Text(value) for value in row.values()])
+    out.print(table)
+
+
+@app.command(epilog="Example: `clbench show runs/mini-v1/styles/merge_init.json --run 1`")
+def show(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a result: its score matrices as heatmaps and its summary."""
+    from clbench.result import check_result, load_result
+    from clbench.show import render_result
+
+    loaded = load_result(result)
+    definition = load_suite(loaded.suite.name)
+    findings = check_result(loaded, definition, allow_partial=True)
+    if findings:
+        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
+    if as_json:
+        typer.echo(loaded.model_dump_json(include={"method", "track", "summary", "partial"}, indent=1))
+        return
+    render_result(loaded, definition, out, run=run)
+
+
+@app.command(epilog="Example: `clbench validate submissions/mini-v1/*/*.json`")
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Result files.")],
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept a part of the protocol's runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check result files; exit 0 only if every one is valid."""
+    from clbench.result import check_result, load_result
+
+    verdicts: dict[str, list[dict[str, str]]] = {}
+    for path in files:
+        try:
+            loaded = load_result(path)
+            findings = check_result(loaded, load_suite(loaded.suite.name), allow_partial=allow_partial)
+            verdicts[str(path)] = [{"code": finding.code, "message": finding.message} for finding in findings]
+        except ClbenchError as error:
+            verdicts[str(path)] = [{"code": "CLB000", "message": str(error)}]
+    if as_json:
+        typer.echo(json.dumps(verdicts, indent=1))
+    else:
+        for name, found in verdicts.items():
+            for finding in found:
+                out.print(Text(f"{name}: {finding['code']} {finding['message']}"), soft_wrap=True)
+            out.print(
+                Text.assemble(f"{name}: ", ("invalid", "bold red") if found else ("valid", "bold green")),
+                soft_wrap=True,
+            )
+    if any(verdicts.values()):
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: `clbench submit runs/mini-v1/styles/mine.json --submitter 'A. Lab'`")
+def submit(
+    result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
+    submitter: Annotated[str, typer.Option(help="Who submits it.")],
+    submissions: Annotated[Path, typer.Option(help="Folder of all submissions.")] = Path("submissions"),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
+) -> None:
+    """Check a result and file it as `submissions/<suite>/<track>/<method>.json`."""
+    from clbench.result import check_result, load_result, save_result
+
+    loaded = load_result(result).model_copy(update={"submitter": submitter})
+    findings = check_result(loaded, load_suite(loaded.suite.name))
+    if findings:
+        raise ClbenchError(f"{result} cannot be submitted: {findings[0].code} {findings[0].message}")
+    path = submissions / loaded.suite.name / loaded.track / f"{loaded.method.name}.json"
+    if path.exists() and not replace:
+        raise ClbenchError(f"{path} exists; give --replace to put this result in its place")
+    save_result(loaded, path)
+    out.print(Text(f"filed as {path}; `clbench leaderboard` rebuilds the tables"), soft_wrap=True)
+
+
+@app.command(epilog="Example: `clbench leaderboard --submissions submissions --output leaderboard`")
+def leaderboard(
+    submissions: Annotated[Path, typer.Option(help="Folder of submitted results.")] = Path("submissions"),
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboard"),
+    samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
+    as_json: Json = False,
+) -> None:
+    """Turn submissions into ranked tables, one page a suite and track."""
+    from clbench.leaderboard.aggregate import build_leaderboard
+
+    paths = build_leaderboard(submissions, output, samples=samples)
+    if as_json:
+        typer.echo(json.dumps([str(path) for path in paths]))
+        return
+    for path in paths:
+        out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command(epilog="Example: `clbench samples --method naive --track styles`")
+def samples(
+    method: Annotated[str, typer.Option(help="A method whose run is in the store.")],
+    track: Annotated[str, typer.Option(help="A track of the suite.")],
+    suite: Annotated[str, typer.Option(help="A suite.")] = "mini-v1",
+    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
+    plugin: Plugins = None,
+) -> None:
+    """Show one run as a picture: what each task looked like after every later one."""
+    load_suite(suite).track(track)
+    _import_harness()
+    from clbench.samples import draw_grid
+
+    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()))
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command("pretrain-mini", epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`")
+def pretrain_mini(
+    output: Annotated[Path, typer.Option(help="Folder for weights and checkpoints; a second call goes on.")],
+    stages: Annotated[str | None, typer.Option(help="Some of vae, clip, csd, dino, unet; default all.")] = None,
+    scale: Annotated[float, typer.Option(help="Multiplies every stage's number of steps.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
+) -> None:
+    """Train the bundled suite's models from nothing (about two hours on two cores), and measure them."""
+    _import_harness()
+    from clbench.miniworld.pretrain import STAGES, pretrain
+
+    pretrain(output, tuple(_words(stages) or STAGES), scale, seed, device)
+
+
+@app.command(epilog="Example: `clbench env --json`")
+def env(as_json: Json = False) -> None:
+    """Show this machine and the installed packages, as results record them."""
+    harness = _import_harness()
+    described = harness.describe("cpu").model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps(described, indent=1))
+        return
+    for name, value in described.items():
+        out.print(Text(f"{name}: {value}"), soft_wrap=True)
+
+
+def _import_harness() -> Any:
+    """The part that needs torch, or the sentence that says how to install it."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import transformers
+
+        from clbench import harness
+    except ModuleNotFoundError as error:
+        raise ClbenchError(f"{error.name} is not installed; this needs `pip install 'clbench[run]'`") from None
+    import logging
+
+    import diffusers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    logging.getLogger().setLevel(logging.ERROR)
+    return harness
+
+
+def _progress() -> Any:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err)
+
+
+def _suite_row(suite: Suite) -> dict[str, str]:
+    counts = [f"{len(track.tasks)} {track.name}" for track in suite.tracks.values()]
+    return {"suite": suite.name, "version": suite.version, "tracks": ", ".join(counts), "sha256": suite.sha256[:12]}
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(word) for word in _words(text) or []]
+    except ValueError:
+        raise ClbenchError(f"--seeds takes whole numbers with commas between, e.g. 0,5, not {text!r}") from None
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` pairs; a value is read as JSON where it is JSON, else as text."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ClbenchError(f"--set takes key=value, not {pair!r}")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings

@@ -35,7 +35,27 @@ def look_pool(kind: str, seed: int = 77, count: int = 20_000) -> list[Look]:
 def vocabulary() -> list[str]:
     """Every word a caption can hold."""
     names = " ".join([*STYLE_NAMES, *TOKENS, *SHAPES, *SCENES, *COLOURS, *PATTERNS, *LINES, *EFFECTS])
-    return sorted({*names.split(), *"a an photo image of in the and on with trim wearing looking into".split()})
+    return sorted(
+        {
+            *names.split(),
+            *[
+                "a",
+                "an",
+                "photo",
+                "image",
+                "of",
+                "in",
+                "the",
+                "and",
+                "on",
+                "with",
+                "trim",
+                "wearing",
+                "looking",
+                "into",
+            ],
+        }
+    )
 
 
 def _described(rng: random.Random, look: Look, shape: str, detail: float) -> str:
@@ -77,7 +97,13 @@ def _described_style(rng: random.Random, look: Look, shape: str, detail: float) 
 
 
 def captioned(
-    count: int, rng: random.Random, *, named: float = 0.35, marked: float = 0.25, photos: float = 0.28, detail: float = 0.5
+    count: int,
+    rng: random.Random,
+    *,
+    named: float = 0.35,
+    marked: float = 0.25,
+    photos: float = 0.28,
+    detail: float = 0.5,
 ) -> tuple[Pictures, list[str]]:
     """`count` pictures with captions.
 

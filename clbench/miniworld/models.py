@@ -41,7 +41,9 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     vocab = {token: index for index, token in enumerate([*tokens, START, END])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in trained["merges"]) + "\n")
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in trained["merges"]) + "\n"
+    )
     settings = {
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": CONTEXT,
@@ -140,7 +142,14 @@ def pipeline(
 
 def clip_config(tokens: CLIPTokenizer) -> dict:
     """open_clip's model configuration."""
-    text = {"context_length": CONTEXT, "vocab_size": len(tokens), "width": WIDTH, "heads": 4, "layers": 3}
+    text = {
+        "context_length": CONTEXT,
+        "vocab_size": len(tokens),
+        "width": WIDTH,
+        "heads": 4,
+        "layers": 3,
+        "hf_tokenizer_name": ".",  # the files are in the model's own folder
+    }
     return {"embed_dim": WIDTH, "vision_cfg": VISION, "text_cfg": text}
 
 

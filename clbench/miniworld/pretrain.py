@@ -8,7 +8,6 @@ where it stopped.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import random
@@ -23,16 +22,17 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTModel
 
+from clbench.encoders.csd import CSD
 from clbench.miniworld import models
 from clbench.miniworld.captions import captioned, style_pairs, view_pairs
 from clbench.miniworld.render import Pictures, draw
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "clip", "csd", "dino", "unet")
-STEPS = {"vae": 1500, "clip": 1000, "csd": 500, "dino": 700, "unet": 5000}
-BATCH = {"vae": 32, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
+STEPS = {"vae": 2300, "clip": 700, "csd": 300, "dino": 500, "unet": 5000}
+BATCH = {"vae": 16, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,10 @@ def pair_loss(
     return loss
 
 
+def class_token(dino: ViTModel) -> Callable[[Tensor], Tensor]:
+    return lambda pixels: dino(pixels).last_hidden_state[:, 0]
+
+
 def encode_prompts(
     text_encoder: CLIPTextModel, text_encoder_2: CLIPTextModelWithProjection, ids: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -267,9 +271,15 @@ def latent_statistics(vae: AutoencoderKL) -> tuple[list[float], list[float]]:
 def save_clip(clip: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """open_clip's own folder layout, as its `local-dir:` loader and its users expect it."""
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    preprocess = {
+        "mean": [PIXEL_MEAN] * 3,
+        "std": [PIXEL_STD] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
     config = {"model_cfg": models.clip_config(tokenizer), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
+    tokenizer.save_pretrained(folder)
     save_half(clip.state_dict(), folder / "open_clip_model.safetensors")
 
 
@@ -294,7 +304,9 @@ def pretrain(output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0,
         fit(stage, model.train(), loss, folder=checkpoints, seed=seed, steps=steps, **options)  # type: ignore[arg-type]
 
     for stage in stages:
-        torch.manual_seed(random.Random(f"{seed}/{stage}").getrandbits(62))  # initial weights; every later draw has its own
+        torch.manual_seed(
+            random.Random(f"{seed}/{stage}").getrandbits(62)
+        )  # initial weights; every later draw has its own
         if stage == "vae":
             vae = models.vae()
             run(stage, vae, vae_loss(vae, BATCH[stage]))
@@ -308,14 +320,13 @@ def pretrain(output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0,
             texts.text_encoder.half().save_pretrained(weights / "pipeline" / "text_encoder")
             texts.text_encoder_2.half().save_pretrained(weights / "pipeline" / "text_encoder_2")
         elif stage == "csd":
-            csd = csd_from_clip(weights / "clip", tokenizer)
+            csd = csd_from_clip(weights / "clip")
             run(stage, csd, pair_loss(csd, style_pairs, BATCH[stage], 0.1), learning_rate=5e-4)
             save_csd(csd, weights / "csd")
         elif stage == "dino":
             dino = models.dino()
-            run(stage, dino, pair_loss(lambda x: dino(x).last_hidden_state[:, 0], view_pairs, BATCH[stage], 0.1))
-            dino.half().save_pretrained(weights / "dino")
-            save_dino_preprocessing(weights / "dino")
+            run(stage, dino, pair_loss(class_token(dino), view_pairs, BATCH[stage], 0.1))
+            save_dino(dino, weights / "dino")
         elif stage == "unet":
             pipeline = assemble(weights / "pipeline", tokenizer)
             run(stage, pipeline.unet, unet_loss(pipeline, BATCH[stage]), ema=0.999)
@@ -330,28 +341,16 @@ def assemble(folder: Path, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipelin
     return models.pipeline(vae, first, second, tokenizer, models.unet())
 
 
-class CSD(nn.Module):
-    """CSD's architecture: a CLIP image tower without its projection, and a linear style and content head.
-
-    Source: Somepalli et al. 2024, `CSD_CLIP`; the style embedding is the tower's feature times `last_layer_style`.
-    """
-
-    def __init__(self, tower: nn.Module, heads: Tensor) -> None:
-        super().__init__()
-        self.backbone = tower
-        self.backbone.proj = None  # type: ignore[assignment]
-        self.last_layer_style = nn.Parameter(heads.clone())
-        self.last_layer_content = nn.Parameter(heads.clone(), requires_grad=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(images) @ self.last_layer_style
-
-
-def csd_from_clip(folder: Path, tokenizer: CLIPTokenizer) -> CSD:
-    clip = models.clip(tokenizer)
-    clip.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
-    tower = clip.visual.float()
-    return CSD(tower, tower.proj.detach())  # type: ignore[union-attr]
+def csd_from_clip(folder: Path) -> CSD:
+    """CSD as its authors start it: CLIP's image tower, with its projection as both heads."""
+    weights = load_file(folder / "open_clip_model.safetensors")
+    csd = CSD(models.VISION, models.WIDTH)
+    tower = {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
+    heads = tower.pop("proj")
+    csd.backbone.load_state_dict(tower)
+    csd.last_layer_style.data.copy_(heads)
+    csd.last_layer_content.data.copy_(heads)
+    return csd
 
 
 def save_csd(csd: CSD, folder: Path) -> None:
@@ -362,11 +361,12 @@ def save_csd(csd: CSD, folder: Path) -> None:
         "preprocess_cfg": {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic"},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    save_half(copy.deepcopy(csd.state_dict()), folder / "model.safetensors")
+    save_half(csd.state_dict(), folder / "model.safetensors")
 
 
-def save_dino_preprocessing(folder: Path) -> None:
-    """The image processor's settings, in transformers' own file."""
+def save_dino(dino: ViTModel, folder: Path) -> None:
+    """transformers' own files; the image processor's settings among them."""
+    dino.half().save_pretrained(folder)
     settings = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,

@@ -229,9 +229,9 @@ def _city(x: Tensor, y: Tensor) -> Tensor:
     top = 0.2 * torch.sin(block * 12.9 + 1.0) - 0.35
     windows = (torch.sin(19 * x) * torch.sin(16 * y)) * 3 - 1
     towers = _blend(_rgb(0.30, 0.32, 0.38), _rgb(0.85, 0.80, 0.50), windows)
-    return _blend(_rgb(0.72, 0.80, 0.86), _rgb(0.0, 0.0, 0.0), torch.zeros_like(x)) * (y < top).unsqueeze(1) + towers * (
-        y >= top
-    ).unsqueeze(1)
+    return _blend(_rgb(0.72, 0.80, 0.86), _rgb(0.0, 0.0, 0.0), torch.zeros_like(x)) * (y < top).unsqueeze(
+        1
+    ) + towers * (y >= top).unsqueeze(1)
 
 
 _SCENES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -245,7 +245,9 @@ _SCENES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brick": _brick,
     "wood": _wood,
     "city": _city,
-    "sea": lambda x, y: _blend(_rgb(0.08, 0.30, 0.60), _rgb(0.25, 0.60, 0.80), torch.sin(11 * y + 1.5 * torch.sin(5 * x))),
+    "sea": lambda x, y: _blend(
+        _rgb(0.08, 0.30, 0.60), _rgb(0.25, 0.60, 0.80), torch.sin(11 * y + 1.5 * torch.sin(5 * x))
+    ),
     "studio": lambda x, y: _blend(_rgb(0.86, 0.86, 0.85), _rgb(0.66, 0.66, 0.66), (y + 1) / 2),
 }
 
@@ -303,12 +305,17 @@ def _tree(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _key(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     ring = _minus(_circle(x, y, -0.42, 0, 0.34), _circle(x, y, -0.42, 0, 0.15))
-    return _union(ring, _box(x, y, 0.3, 0, 0.45, 0.09)), _union(_box(x, y, 0.45, 0.2, 0.07, 0.14), _box(x, y, 0.68, 0.2, 0.07, 0.14))
+    return _union(ring, _box(x, y, 0.3, 0, 0.45, 0.09)), _union(
+        _box(x, y, 0.45, 0.2, 0.07, 0.14), _box(x, y, 0.68, 0.2, 0.07, 0.14)
+    )
 
 
 def _star(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     points = [
-        ((0.78 if i % 2 == 0 else 0.33) * math.sin(i * math.pi / 5), -(0.78 if i % 2 == 0 else 0.33) * math.cos(i * math.pi / 5))
+        (
+            (0.78 if i % 2 == 0 else 0.33) * math.sin(i * math.pi / 5),
+            -(0.78 if i % 2 == 0 else 0.33) * math.cos(i * math.pi / 5),
+        )
         for i in range(10)
     ]
     return _polygon(x, y, points), _circle(x, y, 0, 0, 0.15)
@@ -321,11 +328,16 @@ def _fish(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _car(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     cabin = _polygon(x, y, [(-0.42, 0), (-0.26, -0.42), (0.26, -0.42), (0.46, 0)])
-    return _union(_box(x, y, 0, 0.15, 0.78, 0.2, 0.08), cabin), _union(_circle(x, y, -0.42, 0.38, 0.2), _circle(x, y, 0.42, 0.38, 0.2))
+    return _union(_box(x, y, 0, 0.15, 0.78, 0.2, 0.08), cabin), _union(
+        _circle(x, y, -0.42, 0.38, 0.2), _circle(x, y, 0.42, 0.38, 0.2)
+    )
 
 
 def _cat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    ears = _union(_polygon(x, y, [(-0.55, -0.75), (-0.1, -0.35), (-0.52, 0)]), _polygon(x, y, [(0.55, -0.75), (0.1, -0.35), (0.52, 0)]))
+    ears = _union(
+        _polygon(x, y, [(-0.55, -0.75), (-0.1, -0.35), (-0.52, 0)]),
+        _polygon(x, y, [(0.55, -0.75), (0.1, -0.35), (0.52, 0)]),
+    )
     face = _union(_circle(x, y, -0.22, 0, 0.1), _circle(x, y, 0.22, 0, 0.1), _ellipse(x, y, 0, 0.27, 0.12, 0.07))
     return _union(_ellipse(x, y, 0, 0.1, 0.6, 0.54), ears), face
 
@@ -344,7 +356,9 @@ def _boot(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _bird(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _union(_ellipse(x, y, 0.05, 0.12, 0.5, 0.34), _circle(x, y, -0.36, -0.28, 0.27))
     tail = _polygon(x, y, [(0.35, 0.05), (0.85, -0.25), (0.8, 0.2)])
-    trim = _union(_polygon(x, y, [(-0.58, -0.4), (-0.88, -0.24), (-0.58, -0.14)]), _line(x, y, 0.0, 0.45, 0.0, 0.7, 0.05))
+    trim = _union(
+        _polygon(x, y, [(-0.58, -0.4), (-0.88, -0.24), (-0.58, -0.14)]), _line(x, y, 0.0, 0.45, 0.0, 0.7, 0.05)
+    )
     return _union(body, tail), _union(trim, _line(x, y, 0.2, 0.45, 0.2, 0.7, 0.05))
 
 
@@ -355,23 +369,34 @@ def _umbrella(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bottle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    return _union(_box(x, y, 0, 0.25, 0.33, 0.5, 0.12), _box(x, y, 0, -0.35, 0.13, 0.25)), _box(x, y, 0, -0.7, 0.17, 0.12, 0.03)
+    return _union(_box(x, y, 0, 0.25, 0.33, 0.5, 0.12), _box(x, y, 0, -0.35, 0.13, 0.25)), _box(
+        x, y, 0, -0.7, 0.17, 0.12, 0.03
+    )
 
 
 def _rocket(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _union(_polygon(x, y, [(0, -0.85), (0.26, -0.3), (-0.26, -0.3)]), _box(x, y, 0, 0.08, 0.26, 0.42))
-    fins = _union(_polygon(x, y, [(-0.26, 0.1), (-0.58, 0.68), (-0.26, 0.5)]), _polygon(x, y, [(0.26, 0.1), (0.58, 0.68), (0.26, 0.5)]))
-    return _union(body, fins), _union(_circle(x, y, 0, -0.15, 0.14), _polygon(x, y, [(-0.14, 0.52), (0.14, 0.52), (0, 0.85)]))
+    fins = _union(
+        _polygon(x, y, [(-0.26, 0.1), (-0.58, 0.68), (-0.26, 0.5)]),
+        _polygon(x, y, [(0.26, 0.1), (0.58, 0.68), (0.26, 0.5)]),
+    )
+    return _union(body, fins), _union(
+        _circle(x, y, 0, -0.15, 0.14), _polygon(x, y, [(-0.14, 0.52), (0.14, 0.52), (0, 0.85)])
+    )
 
 
 def _flower(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    petals = [_circle(x, y, 0.38 * math.sin(k * math.pi / 3), -0.2 - 0.38 * math.cos(k * math.pi / 3), 0.23) for k in range(6)]
+    petals = [
+        _circle(x, y, 0.38 * math.sin(k * math.pi / 3), -0.2 - 0.38 * math.cos(k * math.pi / 3), 0.23) for k in range(6)
+    ]
     return _union(*petals), _union(_circle(x, y, 0, -0.2, 0.2), _box(x, y, 0, 0.6, 0.06, 0.25))
 
 
 def _house(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     roof = _polygon(x, y, [(0, -0.75), (0.72, -0.12), (-0.72, -0.12)])
-    return _union(_box(x, y, 0, 0.25, 0.52, 0.42), roof), _union(_box(x, y, -0.18, 0.42, 0.13, 0.25), _box(x, y, 0.24, 0.2, 0.12, 0.12))
+    return _union(_box(x, y, 0, 0.25, 0.52, 0.42), roof), _union(
+        _box(x, y, -0.18, 0.42, 0.13, 0.25), _box(x, y, 0.24, 0.2, 0.12, 0.12)
+    )
 
 
 def _hat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -397,7 +422,9 @@ def _boat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _heart(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     lobes = _union(_circle(x, y, -0.31, -0.25, 0.36), _circle(x, y, 0.31, -0.25, 0.36))
-    return _union(lobes, _polygon(x, y, [(-0.63, -0.1), (0, -0.32), (0.63, -0.1), (0, 0.7)])), _circle(x, y, -0.33, -0.3, 0.11)
+    return _union(lobes, _polygon(x, y, [(-0.63, -0.1), (0, -0.32), (0.63, -0.1), (0, 0.7)])), _circle(
+        x, y, -0.33, -0.3, 0.11
+    )
 
 
 def _crown(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

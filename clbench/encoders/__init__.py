@@ -1,0 +1,51 @@
+"""Images to unit vectors: CLIP, DINO and CSD.
+
+encoder = load_encoder("clip", folder)
+score = mean_pairwise_cosine(encoder.embed(generated), encoder.embed(references))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from clbench.errors import ClbenchError, did_you_mean
+
+
+class Encoder(Protocol):
+    """What every encoder offers."""
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """One image as the tower wants it, float [3, H, W]."""
+        ...
+
+    def embed(self, images: list[Image.Image]) -> Tensor:
+        """Unit rows, float32 [N, D] on the CPU."""
+        ...
+
+
+def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
+    """Mean over references, then over samples, of the cosine; rows are unit vectors [N, D] and [M, D]."""
+    return (generated @ reference.T).mean(dim=1).mean().item()
+
+
+def load_encoder(name: str, source: Path, device: str = "cpu") -> Encoder:
+    """An encoder by name from a local folder.
+
+    Raises:
+        ClbenchError: unknown name, or a folder that does not hold such a model.
+    """
+    from clbench.encoders.clip import CLIPEncoder
+    from clbench.encoders.csd import CSDEncoder
+    from clbench.encoders.dino import DINOEncoder
+
+    kinds = {"clip": CLIPEncoder, "csd": CSDEncoder, "dino": DINOEncoder}
+    if name not in kinds:
+        raise ClbenchError(f"there is no encoder {name!r}{did_you_mean(name, list(kinds))}")
+    try:
+        return kinds[name](source, device)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ClbenchError(f"{source} does not hold a {name} encoder: {error}") from error

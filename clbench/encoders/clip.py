@@ -1,0 +1,35 @@
+"""CLIP through open_clip: image embeddings for CLIP-I, text embeddings for CLIP-T."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+
+class CLIPEncoder:
+    """An open_clip model in a local folder (open_clip's own layout: configuration, weights, tokenizer)."""
+
+    def __init__(self, source: Path, device: str = "cpu") -> None:
+        model, self._transform = open_clip.create_model_from_pretrained(f"local-dir:{source}", device=device)
+        self.model: Any = model.eval().float()
+        self._tokenize = open_clip.get_tokenizer(f"local-dir:{source}")
+        self.device = device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self._transform(image)  # type: ignore[operator, return-value]
+
+    @torch.no_grad()
+    def embed(self, images: list[Image.Image]) -> Tensor:
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        return F.normalize(self.model.encode_image(pixels), dim=-1).float().cpu()
+
+    @torch.no_grad()
+    def embed_text(self, prompts: list[str]) -> Tensor:
+        """Unit rows, float32 [N, D] on the CPU."""
+        return F.normalize(self.model.encode_text(self._tokenize(prompts).to(self.device)), dim=-1).float().cpu()

@@ -1,0 +1,40 @@
+"""DINO through transformers: the class token of the last hidden state, no pooling layer (Caron et al. 2021)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from transformers import ViTModel
+
+
+class DINOEncoder:
+    """A ViT folder of transformers; resizing is PIL's, with the settings of its `preprocessor_config.json`."""
+
+    def __init__(self, source: Path, device: str = "cpu") -> None:
+        model = ViTModel.from_pretrained(source, add_pooling_layer=False, local_files_only=True)
+        self.model = model.to(device).eval().float()  # type: ignore[arg-type]
+        settings = json.loads((source / "preprocessor_config.json").read_text())
+        size = (settings["size"]["height"], settings["size"]["width"])
+        self._transform = v2.Compose(
+            [
+                v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(settings["image_mean"], settings["image_std"]),
+            ]
+        )
+        self.device = device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self._transform(image.convert("RGB"))
+
+    @torch.no_grad()
+    def embed(self, images: list[Image.Image]) -> Tensor:
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        return F.normalize(self.model(pixels).last_hidden_state[:, 0], dim=-1).float().cpu()

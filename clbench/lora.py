@@ -1,0 +1,109 @@
+"""Low-rank algebra on {layer: tensor}.
+
+    adapter = Adapter(A={"attn.to_q": A}, B={"attn.to_q": B}, scale=1.0)
+    merged = previous + adapter.delta()                 # dense, fp32
+    kept = max_magnitude(previous, merged)              # per entry, ties to the newest
+
+A of a layer is [r, in] and B is [out, r], both fp32; the layer's weight changes by `scale * B @ A`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Delta(dict[str, Tensor]):
+    """Dense weight changes, layer -> [out, in] fp32; a layer that is missing does not change."""
+
+    def __add__(self, other: Mapping[str, Tensor]) -> Delta:
+        return Delta({**self, **{name: self[name] + value if name in self else value for name, value in other.items()}})
+
+    def __sub__(self, other: Mapping[str, Tensor]) -> Delta:
+        return self + {name: -value for name, value in other.items()}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One low-rank adapter over all adapted layers."""
+
+    A: dict[str, Tensor]
+    """Layer -> [r, in]."""
+    B: dict[str, Tensor]
+    """Layer -> [out, r]."""
+    scale: float = 1.0
+    """alpha / r."""
+
+    def delta(self) -> Delta:
+        """`scale * B @ A` of every layer, in fp32."""
+        return Delta({name: self.scale * product(A, self.B[name]) for name, A in self.A.items()})
+
+    def __add__(self, other: Adapter) -> Adapter:
+        """The sum of the factors: A + A' and B + B' (not the sum of the products)."""
+        if other.scale != self.scale:
+            raise ValueError(f"adapters of scale {self.scale} and {other.scale} cannot be added")
+        return Adapter(
+            {name: A + other.A[name] for name, A in self.A.items()},
+            {name: B + other.B[name] for name, B in self.B.items()},
+            self.scale,
+        )
+
+    def detach(self) -> Adapter:
+        """A copy without gradients."""
+        return Adapter(
+            {name: A.detach().clone() for name, A in self.A.items()},
+            {name: B.detach().clone() for name, B in self.B.items()},
+            self.scale,
+        )
+
+    @property
+    def rank(self) -> int:
+        return next(iter(self.A.values())).shape[0]
+
+
+def product(A: Tensor, B: Tensor) -> Tensor:
+    """The dense weight change B @ A, [out, in] fp32, of A [r, in] and B [out, r]."""
+    return B.float() @ A.float()
+
+
+def orthogonal_columns(A: Tensor) -> Tensor:
+    """For each column of A [r, n], the last right singular vector of that column taken as a 1 x r matrix.
+
+    The result has unit columns, each orthogonal to A's column of the same index; the signs are LAPACK's. In closed
+    form (a Householder reflection), with s = 1 where v_1 >= 0 and -1 elsewhere:
+    e_r - v_r (v + s |v| e_1) / (|v| (|v| + |v_1|)); e_r for a zero column. For r = 1 no direction is left and LAPACK
+    returns the only right singular vector there is, +1 or -1.
+
+    Source: arXiv 2410.04891, Eq. 1; the signs and the closed form were checked against `torch.linalg.svd`.
+    """
+    r = A.shape[0]
+    result = torch.zeros_like(A)
+    if r == 1:
+        return torch.where(A < 0, -torch.ones_like(A), torch.ones_like(A))
+    # Scaling a column changes no direction, and keeps tiny or huge columns from under- or overflowing when squared.
+    largest = A.abs().amax(dim=0)
+    v = A / torch.where(largest > 0, largest, torch.ones_like(largest))
+    norm = v.norm(dim=0)
+    first, last = v[0], v[-1]
+    sign = torch.where(first >= 0, 1.0, -1.0).to(A.dtype)
+    weight = last / (norm * (norm + first.abs())).clamp(min=torch.finfo(A.dtype).tiny)
+    result = -weight * v
+    result[0] -= weight * sign * norm
+    result[-1] += 1
+    return result
+
+
+def max_magnitude(previous: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> Delta:
+    """Per entry the value of larger magnitude, ties to `current` (the newest task).
+
+    Layers absent from one side count as zero there. Source: MagMax, Marczak et al. 2024; arXiv 2410.04891, Eq. 2,
+    on dense weight changes as in its released code.
+    """
+    kept = Delta(current)
+    for name, old in previous.items():
+        new = current.get(name, torch.zeros_like(old))
+        kept[name] = torch.where(old.abs() > new.abs(), old, new)
+    return kept

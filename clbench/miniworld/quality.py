@@ -1,0 +1,142 @@
+"""How good the mini world's models are, on draws that no training saw; the figures of the model card."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clbench.backbone import Backbone
+from clbench.encoders import Encoder, load_encoder, mean_pairwise_cosine
+from clbench.miniworld import models
+from clbench.miniworld.captions import captioned
+from clbench.miniworld.pretrain import Draw, fit
+from clbench.miniworld.render import Pictures, draw, to_pil
+from clbench.miniworld.world import (
+    NAMED_STYLES,
+    OBJECT_FACTORS,
+    SCENES,
+    SHAPES,
+    STYLE_FACTORS,
+    TOKEN_LOOKS,
+    random_look,
+)
+from clbench.suite import load_suite
+
+CLASSIFIER_STEPS, CLASSIFIER_BATCH = 900, 64
+
+
+def classifier(folder: Path) -> torch.nn.Module:
+    """The shape classifier that judges the generator, trained in `folder` (a minute or five)."""
+    model = models.ShapeClassifier(len(SHAPES))
+
+    def loss(step: Draw) -> Tensor:
+        pictures, _ = captioned(CLASSIFIER_BATCH, step.python, named=0.4, marked=0.15, photos=0.3)
+        return F.cross_entropy(model(step.pictures(pictures)), pictures.shape)
+
+    return fit("classifier", model, loss, folder=folder, steps=CLASSIFIER_STEPS)
+
+
+@torch.no_grad()
+def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
+    """Every figure of the model card, from the weights as they are shipped."""
+    suite = load_suite("mini-v1")
+    backbone = Backbone.load(weights / "pipeline", suite.training)
+    backbone.use_adapter(None)
+    csd, dino, clip = (load_encoder(name, weights / name) for name in ("csd", "dino", "clip"))
+    generator = torch.Generator().manual_seed(20_000)
+    rng = random.Random("held out")
+
+    def generate(prompts: Sequence[str]) -> Tensor:
+        size = backbone.unet.config.sample_size
+        batches = [list(prompts[start : start + 40]) for start in range(0, len(prompts), 40)]
+        images = []
+        for batch in batches:
+            noise = torch.randn(len(batch), 4, size, size, generator=generator)
+            images.append(backbone.generate(batch, noise, suite.sampling.steps, suite.sampling.guidance_scale))
+        return torch.cat(images)
+
+    def right(images: Tensor, shapes: Sequence[str]) -> float:
+        found = judge(images * 2 - 1).argmax(dim=1)
+        return (found == torch.tensor([SHAPES.index(shape) for shape in shapes])).float().mean().item()
+
+    figures: dict[str, float] = {}
+    shapes = list(SHAPES) * 10
+    scenes = [rng.choice(SCENES) for _ in shapes]
+    photos = Pictures.of(shapes, scenes, [random_look(rng, OBJECT_FACTORS) for _ in shapes])
+    styles = Pictures.of(shapes, [None] * len(shapes), [random_look(rng, STYLE_FACTORS) for _ in shapes])
+    names = [(style, shape) for style in NAMED_STYLES for shape in rng.sample(SHAPES, 10)]
+    named = Pictures.of([s for _, s in names], [None] * len(names), [NAMED_STYLES[style] for style, _ in names])
+    real_photos, real_styles, real_named = (draw(pictures, generator) for pictures in (photos, styles, named))
+
+    for what, images in (("held-out styles", real_styles), ("photos", real_photos)):
+        posterior = backbone.pipeline.vae.encode(images * 2 - 1).latent_dist
+        decoded = (backbone.pipeline.vae.decode(posterior.mean).sample / 2 + 0.5).clamp(0, 1)
+        error = (decoded - images).pow(2).mean(dim=(1, 2, 3))
+        figures[f"autoencoder PSNR, {what} (dB)"] = (-10 * error.log10()).mean().item()
+
+    figures["classifier, real photos"] = right(real_photos, shapes)
+    figures["classifier, real named styles"] = right(real_named, [shape for _, shape in names])
+    figures["shapes in generated photos"] = right(generate([f"a photo of a {shape}" for shape in shapes]), shapes)
+    drawn = generate([f"{style} image of a {shape}" for style, shape in names])
+    figures["shapes in style prompts"] = right(drawn, [shape for _, shape in names])
+
+    made, real = csd.embed(to_pil(drawn)).split(10), csd.embed(to_pil(real_named)).split(10)
+    against = [
+        csd.embed(to_pil(draw(Pictures.of(rng.choices(SHAPES, k=10), [None] * 10, [look] * 10), generator)))
+        for look in NAMED_STYLES.values()
+    ]
+    generated_csd = sum(mean_pairwise_cosine(a, b) for a, b in zip(made, against, strict=True)) / len(against)
+    real_csd = sum(mean_pairwise_cosine(a, b) for a, b in zip(real, against, strict=True)) / len(against)
+    figures["CSD, named styles"] = generated_csd
+    figures["CSD, real against real"] = real_csd
+    figures["CSD, share of real against real"] = generated_csd / real_csd
+
+    marked = [(token, rng.choice(SHAPES), rng.choice(SCENES)) for token in TOKEN_LOOKS for _ in range(10)]
+    drawn = generate([f"a {token} {shape} in the {scene}" for token, shape, scene in marked])
+    looks = [TOKEN_LOOKS[token] for token, _, _ in marked]
+    real = draw(Pictures.of([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
+    again = draw(Pictures.of([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
+    figures["shapes in identifier prompts"] = right(drawn, [shape for _, shape, _ in marked])
+    figures["DINO, identifier prompts"] = paired(dino, drawn, real)
+    figures["DINO, identifiers, real against real"] = paired(dino, again, real)
+
+    looks = [random_look(rng, STYLE_FACTORS) for _ in range(50)]
+    figures["1-NN, held-out styles (CSD)"] = one_nearest(csd, looks, lambda: (rng.choice(SHAPES), None), generator)
+    instances = [(rng.choice(SHAPES), random_look(rng, OBJECT_FACTORS)) for _ in range(50)]
+    for name, encoder in (("DINO", dino), ("CLIP", clip)):
+        figures[f"1-NN, held-out instances ({name})"] = one_nearest(
+            encoder,
+            [look for _, look in instances],
+            lambda: (None, rng.choice(SCENES)),
+            generator,
+            [shape for shape, _ in instances],
+        )
+    return figures
+
+
+def paired(encoder: Encoder, a: Tensor, b: Tensor) -> float:
+    """Mean cosine of each image with its partner."""
+    return (encoder.embed(to_pil(a)) * encoder.embed(to_pil(b))).sum(dim=1).mean().item()
+
+
+def one_nearest(
+    encoder: Encoder, looks: list[dict], vary, generator: torch.Generator, fixed: list[str] | None = None
+) -> float:
+    """Share of images (8 of each look) whose nearest other image has the same look."""
+    shapes, scenes, labels = [], [], []
+    for label in range(len(looks)):
+        for _ in range(8):
+            shape, scene = vary()
+            shapes.append(fixed[label] if fixed else shape)
+            scenes.append(scene)
+            labels.append(label)
+    rows = encoder.embed(to_pil(draw(Pictures.of(shapes, scenes, [looks[label] for label in labels]), generator)))
+    similarity = rows @ rows.T
+    similarity.fill_diagonal_(-2)
+    wanted = torch.tensor(labels)
+    return (wanted[similarity.argmax(dim=1)] == wanted).float().mean().item()

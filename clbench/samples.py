@@ -1,0 +1,66 @@
+"""One run as a picture, from the strips in the store: a column a task, a row after each task, so forgetting is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from clbench.errors import ClbenchError
+from clbench.harness import Bench, Sequence
+from clbench.method import get_method
+from clbench.miniworld.render import draw_set
+from clbench.store import Store, write_atomic
+from clbench.suite import load_suite
+
+TILE, LABEL = 64, 92
+
+
+def draw_grid(
+    method: str, track: str, suite: str, output: Path, to: Path, plugins: tuple[Path, ...] = (), prompt: int = 0
+) -> Path:
+    """Write `<to>/<suite>/<track>/<method>.png` for the protocol's first order and seed.
+
+    Args:
+        output: the folder that the run wrote to.
+        prompt: which evaluation prompt is shown.
+
+    Raises:
+        ClbenchError: that run is not in the store.
+    """
+    definition = load_suite(suite)
+    bench = Bench(definition, track, Store(output / "store"))
+    order = next(iter(bench.track.orders))
+    sequence = Sequence(bench, get_method(method, None, plugins), order, definition.seeds[0])
+    stored = [bench.store.get_json(f"row-{name}") for name in sequence.hashes]
+    if None in stored:
+        raise ClbenchError(
+            f"{output} does not hold the run of {method} on {track} with order {order} and seed {definition.seeds[0]}; "
+            f"first run: clbench run --method {method} --track {track} --suite {suite} --quick --output {output}"
+        )
+    rows = [("real", [draw_set(task.real, definition.resolution)[prompt] for task in sequence.tasks])]
+    rows.append(("base", [_tile(bench, key, prompt, definition.resolution) for key in sequence.base_row()[1]]))
+    for task, row in zip(sequence.tasks, stored, strict=True):
+        tiles = [_tile(bench, key, prompt, definition.resolution) for key in row["cells"]]  # type: ignore[index]
+        rows.append((f"after {task.name}", tiles))
+
+    grid = Image.new("RGB", (LABEL + TILE * len(sequence.tasks), 16 + TILE * len(rows)), "white")
+    pen = ImageDraw.Draw(grid)
+    for column, task in enumerate(sequence.tasks):
+        pen.text((LABEL + column * TILE + 2, 2), task.name[:10], fill="black")
+    for index, (label, tiles) in enumerate(rows):
+        top = 16 + index * TILE
+        for line, text in enumerate(label.split(" ", 1)):
+            pen.text((2, top + 18 + 12 * line), text, fill="black")
+        for column, tile in enumerate(tiles):
+            grid.paste(tile.resize((TILE - 2, TILE - 2), Image.Resampling.NEAREST), (LABEL + column * TILE, top))
+    path = to / suite / track / f"{method}.png"
+    write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
+    return path
+
+
+def _tile(bench: Bench, key: str, prompt: int, size: int) -> Image.Image:
+    path = bench.store.get(key, ".png")
+    if path is None:
+        return Image.new("RGB", (size, size), "gray")
+    return Image.open(path).crop((prompt * size, 0, (prompt + 1) * size, size))

@@ -1,0 +1,128 @@
+"""Content-addressed artifacts: each lies under the hash of what made it, is written atomically and checked on reading.
+
+    key = recipe_key("cell", {"suite": sha, "task": "winter", ...})
+    store.get_json(key) or store.put_json(key, compute())
+
+A killed run finds what it had finished; a damaged artifact is set aside with a warning and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clbench.errors import WorkFailed
+
+
+def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
+    """`<kind>-<sha256 of the recipe>`."""
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """Of all files below a folder: their relative names and contents, in sorted order."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        sha.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and move it into place.
+
+    Raises:
+        WorkFailed: the file cannot be written (names it, the reason and the remedy); nothing is left half written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if _is_io_error(error):
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise WorkFailed(
+                f"cannot write {path}: {reason}; what was finished before is kept, "
+                "so mend that and run the same command again"
+            ) from error
+        raise
+
+
+def _is_io_error(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps the OSError
+
+
+class Store:
+    """A folder of artifacts.
+
+    Args:
+        root: where; made when first written to.
+        reuse: whether artifacts of earlier processes count (`--no-resume` says no).
+    """
+
+    def __init__(self, root: Path, reuse: bool = True) -> None:
+        self.root = root
+        self._made: set[str] | None = None if reuse else set()
+
+    def path(self, key: str, suffix: str) -> Path:
+        kind, sha = key.split("-", 1)
+        return self.root / kind / sha[:2] / f"{sha}{suffix}"
+
+    def get(self, key: str, suffix: str) -> Path | None:
+        """The artifact's file, or None where it is missing or damaged."""
+        path = self.path(key, suffix)
+        checksum = path.with_suffix(path.suffix + ".sha256")
+        if self._made is not None and key not in self._made:
+            return None
+        if not path.exists():
+            return None
+        if checksum.exists() and checksum.read_text().strip() == file_sha256(path):
+            return path
+        aside = path.with_suffix(path.suffix + ".damaged")
+        path.replace(aside)
+        warnings.warn(
+            f"{path} does not fit its checksum: set aside as {aside.name}, and its work is done again", stacklevel=2
+        )
+        return None
+
+    def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
+        """Write an artifact, its checksum first: one without the other is never taken for whole."""
+        path = self.path(key, suffix)
+
+        def write_both(temporary: Path) -> None:
+            write(temporary)
+            sha = file_sha256(temporary)
+            write_atomic(path.with_suffix(path.suffix + ".sha256"), lambda target: target.write_text(sha + "\n"))
+
+        write_atomic(path, write_both)
+        if self._made is not None:
+            self._made.add(key)
+        return path
+
+    def drop(self, key: str, suffix: str) -> None:
+        path = self.path(key, suffix)
+        path.unlink(missing_ok=True)
+        path.with_suffix(path.suffix + ".sha256").unlink(missing_ok=True)
+
+    def get_json(self, key: str) -> Any | None:
+        path = self.get(key, ".json")
+        return None if path is None else json.loads(path.read_text())
+
+    def put_json(self, key: str, value: Any) -> Any:
+        text = json.dumps(value, allow_nan=False)
+        self.put(key, ".json", lambda path: path.write_text(text))
+        return value

@@ -1,0 +1,97 @@
+"""Fit one task: DreamBooth with LoRA, plus a method's hooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clbench.backbone import Backbone
+from clbench.errors import WorkFailed
+from clbench.lora import Adapter
+from clbench.method import Batch, Context, Example, Method
+from clbench.rng import generator
+from clbench.suite import Training
+
+
+class Task:
+    """The training data of one task, encoded once, and the diffusion loss on it."""
+
+    def __init__(self, backbone: Backbone, examples: list[Example], resolution: int) -> None:
+        self.backbone = backbone
+        pixels = torch.stack([example.pixels for example in examples])
+        self.mean, self.std = backbone.encode_images(pixels)
+        self.hidden, self.pooled = backbone.encode_prompts([example.prompt for example in examples])
+        # SDXL's micro-conditioning: original size, crop corner, target size; the images come at full size, uncropped.
+        ids = [pixels.shape[2], pixels.shape[3], 0, 0, resolution, resolution]
+        self.time_ids = torch.tensor([ids], dtype=torch.float32, device=backbone.device)
+
+    def batches(self, count: int, size: int, source: torch.Generator) -> Iterator[Batch]:
+        """`count` random batches of `size`, with fresh latents, noise and time steps."""
+        steps = self.backbone.noise_scheduler.config.num_train_timesteps
+        for _ in range(count):
+            examples = torch.randint(len(self.mean), (size,), generator=source)
+            shape = (size, *self.mean.shape[1:])
+            jitter, noise = torch.randn((2, *shape), generator=source).to(self.backbone.device)
+            timesteps = torch.randint(steps, (size,), generator=source).to(self.backbone.device)
+            yield Batch(self.mean[examples] + self.std[examples] * jitter, noise, timesteps, examples)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean squared error of the U-Net's prediction (noise or velocity, as the backbone was trained)."""
+        scheduler = self.backbone.noise_scheduler
+        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+        target = batch.noise
+        if scheduler.config.prediction_type == "v_prediction":
+            target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
+        time_ids = self.time_ids.expand(len(noisy), -1)
+        hidden, pooled = self.hidden[batch.examples], self.pooled[batch.examples]
+        predicted = self.backbone.denoise(noisy, batch.timesteps, hidden, pooled, time_ids)
+        return F.mse_loss(predicted.float(), target)
+
+
+def fit(
+    backbone: Backbone,
+    method: Method,
+    ctx: Context,
+    task: Task,
+    start: Adapter,
+    training: Training,
+    seed: int,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Adapter:
+    """Train the adapter from `start` over the weights that are deployed; returns it detached, on the CPU.
+
+    Raises:
+        WorkFailed: the loss is not finite (says which task and step).
+    """
+    adapter = backbone.use_adapter(start)
+    assert adapter is not None
+    ctx.adapter = adapter
+    parameters = [*adapter.A.values(), *adapter.B.values()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, fused=True
+    )
+    batches = task.batches(training.steps, training.batch_size, generator(seed, "train", ctx.position))
+    for step, batch in enumerate(batches):
+        ctx.step = step
+        loss = task.loss(batch) + method.loss(ctx, batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise WorkFailed(
+                f"the loss became {value} in task {ctx.task!r} (position {ctx.position + 1}) at step {step + 1} of "
+                f"{training.steps}; earlier tasks are kept"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        method.on_gradients(ctx)
+        torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+        optimizer.step()
+        on_step(step, value)
+    return Adapter(
+        {name: value.detach().cpu().clone() for name, value in adapter.A.items()},
+        {name: value.detach().cpu().clone() for name, value in adapter.B.items()},
+        adapter.scale,
+    )
