@@ -6,8 +6,8 @@ weights instead, so that a deployed model costs what the base model costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,16 @@ class Backbone:
         self._base = {name: layer.base_layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         self.noise_scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self._deployed: Mapping[str, Tensor] = {}
+        self._live = True
         self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def load(cls, folder: Path, training: Training, device: str = "cpu", precision: str = "fp32") -> Backbone:
         """From a diffusers folder, in fp32."""
-        pipeline = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True)
-        return cls(pipeline.to(torch.float32), training, device, precision)
+        with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
+            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True)
+            return cls(pipeline.to(torch.float32), training, device, precision)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -71,25 +74,46 @@ class Backbone:
                 weight = self._base[name]
                 changed = weight + delta[name].to(weight) if name in delta else weight
                 layer.base_layer.weight.copy_(changed)
+        self._deployed = delta
+
+    @contextmanager
+    def other_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
+        """Deploy another model without the adapter for a while; then what was deployed and live is so again."""
+        deployed, live = self._deployed, self._live
+        self.use_adapter(None)
+        self.deploy(delta)
+        try:
+            yield
+        finally:
+            self.deploy(deployed)
+            if live:
+                self._switch(True)
 
     def use_adapter(self, adapter: Adapter | None) -> Adapter | None:
         """Load an adapter into the slot and switch it on; returns the live one, whose tensors are the parameters.
 
-        None switches the slot off.
+        They have no gradient yet. None switches the slot off.
         """
+        self._switch(adapter is not None)
         if adapter is None:
-            self.unet.disable_adapters()
             return None
-        self.unet.enable_adapters()
         with torch.no_grad():
             for name, layer in self.layers.items():
-                layer.lora_A["default"].weight.copy_(adapter.A[name])
-                layer.lora_B["default"].weight.copy_(adapter.B[name])
+                for factor, values in ((layer.lora_A, adapter.A), (layer.lora_B, adapter.B)):
+                    factor["default"].weight.copy_(values[name])
+                    factor["default"].weight.grad = None
         return Adapter(
             {name: layer.lora_A["default"].weight for name, layer in self.layers.items()},
             {name: layer.lora_B["default"].weight for name, layer in self.layers.items()},
             self.scale,
         )
+
+    def _switch(self, on: bool) -> None:
+        if on and not self._live:
+            self.unet.enable_adapters()
+        elif self._live and not on:  # PEFT walks through all modules, which costs as much as a small cell
+            self.unet.disable_adapters()
+        self._live = on
 
     # --- encoding ---
 

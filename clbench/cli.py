@@ -37,18 +37,23 @@ def main() -> None:
     """Entry point: every ClbenchError becomes one sentence on stderr and its exit code."""
     warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as a number
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
     except ClbenchError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; the same command goes on from here", 130)
-    except typer.Abort:
-        _fail("stopped", 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's own usage errors
+            message = error.format_message()  # type: ignore[attr-defined]
+            if not message:  # no arguments: the help was printed
+                sys.exit(2)
             context = getattr(error, "ctx", None)
             hint = f" (see `{context.command_path} --help`)" if context else ""
-            _fail(f"{error.format_message()}{hint}", getattr(error, "exit_code", 2))  # type: ignore[attr-defined]
+            _fail(f"{message}{hint}", getattr(error, "exit_code", 2))
         raise
 
 
@@ -87,7 +92,7 @@ def run(
     from clbench.method import get_method
 
     plugins = tuple(plugin or ())
-    chosen = _settings(settings or [])
+    chosen, seed_values = _settings(settings or []), _numbers(seeds)
     get_method(method, chosen, plugins)
     harness = _import_harness()
     from clbench.show import result_table
@@ -99,7 +104,7 @@ def run(
             track,
             suite,
             orders=_words(orders),
-            seeds=_numbers(seeds),
+            seeds=seed_values,
             quick=quick,
             output=output,
             settings=chosen,
@@ -288,6 +293,10 @@ def pretrain_mini(
     from clbench.miniworld.pretrain import STAGES, pretrain
 
     pretrain(output, tuple(_words(stages) or STAGES), scale, seed, device)
+    if stages is None:
+        from clbench.miniworld.quality import write_card
+
+        out.print(Text(f"wrote {write_card(output)}"), soft_wrap=True)
 
 
 @app.command(epilog="Example: `clbench env --json`")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -33,7 +34,8 @@ class Evaluator:
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
         names = sorted({ENCODER_OF[metric] for metric in self.track.metrics})
-        return {name: load_encoder(name, self._folders[name], self._device) for name in names}
+        with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
+            return {name: load_encoder(name, self._folders[name], self._device) for name in names}
 
     def score(self, task: Task, images: list[Image.Image]) -> dict[str, float]:
         """Every metric of the track for `images` [P * N], prompt by prompt as `draw_cell` draws them."""

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 
 from clbench.backbone import Backbone
@@ -101,6 +102,7 @@ class Bench:
             "device": self.device,
             "precision": self.precision,
             "threads": torch.get_num_threads(),
+            "clbench": version("clbench"),
             "torch": torch.__version__,
             "diffusers": version("diffusers"),
             "peft": version("peft"),
@@ -132,12 +134,14 @@ class Bench:
         pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1 for image in images]
         return [Example(image, self.track.train_prompt(task)) for image in pixels]
 
-    def sample(self, prompts: Iterable[str], images_each: int, weights: Delta) -> Tensor:
-        """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]."""
-        self.backbone.use_adapter(None)
-        self.backbone.deploy(weights)
-        sampling = self.suite.sampling.model_copy(update={"images_per_prompt": images_each})
-        return draw_cell(self.backbone, list(prompts), sampling) * 2 - 1
+    def sample(
+        self, prompts: Iterable[str], images_each: int, weights: Mapping[str, Tensor], source: torch.Generator
+    ) -> Tensor:
+        """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so."""
+        noise_seed = int(torch.randint(2**62, (), generator=source))
+        own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
+        with self.backbone.other_weights(weights):
+            return draw_cell(self.backbone, list(prompts), self.suite.sampling.model_copy(update=own)) * 2 - 1
 
     def controls(self) -> Controls:
         key = recipe_key("controls", self.recipe)
@@ -157,7 +161,10 @@ class Bench:
         if stored is None:
             self.backbone.use_adapter(None)
             self.backbone.deploy(weights)
-            images = to_pil(draw_cell(self.backbone, prompts, self.suite.sampling))
+            drawn = draw_cell(self.backbone, prompts, self.suite.sampling)
+            if not bool(torch.isfinite(drawn).all()):
+                raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity; finished work is kept")
+            images = to_pil(drawn)
             strip = side_by_side(images[:: self.suite.sampling.images_per_prompt])
             self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
             stored = self.store.put_json(key, self.evaluator.score(task, images))
@@ -267,7 +274,7 @@ class Sequence:
             state, seconds = self.train(position, before)
             self.report(self.bench.train_work, f"{self._label(position)}: scoring")
             self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
-            path = self.bench.store.put(key, ".safetensors", state.save)
+            path = self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
         self._latest = (position, State.load(path))
         return self._latest[1]
 
@@ -275,6 +282,8 @@ class Sequence:
         """One task, from state to state, and the seconds that took."""
         bench, method, task = self.bench, self.method, self.tasks[position]
         began = time.perf_counter()
+        where = f"at task {task.name!r}"
+        noise = generator(self.seed, "method samples", position)
         ctx = Context(
             position=position,
             task=task.name,
@@ -286,14 +295,15 @@ class Sequence:
             generator=generator(self.seed, "method", position),
             state=before,
             modules=bench.backbone.layers,
-            sample=bench.sample,
+            sample=lambda prompts, images_each, weights: bench.sample(prompts, images_each, weights, noise),
         )
         start = self.call("begin_task", position, ctx, before)
-        check_adapter(bench, start, f"method {method.name}: begin_task() at task {task.name!r}")
+        check_adapter(bench, start, f"method {method.name}: begin_task() {where}")
         frozen = self.call("frozen", position, before)
-        check_delta(bench, frozen, f"method {method.name}: frozen() at task {task.name!r}")
+        check_delta(bench, frozen, f"method {method.name}: frozen() {where}")
         examples = self.call("data", position, ctx, bench.examples(task))
-        prompts = self.call("prompts", position, before, [example.prompt for example in examples])
+        check_examples(bench, examples, f"method {method.name}: data() {where}")
+        prompts = self.prompts(position, before, [example.prompt for example in examples])
         examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
         bench.backbone.deploy(frozen)
         data = TrainingTask(bench.backbone, examples, bench.suite.resolution)
@@ -301,25 +311,15 @@ class Sequence:
         ctx.batches = lambda count: data.batches(count, size, own)
         ctx.denoising_loss = data.loss
 
-        shared = recipe_key(
-            "fit",
-            {
-                **bench.recipe,
-                "task": task.name,
-                "seed": self.seed,
-                "position": position,
-                "start": digest(State(adapter=start).tensors()),
-                "frozen": digest(frozen),
-                "hooks": self.identity if method.shapes_training() else None,
-            },
-        )
-        path = bench.store.get(shared, ".safetensors") if position == 0 else None
-        if path is not None:
+        # A first task is trained once for all methods and orders that start alike and leave its training alone.
+        start_digests = {"start": digest(State(adapter=start).tensors()), "frozen": digest(frozen)}
+        recipe = {**bench.recipe, "task": task.name, "seed": self.seed, "position": position, **start_digests}
+        shared = None if position or method.shapes_training() else recipe_key("fit", recipe)
+        path = bench.store.get(shared, ".safetensors") if shared else None
+        if shared and path:
             adapter = State.load(path).adapter
             assert adapter is not None
             seconds = float(bench.store.get_json(shared) or 0.0)
-            live = bench.backbone.use_adapter(adapter)
-            ctx.adapter = live
         else:
             adapter = self.guard(
                 "training",
@@ -327,12 +327,13 @@ class Sequence:
                 lambda: fit(bench.backbone, method, ctx, data, start, bench.suite.training, self.seed),
             )
             seconds = time.perf_counter() - began
-            if position == 0:
+            if shared:
                 bench.store.put_json(shared, seconds)
                 bench.store.put(shared, ".safetensors", State(adapter=adapter).save)
         began = time.perf_counter()
+        ctx.adapter = bench.backbone.use_adapter(adapter)  # the same, found or trained: these values, no gradients
         state = self.call("end_task", position, ctx, before, adapter)
-        check_state(bench, state, f"method {method.name}: end_task() at task {task.name!r}")
+        check_state(bench, state, f"method {method.name}: end_task() {where}")
         bench.backbone.use_adapter(None)
         return state, seconds + time.perf_counter() - began
 
@@ -348,13 +349,23 @@ class Sequence:
         keys = []
         weights_digest = digest(weights)
         for task in self.tasks[:count]:
-            prompts = self.call("prompts", position, state, self.bench.track.eval_prompts(task))
+            prompts = self.prompts(position, state, self.bench.track.eval_prompts(task))
             key, found = self.bench.cell(task, prompts, weights, weights_digest)
             keys.append(key)
             for metric, value in found.items():
                 scores[metric].append(value)
             self.report(self.bench.cell_work, f"{self._label(position)}: scoring")
         return scores, keys
+
+    def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:
+        """The prompts as the method's model wants them, as many as were given."""
+        changed = self.call("prompts", position, state, prompts)
+        where = f"method {self.method.name}: prompts() at task {self.tasks[position].name!r}"
+        if not isinstance(changed, list) or not all(isinstance(prompt, str) for prompt in changed):
+            raise WorkFailed(f"{where} returned {type(changed).__name__}, expected a list of texts")
+        if len(changed) != len(prompts):
+            raise WorkFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
+        return changed
 
     def call(self, hook: str, position: int, *arguments: Any) -> Any:
         """One of the method's hooks."""
@@ -370,13 +381,15 @@ class Sequence:
             file = source_of(self.method).path
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
             place = f"{file}:{lines[-1]}" if lines else str(file)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise WorkFailed(
                 f"method {self.method.name} failed in {what} at task {self.tasks[position].name!r} ({place}): "
-                f"{type(error).__name__}: {error}; earlier tasks are kept"
+                f"{reason}; earlier tasks are kept"
             ) from error
 
     def _label(self, position: int) -> str:
-        return f"order {self.order} seed {self.seed}, task {position + 1} of {len(self.tasks)}: {self.tasks[position].name}"
+        count = f"task {position + 1} of {len(self.tasks)}"
+        return f"order {self.order} seed {self.seed}, {count}: {self.tasks[position].name}"
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:
@@ -411,11 +424,15 @@ def check_adapter(bench: Bench, adapter: Any, where: str) -> None:
     if not isinstance(adapter, Adapter):
         raise WorkFailed(f"{where} returned {type(adapter).__name__}, expected an Adapter")
     rank = bench.suite.training.rank
+    if adapter.scale != bench.backbone.scale:
+        raise WorkFailed(f"{where}: the adapter's scale is {adapter.scale}, expected {bench.backbone.scale}")
     for factor, shapes in (
         ("A", {layer: (rank, inputs) for layer, (_, inputs) in bench.backbone.shapes.items()}),
         ("B", {layer: (outputs, rank) for layer, (outputs, _) in bench.backbone.shapes.items()}),
     ):
         tensors = getattr(adapter, factor)
+        if not isinstance(tensors, Mapping):
+            raise WorkFailed(f"{where}: the adapter's {factor} is {type(tensors).__name__}, expected a mapping")
         if missing := sorted(set(shapes) - set(tensors)):
             raise WorkFailed(f"{where}: the adapter's {factor} lacks {len(missing)} layers, e.g. {missing[0]!r}")
         for layer, value in tensors.items():
@@ -426,12 +443,25 @@ def check_state(bench: Bench, state: Any, where: str) -> None:
     if not isinstance(state, State):
         raise WorkFailed(f"{where} returned {type(state).__name__}, expected a State")
     check_delta(bench, state.merged, where)
+    if state.adapter is not None and not isinstance(state.adapter, Adapter):
+        raise WorkFailed(f"{where}: the state's adapter is {type(state.adapter).__name__}, expected an Adapter or None")
+    factors = [state.adapter.A, state.adapter.B] if state.adapter else []
+    if not all(isinstance(part, Mapping) for part in (*factors, state.extra)):
+        raise WorkFailed(f"{where}: the state holds something else than mappings of names to tensors")
     for name, value in state.tensors().items():
         if not isinstance(value, Tensor) or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
             raise WorkFailed(f"{where}: {name!r} of the state is not a tensor of finite values")
 
 
-def _check_tensor(value: Any, shape: tuple[int, int] | None, where: str) -> None:
+def check_examples(bench: Bench, examples: Any, where: str) -> None:
+    if not isinstance(examples, list) or not examples or not all(isinstance(one, Example) for one in examples):
+        raise WorkFailed(f"{where} returned {type(examples).__name__}, expected a list of one or more Examples")
+    size = bench.suite.resolution
+    for number, example in enumerate(examples, start=1):
+        _check_tensor(example.pixels, (3, size, size), f"{where}: the pixels of example {number}")
+
+
+def _check_tensor(value: Any, shape: tuple[int, ...] | None, where: str) -> None:
     if shape is None:
         raise WorkFailed(f"{where} is not an adapted layer of this backbone")
     if not isinstance(value, Tensor):
@@ -483,6 +513,8 @@ def run(
     if precision not in ("fp32", "bf16"):
         raise ClbenchError(f"there is no precision {precision!r} (known: fp32, bf16)")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
+    reference = _reference(instance)
     folder = Path(output)
     write_atomic(folder / ".writable", lambda path: path.touch())
     (folder / ".writable").unlink()
@@ -494,18 +526,11 @@ def run(
     for order in order_names:
         for seed in seed_values:
             runs.append(Sequence(bench, instance, order, seed, report).run())
-    source = source_of(instance)
     result = Result(
         schema_version="1",
         suite=SuiteRef(name=definition.name, version=definition.version, sha256=definition.sha256),
         track=track,
-        method=MethodRef(
-            name=instance.name,
-            version=instance.version,
-            config=instance.config.model_dump(mode="json"),
-            source_sha256=source.sha256,
-            distribution=source.distribution,
-        ),
+        method=reference,
         backbone=BackboneRef(id=definition.backbone.source, revision=definition.backbone.sha256),
         runs=tuple(runs),
         controls=controls,
@@ -525,6 +550,31 @@ def result_path(output: Path, result: Result) -> Path:
     """Where `run` puts a result; a partial one gets a name of its own, so that it never replaces a whole one."""
     name = f"{result.method.name}.partial.json" if result.partial else f"{result.method.name}.json"
     return output / result.suite.name / result.track / name
+
+
+def _reference(method: Method) -> MethodRef:
+    """What the result will say of the method: made first, so that no run ends with a result that cannot be written."""
+    source = source_of(method)
+    try:
+        return MethodRef(
+            name=method.name,
+            version=method.version,
+            config=method.config.model_dump(mode="json"),
+            source_sha256=source.sha256,
+            distribution=source.distribution,
+        )
+    except ValueError as error:  # pydantic's errors are ValueErrors, both ways
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
+        place = f"method {method.name!r} ({source.path}): its {'.'.join(map(str, first['loc']))}"
+        raise ClbenchError(f"{place} cannot be recorded in a result: {first['msg']}") from None
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClbenchError(f"there is no device {device!r} here: {reason}") from None
 
 
 def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str, quick: bool) -> list[Any]:

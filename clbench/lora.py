@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must not pay for torch
+    from torch import Tensor
 
 
-class Delta(dict[str, Tensor]):
+class Delta(dict[str, "Tensor"]):
     """Dense weight changes, layer -> [out, in] fp32; a layer that is missing does not change."""
 
     def __add__(self, other: Mapping[str, Tensor]) -> Delta:
@@ -74,15 +75,16 @@ def orthogonal_columns(A: Tensor) -> Tensor:
 
     The result has unit columns, each orthogonal to A's column of the same index; the signs are LAPACK's. In closed
     form (a Householder reflection), with s = 1 where v_1 >= 0 and -1 elsewhere:
-    e_r - v_r (v + s |v| e_1) / (|v| (|v| + |v_1|)); e_r for a zero column. For r = 1 no direction is left and LAPACK
-    returns the only right singular vector there is, +1 or -1.
+    e_r - v_r (v + s |v| e_1) / (|v| (|v| + |v_1|)); e_r for a zero column. For r = 1 no direction is left; LAPACK's
+    only right singular vector is 1, its left one takes the sign.
 
     Source: arXiv 2410.04891, Eq. 1; the signs and the closed form were checked against `torch.linalg.svd`.
     """
+    import torch
+
     r = A.shape[0]
-    result = torch.zeros_like(A)
     if r == 1:
-        return torch.where(A < 0, -torch.ones_like(A), torch.ones_like(A))
+        return torch.ones_like(A)
     # Scaling a column changes no direction, and keeps tiny or huge columns from under- or overflowing when squared.
     largest = A.abs().amax(dim=0)
     v = A / torch.where(largest > 0, largest, torch.ones_like(largest))
@@ -102,6 +104,8 @@ def max_magnitude(previous: Mapping[str, Tensor], current: Mapping[str, Tensor])
     Layers absent from one side count as zero there. Source: MagMax, Marczak et al. 2024; arXiv 2410.04891, Eq. 2,
     on dense weight changes as in its released code.
     """
+    import torch
+
     kept = Delta(current)
     for name, old in previous.items():
         new = current.get(name, torch.zeros_like(old))

@@ -26,7 +26,9 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -65,6 +67,10 @@ class Example:
     prompt: str
 
 
+def _only_later(*_: Any) -> Any:
+    raise RuntimeError("ctx.batches and ctx.denoising_loss are there while training and in end_task")
+
+
 @dataclass
 class Context:
     """What a method may see and use during one task."""
@@ -87,15 +93,18 @@ class Context:
     """What the previous task handed on."""
     modules: Mapping[str, nn.Module]
     """Adapted layer -> the live module, for forward hooks."""
-    sample: Callable[[Sequence[str], int, Delta], Tensor]
-    """`sample(prompts, images_each, weights)`: images of any model, float [N, 3, H, W] in [-1, 1]."""
+    sample: Callable[[Sequence[str], int, Mapping[str, Tensor]], Tensor]
+    """`sample(prompts, images_each, weights)`: images of any model, prompt by prompt, float [N, 3, H, W] in [-1, 1].
+
+    Their noise is the method's own, never the evaluation's. Not in `loss`, whose graph needs the deployed weights.
+    """
     step: int = 0
     """The current training step."""
     adapter: Adapter | None = None
     """While training: the live adapter, whose A and B are the trained parameters."""
-    batches: Callable[[int], Iterator[Batch]] | None = None
+    batches: Callable[[int], Iterator[Batch]] = _only_later
     """While training and in `end_task`: `batches(count)` draws more training batches, from a stream of their own."""
-    denoising_loss: Callable[[Batch], Tensor] | None = None
+    denoising_loss: Callable[[Batch], Tensor] = _only_later
     """While training and in `end_task`: the diffusion loss of a batch under the live weights."""
 
     def fresh_adapter(self) -> Adapter:
@@ -126,7 +135,7 @@ class Method:
     Config: ClassVar[type[BaseModel]] = NoConfig
     """Hyper-parameters, as a pydantic model: `--set key=value` is checked against it and the result records it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
         try:
             self.config: Any = self.Config(**settings)
         except ValidationError as error:
@@ -218,18 +227,36 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
 
 def source_of(method: Method) -> Source:
     """The file that defines a method, its checksum, and the distribution that installed it, if one did."""
-    path = Path(inspect.getfile(type(method)))
+    try:
+        path = Path(inspect.getfile(type(method)))
+    except (TypeError, OSError):
+        raise ClbenchError(
+            f"method {method.name} is not defined in a file; write it into one and give it as a plugin"
+        ) from None
     module = type(method).__module__.split(".")[0]
-    installed = importlib.metadata.packages_distributions().get(module)
+    installed = _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
     return Source(path, hashlib.sha256(path.read_bytes()).hexdigest(), distribution)
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Importable name -> the distributions that install it; reading all of them takes a third of a second."""
+    return importlib.metadata.packages_distributions()
+
+
 def _load(path: Path) -> None:
+    """Register the methods of a file: run once a process, registered every time, so that the file named last wins."""
     path = path.resolve()
     name = f"clbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return
+    module = sys.modules.get(name) or _execute(path, name)
+    defined = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Method) and cls.name]
+    if not defined:
+        raise ClbenchError(f"{path} defines no Method with a name")
+    _REGISTRY.update({cls.name: cls for cls in defined})
+
+
+def _execute(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise ClbenchError(f"there is no plugin file {path}")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -237,11 +264,9 @@ def _load(path: Path) -> None:
         raise ClbenchError(f"{path} is not a Python file; a plugin is a .py file that defines a Method")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    known = set(_REGISTRY)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise WorkFailed(f"the plugin {path} does not load: {type(error).__name__}: {error}") from error
-    if not any(cls.__module__ == name for cls in _REGISTRY.values()) and known == set(_REGISTRY):
-        raise ClbenchError(f"{path} defines no Method with a name")
+    return module

@@ -58,7 +58,9 @@ class State:
     def save(self, path: Path) -> None:
         """As safetensors."""
         scale = {} if self.adapter is None else {"scale": repr(self.adapter.scale)}
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.tensors().items()}, path, scale)
+        # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `extra`.
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors().items()}
+        save_file(tensors, path, scale)
 
     @classmethod
     def load(cls, path: Path) -> State:

@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except Exception as error:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if _is_io_error(error):
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise WorkFailed(
@@ -62,7 +64,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def _is_io_error(error: Exception) -> bool:
+def _is_io_error(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps the OSError
 
 
@@ -90,7 +92,7 @@ class Store:
             return None
         if not path.exists():
             return None
-        if checksum.exists() and checksum.read_text().strip() == file_sha256(path):
+        if checksum.exists() and checksum.read_bytes().strip() == file_sha256(path).encode():
             return path
         aside = path.with_suffix(path.suffix + ".damaged")
         path.replace(aside)

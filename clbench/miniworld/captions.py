@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import lru_cache
 
 from clbench.miniworld.render import Pictures
@@ -27,7 +28,7 @@ Look = dict[str, str]
 
 @lru_cache
 def look_pool(kind: str, seed: int = 77, count: int = 20_000) -> list[Look]:
-    """Random visible looks ("object" or "style"), drawn once a process: drawing them afresh would cost more than rendering."""
+    """Random visible looks ("object" or "style"), drawn once a process: afresh they would cost more than rendering."""
     rng = random.Random(f"{kind}-{seed}")
     return [random_look(rng, STYLE_FACTORS if kind == "style" else OBJECT_FACTORS) for _ in range(count)]
 
@@ -96,46 +97,52 @@ def _described_style(rng: random.Random, look: Look, shape: str, detail: float) 
     return " ".join(words)
 
 
-def captioned(
-    count: int,
-    rng: random.Random,
-    *,
-    named: float = 0.35,
-    marked: float = 0.25,
-    photos: float = 0.28,
-    detail: float = 0.5,
-) -> tuple[Pictures, list[str]]:
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of pictures; what is left are pictures in random styles, captioned by their attributes."""
+
+    named: float = 0.35
+    """Stylised pictures captioned by their style's name."""
+    marked: float = 0.25
+    """Photos of objects with an identifier token's look, captioned by the token."""
+    photos: float = 0.28
+    """Photos of objects with a random look, captioned by some of its attributes."""
+    detail: float = 0.5
+    """How likely each attribute is named."""
+
+
+def _one(rng: random.Random, shape: str, mix: Mix) -> tuple[str | None, Look, str]:
+    """Scene, look and caption of one picture of a shape."""
+    kind, scene = rng.random(), rng.choice(SCENES)
+    if kind < mix.named:
+        style = rng.choice(STYLE_NAMES)
+        return None, NAMED_STYLES[style], f"{style} image of {'a ' if rng.random() < 0.5 else ''}{shape}"
+    if kind < mix.named + mix.marked:
+        token = rng.choice(TOKENS)
+        caption = f"a photo of {token} {shape}" if rng.random() < 0.4 else f"a {token} {shape} in the {scene}"
+        return scene, TOKEN_LOOKS[token], caption
+    if kind < mix.named + mix.marked + mix.photos:
+        look = rng.choice(look_pool("object"))
+        return scene, look, _photo(rng, look, shape, scene, mix.detail)
+    look = rng.choice(look_pool("style"))
+    return None, look, _described_style(rng, look, shape, mix.detail)
+
+
+def captioned(count: int, rng: random.Random, mix: Mix = Mix(), group: int = 1) -> tuple[Pictures, list[str]]:
     """`count` pictures with captions.
 
     Args:
-        named: share of stylised pictures captioned by their style's name.
-        marked: share of photos of objects with an identifier token's look, captioned by the token.
-        photos: share of photos with a random look, captioned by some of its attributes; what is left are stylised
-            pictures in random styles, captioned by theirs.
-        detail: how likely each attribute is named.
+        group: how many neighbours differ in nothing but their shape, so that a contrastive text encoder cannot do
+            without the word that names it.
     """
-    shapes, scenes, looks, captions = [], [], [], []
-    for _ in range(count):
-        shape, scene, kind = rng.choice(SHAPES), rng.choice(SCENES), rng.random()
-        if kind < named:
-            style = rng.choice(STYLE_NAMES)
-            look, place = NAMED_STYLES[style], None
-            caption = f"{style} image of {'a ' if rng.random() < 0.5 else ''}{shape}"
-        elif kind < named + marked:
-            token = rng.choice(TOKENS)
-            look, place = TOKEN_LOOKS[token], scene
-            caption = f"a photo of {token} {shape}" if rng.random() < 0.4 else f"a {token} {shape} in the {scene}"
-        elif kind < named + marked + photos:
-            look, place = rng.choice(look_pool("object")), scene
-            caption = _photo(rng, look, shape, scene, detail)
-        else:
-            look, place = rng.choice(look_pool("style")), None
-            caption = _described_style(rng, look, shape, detail)
-        shapes.append(shape)
-        scenes.append(place)
-        looks.append(look)
-        captions.append(caption)
-    return Pictures.of(shapes, scenes, looks), captions
+    shapes, rest = [], []
+    while len(shapes) < count:
+        seed = rng.getrandbits(32)
+        for shape in rng.sample(SHAPES, group):
+            shapes.append(shape)
+            rest.append(_one(random.Random(seed), shape, mix))
+    scenes, looks, captions = zip(*rest[:count], strict=True)
+    return Pictures.of(shapes[:count], scenes, looks), list(captions)
 
 
 def style_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTModel
 
 from clbench.encoders.csd import CSD
+from clbench.errors import ClbenchError, did_you_mean
 from clbench.miniworld import models
-from clbench.miniworld.captions import captioned, style_pairs, view_pairs
+from clbench.miniworld.captions import Mix, captioned, style_pairs, view_pairs
 from clbench.miniworld.render import Pictures, draw
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "clip", "csd", "dino", "unet")
-STEPS = {"vae": 2300, "clip": 700, "csd": 300, "dino": 500, "unet": 5000}
+STEPS = {"vae": 2300, "clip": 1000, "csd": 300, "dino": 400, "unet": 8000}
 BATCH = {"vae": 16, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
 
 
@@ -41,15 +42,22 @@ class Draw:
 
     python: random.Random
     torch: torch.Generator
+    device: str
 
     @classmethod
-    def of(cls, *purpose: object) -> Draw:
+    def of(cls, *purpose: object, device: str = "cpu") -> Draw:
         python = random.Random("/".join(map(str, purpose)))
-        return cls(python, torch.Generator().manual_seed(python.getrandbits(62)))
+        return cls(python, torch.Generator().manual_seed(python.getrandbits(62)), device)
 
     def pictures(self, pictures: Pictures) -> Tensor:
         """float [N, 3, 32, 32] in [-1, 1]."""
-        return draw(pictures, self.torch) * 2 - 1
+        return (draw(pictures, self.torch) * 2 - 1).to(self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.torch).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.torch).to(self.device)
 
 
 def fit(
@@ -62,6 +70,7 @@ def fit(
     steps: int,
     learning_rate: float = 1e-3,
     ema: float = 0.998,
+    device: str = "cpu",
     checkpoint_seconds: float = 60.0,
 ) -> nn.Module:
     """Minimise `loss` with AdamW (warm-up 100, cosine from 20 % down to 3 %) and leave the averaged weights in `model`.
@@ -69,6 +78,7 @@ def fit(
     Resumes from `folder/<stage>.checkpoint.safetensors`. Writes one line of JSON a hundred steps to
     `folder/<stage>.log.jsonl`.
     """
+    model.to(device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = {name: p.detach().clone() for name, p in parameters.items()}
@@ -87,7 +97,7 @@ def fit(
         for step in range(start, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(step)
-            value = loss(Draw.of(seed, stage, step))
+            value = loss(Draw.of(seed, stage, step, device=device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -148,10 +158,10 @@ def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[Draw], Tensor]:
     """L1 + 0.5 MSE + L1 of the image gradients + 1e-3 KL."""
 
     def loss(step: Draw) -> Tensor:
-        pictures, _ = captioned(batch, step.python, named=0.15, marked=0.1, photos=0.25)
+        pictures, _ = captioned(batch, step.python, Mix(named=0.15, marked=0.1, photos=0.25))
         images = step.pictures(pictures)
         posterior = vae.encode(images).latent_dist  # type: ignore[union-attr]
-        noise = torch.randn(posterior.mean.shape, generator=step.torch)
+        noise = step.normal(*posterior.mean.shape)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample  # type: ignore[union-attr]
         error = decoded - images
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -161,13 +171,14 @@ def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[Draw], Tensor]:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """int64 [N, 16]."""
     return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
     """Symmetric InfoNCE between unit rows [N, D]."""
     logits = a @ b.T * scale
-    target = torch.arange(len(a))
+    target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -183,9 +194,11 @@ class Texts(nn.Module):
 
 def clip_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
     def loss(step: Draw) -> Tensor:
-        pictures, captions = captioned(batch, step.python, named=0.2, marked=0.2, photos=0.35, detail=0.8)
-        ids = tokenize(tokenizer, captions)
-        image = texts.clip.encode_image(step.pictures(pictures), normalize=True)
+        mix = Mix(named=0.25, marked=0.25, photos=0.3, detail=0.8)
+        halves = [captioned(batch // 2, step.python, mix, group=group) for group in (1, 16)]
+        ids = tokenize(tokenizer, halves[0][1] + halves[1][1]).to(step.device)
+        images = torch.cat([step.pictures(pictures) for pictures, _ in halves])
+        image = texts.clip.encode_image(images, normalize=True)
         scale = texts.clip.logit_scale.exp().clamp(max=100)
         embedded = (
             texts.clip.encode_text(ids),
@@ -228,24 +241,24 @@ def encode_prompts(
 def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[Draw], Tensor]:
     """v-prediction; half the time steps are uniform-like, half lean to high noise, where shapes are decided."""
     scheduler = models.scheduler()
-    mean = torch.tensor(pipeline.vae.config.latents_mean).view(1, -1, 1, 1)
-    std = torch.tensor(pipeline.vae.config.latents_std).view(1, -1, 1, 1)
+    device = pipeline.device
+    mean = torch.tensor(pipeline.vae.config.latents_mean, device=device).view(1, -1, 1, 1)
+    std = torch.tensor(pipeline.vae.config.latents_std, device=device).view(1, -1, 1, 1)
     factor = pipeline.vae.config.scaling_factor
-    time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]]).expand(batch, -1)
+    time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]], device=device).expand(batch, -1)
 
     def loss(step: Draw) -> Tensor:
         pictures, captions = captioned(batch, step.python)
         with torch.no_grad():
             latents = (pipeline.vae.encode(step.pictures(pictures)).latent_dist.mean - mean) * factor / std
-            hidden, pooled = encode_prompts(
-                pipeline.text_encoder, pipeline.text_encoder_2, tokenize(pipeline.tokenizer, captions)
-            )
-        dropped = torch.rand(batch, generator=step.torch) < 0.1  # SDXL's unconditional embedding is all zeros
+            ids = tokenize(pipeline.tokenizer, captions).to(step.device)
+            hidden, pooled = encode_prompts(pipeline.text_encoder, pipeline.text_encoder_2, ids)
+        dropped = step.uniform(batch) < 0.1  # SDXL's unconditional embedding is all zeros
         hidden, pooled = hidden * ~dropped.view(-1, 1, 1), pooled * ~dropped.view(-1, 1)
-        lean = torch.where(torch.rand(batch, generator=step.torch) < 0.5, -0.2, 0.6)
-        level = torch.sigmoid(lean + 1.1 * torch.randn(batch, generator=step.torch))
+        lean = torch.where(step.uniform(batch) < 0.5, -0.2, 0.6)
+        level = torch.sigmoid(lean + 1.1 * step.normal(batch))
         timesteps = (level * 1000).long().clamp(0, 999)
-        noise = torch.randn(latents.shape, generator=step.torch)
+        noise = step.normal(*latents.shape)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         target = scheduler.get_velocity(latents, noise, timesteps)
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
@@ -288,25 +301,45 @@ def save_half(state: dict[str, Tensor], path: Path) -> None:
     save_file({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}, path)
 
 
-def pretrain(output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0, seed: int = 0) -> None:
+def pretrain(
+    output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0, seed: int = 0, device: str = "cpu"
+) -> None:
     """Train `stages` in order; each reads what the earlier ones wrote to `output`.
 
     Args:
         output: folder for `weights/` (what the suite loads) and `checkpoints/`.
         scale: multiplies every stage's number of steps.
+
+    Raises:
+        ClbenchError: an unknown stage.
     """
+    for stage in stages:
+        if stage not in STAGES:
+            raise ClbenchError(f"there is no stage {stage!r}{did_you_mean(stage, list(STAGES))}")
     weights, checkpoints = output / "weights", output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     tokenizer = models.tokenizer(weights / "pipeline" / "tokenizer")
 
-    def run(stage: str, model: nn.Module, loss: Callable[[Draw], Tensor], **options: float) -> None:
+    def run(
+        stage: str, model: nn.Module, loss: Callable[[Draw], Tensor], rate: float = 1e-3, ema: float = 0.998
+    ) -> None:
         steps = max(1, round(STEPS[stage] * scale))
-        fit(stage, model.train(), loss, folder=checkpoints, seed=seed, steps=steps, **options)  # type: ignore[arg-type]
+        fit(
+            stage,
+            model.train(),
+            loss,
+            folder=checkpoints,
+            seed=seed,
+            steps=steps,
+            learning_rate=rate,
+            ema=ema,
+            device=device,
+        )
+        model.cpu()
 
     for stage in stages:
-        torch.manual_seed(
-            random.Random(f"{seed}/{stage}").getrandbits(62)
-        )  # initial weights; every later draw has its own
+        # The only global draw: initial weights. Every later one has a generator of its own.
+        torch.manual_seed(random.Random(f"{seed}/{stage}").getrandbits(62))
         if stage == "vae":
             vae = models.vae()
             run(stage, vae, vae_loss(vae, BATCH[stage]))
@@ -321,16 +354,16 @@ def pretrain(output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0,
             texts.text_encoder_2.half().save_pretrained(weights / "pipeline" / "text_encoder_2")
         elif stage == "csd":
             csd = csd_from_clip(weights / "clip")
-            run(stage, csd, pair_loss(csd, style_pairs, BATCH[stage], 0.1), learning_rate=5e-4)
+            run(stage, csd, pair_loss(csd, style_pairs, BATCH[stage], 0.1), rate=5e-4)
             save_csd(csd, weights / "csd")
         elif stage == "dino":
             dino = models.dino()
             run(stage, dino, pair_loss(class_token(dino), view_pairs, BATCH[stage], 0.1))
             save_dino(dino, weights / "dino")
         elif stage == "unet":
-            pipeline = assemble(weights / "pipeline", tokenizer)
+            pipeline = assemble(weights / "pipeline", tokenizer).to(device)
             run(stage, pipeline.unet, unet_loss(pipeline, BATCH[stage]), ema=0.999)
-            pipeline.to(torch.float16).save_pretrained(weights / "pipeline")
+            pipeline.to("cpu", torch.float16).save_pretrained(weights / "pipeline")
 
 
 def assemble(folder: Path, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:

@@ -1,0 +1,63 @@
+"""Where the time of a run goes: `python perf/where_time_goes.py [--method merge_init] [--track styles]`.
+
+Times the phases of one sequence (one order, one seed) in a fresh store, inside one process: shares of one run, which
+hold on any machine better than seconds do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+BEGAN = time.perf_counter()
+
+from clbench import harness  # noqa: E402
+from clbench.evaluate import Evaluator  # noqa: E402
+
+spent: dict[str, float] = defaultdict(float)
+
+
+def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            spent[phase] += time.perf_counter() - began
+
+    return wrapper
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", default="merge_init")
+    parser.add_argument("--track", default="styles")
+    arguments = parser.parse_args()
+    spent["import torch and the libraries"] = time.perf_counter() - BEGAN
+    harness.fit = timed("train", harness.fit)
+    harness.draw_cell = timed("sample", harness.draw_cell)
+    Evaluator.score = timed("encode and score", Evaluator.score)
+    Evaluator.controls = timed("controls (once a track; encoding within)", Evaluator.controls)
+    harness.Backbone.load = timed("load the pipeline", harness.Backbone.load)  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        harness.run(arguments.method, arguments.track, quick=True, output=Path(folder))
+    total = time.perf_counter() - BEGAN
+    controls = spent["controls (once a track; encoding within)"]
+    rest = total - sum(spent.values()) + min(controls, spent["encode and score"])
+    rows = [(phase, seconds, 100 * seconds / total) for phase, seconds in spent.items()]
+    print(
+        tabulate(
+            [*rows, ("rest", rest, 100 * rest / total), ("whole", total, 100.0)], ["phase", "s", "%"], floatfmt=".1f"
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Shared by all tests: untrained models and one loaded pipeline a session, one store a test. Torch only where asked."""
+
+import os
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
+PLUGINS = Path(__file__).parent / "plugins"
+
+
+@pytest.fixture(scope="session")
+def mock_suite(tmp_path_factory):
+    """Three tasks, two orders, two seeds on untrained models."""
+    from mocks import tiny_suite, write_models
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tiny_suite(write_models(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture(scope="session")
+def models(mock_suite, tmp_path_factory):
+    """The suite's models, loaded once: `backbone` and `evaluators` by track."""
+    from clbench.harness import Bench
+    from clbench.store import Store
+
+    store = Store(tmp_path_factory.mktemp("unused"))
+    evaluators = {track: Bench(mock_suite, track, store).evaluator for track in mock_suite.tracks}
+    for evaluator in evaluators.values():
+        evaluator.controls = cache(evaluator.controls)
+    return SimpleNamespace(backbone=Bench(mock_suite, "styles", store).backbone, evaluators=evaluators)
+
+
+@pytest.fixture
+def backbone(models):
+    """The session's pipeline, as the base model."""
+    models.backbone.use_adapter(None)
+    models.backbone.deploy({})
+    return models.backbone
+
+
+@pytest.fixture
+def shared_models(models, mock_suite, monkeypatch):
+    """Let `harness.run` find the mock suite, and every bench use the session's models."""
+    from clbench import harness
+
+    monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(harness.Bench, "backbone", models.backbone)
+    monkeypatch.setattr(harness.Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
+
+
+@pytest.fixture
+def bench(shared_models, mock_suite, tmp_path):
+    """The styles track with a store of its own."""
+    from clbench.harness import Bench
+    from clbench.store import Store
+
+    return Bench(mock_suite, "styles", Store(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def mock_command(mock_suite, tmp_path_factory):
+    """The start of a command line that knows the mock suite."""
+    path = tmp_path_factory.mktemp("suite") / "suite.json"
+    path.write_text(mock_suite.model_dump_json())
+    return [sys.executable, str(Path(__file__).parent / "driver.py"), str(path)]

@@ -1,0 +1,285 @@
+"""The command line: what it prints where, how it exits, and how fast it starts."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from builders import make_result
+from conftest import PLUGINS
+from typer.testing import CliRunner
+
+from clbench.cli import app, main
+from clbench.result import Result, check_result, save_result
+from clbench.suite import load_suite
+
+CLBENCH = Path(sys.executable).with_name("clbench")
+SUITE = load_suite("mini-v1")
+
+
+def execute(*command, code: int = 0, **options) -> subprocess.CompletedProcess:
+    """Run a command in a plain, wide terminal; it must exit with `code` and never show a traceback."""
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300, **options
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+def clbench(*arguments, code: int = 0, **options) -> str:
+    """The real command's output."""
+    return execute(CLBENCH, *arguments, code=code, **options).stdout
+
+
+def refusal(*arguments, code: int = 2) -> str:
+    """The one sentence on stderr of a command that fails; stdout stays empty."""
+    done = execute(CLBENCH, *arguments, code=code)
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert done.stderr.splitlines()[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save a valid result of mini-v1 with random scores."""
+
+    def save(name: str = "mine.json", update: dict | None = None, **options) -> Path:
+        result = make_result(SUITE, **{"method": "mine", **options})
+        save_result(result.model_copy(update=update or {}), tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def edited(saved):
+    """A result whose base score of the first task was raised by hand."""
+    path = saved("edited.json")
+    raw = json.loads(path.read_text())
+    raw["runs"][0]["scores"]["csd"][0][0] += 0.2
+    path.write_text(json.dumps(raw))
+    return path
+
+
+# --- help and start ---
+
+
+def test_help_lists_every_command_and_each_shows_an_example():
+    shown = clbench("--help")
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
+    assert {"run", "list", "show", "validate", "submit", "leaderboard", "env"} <= set(commands)
+    for name in commands:
+        assert f" {name} " in shown
+        page = CliRunner().invoke(app, [name, "--help"]).stdout
+        assert "Example" in page
+        assert f"clbench {name} " in page
+
+
+def test_help_starts_in_well_under_a_second_of_work():
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        clbench("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.9
+
+
+WITHOUT_TORCH = """
+import json, sys
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "diffusers", "transformers", "PIL"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from clbench.cli import main
+for code, *arguments in json.loads(sys.argv[1]):
+    sys.argv = ["clbench", *arguments]
+    try:
+        main()
+        assert code == 0, arguments
+    except SystemExit as exit:
+        assert exit.code == code, arguments
+"""
+
+
+def test_all_but_running_works_on_a_base_install_without_torch(saved, tmp_path):
+    path, folder = str(saved()), str(tmp_path / "submissions")
+    commands = [
+        *([0, "list", what] for what in ("suites", "tracks", "methods", "metrics")),
+        [0, "validate", path],
+        [0, "show", path],
+        [0, "submit", path, "--submitter", "me", "--submissions", folder],
+        [0, "leaderboard", "--submissions", folder, "--output", str(tmp_path / "board")],
+        [2, "run", "--method", "niave", "--track", "styles"],
+        [2, "run", "--method", "naive", "--track", "styles"],
+    ]
+    done = execute(sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands))
+    assert "did you mean 'naive'" in done.stderr
+    assert "pip install 'clbench[run]'" in done.stderr.splitlines()[-1]
+
+
+def test_no_arguments_print_the_help_as_a_usage_error():
+    done = execute(CLBENCH, code=2)
+    assert "leaderboard" in done.stdout + done.stderr
+    assert "error" not in done.stderr
+
+
+# --- list ---
+
+
+def test_list_shows_what_there_is_as_table_and_as_json():
+    def listed(what: str, *options: str) -> set[str]:
+        done = CliRunner().invoke(app, ["list", what, "--json", *options])
+        return {next(iter(row.values())) for row in json.loads(done.stdout)}
+
+    assert "merge_ortho" in clbench("list", "methods")
+    assert listed("methods") >= {"naive", "merge_init", "merge_ortho", "magmax"}
+    assert "ewc" in listed("methods", "--plugin", str(PLUGINS / "ewc.py"))
+    assert "mini-v1" in listed("suites")
+    assert "mini-v1" in listed("tracks")
+    assert listed("metrics") >= {"csd", "dino", "clip_i", "clip_t"}
+    assert "did you mean 'methods'" in refusal("list", "method")
+
+
+# --- bad usage ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "merge_inti", "--track", "styles"], "did you mean 'merge_init'"),
+        (["--method", "naive", "--track", "stiles"], "did you mean 'styles'"),
+        (["--method", "naive", "--track", "styles", "--suite", "mini-v2"], "did you mean 'mini-v1'"),
+        (["--track", "styles"], "--method"),
+        (["--method", "naive", "--track", "styles", "--fast"], "--fast"),
+        (["--method", "naive", "--track", "styles", "--seeds", "one"], "--seeds"),
+        (["--method", "naive", "--track", "styles", "--set", "strength"], "key=value"),
+        (["--method", "naive", "--track", "styles", "--set", "strength=1"], "strength"),
+        (["--method", "mine", "--track", "styles", "--plugin", "/nowhere.py"], "/nowhere.py"),
+    ],
+)
+def test_bad_usage_is_one_sentence_with_a_suggestion_and_exit_2(arguments, says):
+    assert says in refusal("run", *arguments)
+
+
+def test_a_plugin_that_does_not_load_exits_1(tmp_path):
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    plugin = ("--plugin", tmp_path / "bad.py")
+    assert "bad.py" in refusal("run", "--method", "naive", "--track", "styles", *plugin, code=1)
+
+
+# --- validate, show, submit, leaderboard ---
+
+
+def test_validate_tells_valid_edited_partial_and_broken_files_apart(saved, edited, tmp_path):
+    valid, partial = saved(), saved("partial.json", quick=True)
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    assert clbench("validate", valid) == f"{valid}: valid\n"
+    assert "CLB004" in clbench("validate", partial, code=2)
+    assert clbench("validate", "--allow-partial", partial) == f"{partial}: valid\n"
+    verdicts = json.loads(clbench("validate", "--json", valid, edited, partial, broken, code=2))
+    codes = {Path(name).name: {finding["code"] for finding in found} for name, found in verdicts.items()}
+    assert codes["mine.json"] == set()
+    assert {"CLB011", "CLB016"} <= codes["edited.json"]
+    assert codes["partial.json"] == {"CLB004"}
+    assert codes["broken.json"] == {"CLB000"}
+
+
+def test_show_prints_matrices_and_summary_but_not_of_an_edited_file(saved, edited):
+    shown = clbench("show", saved())
+    for text in ("mine on styles of mini-v1", "CSD", "average forgetting", "regime"):
+        assert text in shown
+    assert "byzantine" in clbench("show", saved(), "--run", 2)
+    assert json.loads(clbench("show", saved(), "--json"))["summary"]["csd"]["average_score"]["n"] == 8
+    assert "run 9" in refusal("show", saved(), "--run", 9)
+    assert "CLB" in refusal("show", edited)
+
+
+def test_submit_files_a_valid_result_once_and_refuses_partial_and_edited_ones(saved, edited, tmp_path):
+    folder = tmp_path / "submissions"
+    options = ("--submitter", "A. Lab", "--submissions", folder)
+    assert "CLB004" in refusal("submit", saved("partial.json", quick=True), *options)
+    assert "CLB" in refusal("submit", edited, *options)
+    assert not folder.exists()
+    clbench("submit", saved(), *options)
+    filed = folder / "mini-v1" / "styles" / "mine.json"
+    assert json.loads(filed.read_text())["submitter"] == "A. Lab"
+    before = filed.read_bytes()
+    other = saved(level=0.6)
+    assert "--replace" in refusal("submit", other, *options)
+    assert filed.read_bytes() == before
+    clbench("submit", other, *options, "--replace")
+    assert filed.read_bytes() != before
+
+
+def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_path):
+    folder, board = tmp_path / "submissions", tmp_path / "board"
+    for index, method in enumerate(("mine", "yours")):
+        result = saved(method=method, seed=index, level=0.3 + 0.2 * index)
+        clbench("submit", result, "--submitter", "me", "--submissions", folder)
+    options = ("leaderboard", "--submissions", folder, "--output", board, "--json")
+    (page,) = map(Path, json.loads(clbench(*options)))
+    assert page == board / "mini-v1" / "styles.md"
+    text = page.read_text()
+    assert text.index("yours") < text.index("mine")
+    clbench(*options)
+    assert page.read_text() == text
+
+
+def test_an_unwritable_place_is_one_sentence_and_exit_1(saved, tmp_path):
+    (tmp_path / "file").touch()
+    options = ("--submitter", "me", "--submissions", tmp_path / "file" / "submissions")
+    assert str(tmp_path / "file") in refusal("submit", saved(), *options, code=1)
+
+
+# --- run ---
+
+
+@pytest.mark.slow
+def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_command, mock_suite, tmp_path):
+    options = ("--method", "naive", "--track", "styles", "--quick", "--output", tmp_path)
+    done = execute(*mock_command, "run", *options, "--json")
+    result = Result.model_validate_json(done.stdout)
+    assert check_result(result, mock_suite, allow_partial=True) == []
+    assert (tmp_path / "mock" / "styles" / "naive.partial.json").read_text() == done.stdout
+    assert "100%" in done.stderr
+    assert "task 3 of 3" in done.stderr
+    assert "warning" not in done.stderr.lower()
+
+
+def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_suite, tmp_path, monkeypatch):
+    monkeypatch.setattr("clbench.cli.load_suite", lambda name: mock_suite)
+    options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")
+    done = CliRunner().invoke(app, ["run", *options])
+    assert done.exit_code == 0
+    for text in ("naive", "CSD", "partial", f"result: {tmp_path / 'mock' / 'styles' / 'naive.partial.json'}"):
+        assert text in done.stdout
+
+
+def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_suite, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("clbench.cli.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(
+        "from clbench import Method\n\n\nclass Bad(Method):\n    name = 'bad'\n\n"
+        "    def loss(self, ctx, batch):\n        return float('nan')\n"
+    )
+    options = ["--method", "bad", "--track", "styles", "--plugin", str(plugin), "--output", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["clbench", "run", *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("error: the loss became nan in task 'byzantine' (position 1) at step 1 of 2")

@@ -1,0 +1,474 @@
+"""The whole path on untrained models: what is scored, what is shared, and what survives a kill, damage or bad code."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PLUGINS
+from pydantic import BaseModel
+
+import clbench
+from clbench import harness, store
+from clbench.backbone import Backbone
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.harness import Bench, Sequence, result_path
+from clbench.lora import Adapter, Delta
+from clbench.method import Method
+from clbench.result import Result, check_result, load_result
+from clbench.state import State
+
+FILES = [PLUGINS / "ewc.py", PLUGINS / "self_replay.py"]
+
+
+@pytest.fixture
+def run(shared_models, tmp_path):
+    """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
+
+    def make(method: str = "merge_ortho", track: str = "styles", **options) -> Result:
+        options = {"quick": True, "output": tmp_path / "runs", "plugins": tuple(FILES), "device": "cpu", **options}
+        return harness.run(method, track, "mock", **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Method -> outcome and folder of a quick run that nothing happened to."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(run, finished, tmp_path_factory):
+    """What a quick run of a method gives when nothing happens to it."""
+
+    def outcome_of(method: str, copy_to: Path | None = None):
+        if method not in finished:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            finished[method] = outcome(run(method, output=folder)), folder
+        expected, folder = finished[method]
+        if copy_to:
+            shutil.copytree(folder, copy_to)
+        return expected
+
+    return outcome_of
+
+
+def outcome(result: Result):
+    """Everything of a result that time and memory do not change."""
+    runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
+    return runs, result.controls, result.summary, result.method
+
+
+def watch(monkeypatch, owner, name: str, before=lambda count: None) -> list[int]:
+    """Count the calls of a function, and do something before each."""
+    real, calls = getattr(owner, name), []
+
+    def watched(*arguments, **options):
+        calls.append(len(calls) + 1)
+        before(calls[-1])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
+def raises_at(count: int, error: BaseException):
+    def before(now: int) -> None:
+        if now == count:
+            raise error
+
+    return before
+
+
+def sentence(caught) -> str:
+    """A failure's message, which is one line and names no traceback."""
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+# --- what a result holds ---
+
+
+def check_shape(result: Result, suite: clbench.suite.Suite) -> None:
+    tasks = len(suite.track(result.track).tasks)
+    for run in result.runs:
+        assert set(run.scores) == set(suite.track(result.track).metrics)
+        for metric in run.scores:
+            seen = ~np.isnan(run.matrix(metric))
+            assert seen[0].all()
+            assert (seen[1:] == np.tri(tasks, dtype=bool)).all()
+            assert run.matrix(metric)[0].std() > 0
+
+
+def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, tmp_path):
+    result = run("naive", quick=False, plugins=())
+    assert [(one.order, one.seed) for one in result.runs] == [(o, s) for o in ("forward", "backward") for s in (0, 5)]
+    assert not result.partial
+    assert check_result(result, mock_suite) == []
+    check_shape(result, mock_suite)
+    assert load_result(result_path(tmp_path / "runs", result)) == result
+    assert result.command == "clbench run --method naive --track styles --suite mock"
+    forward, _, backward, _ = result.runs
+    for metric in forward.scores:
+        assert forward.scores[metric][0] == backward.scores[metric][0][::-1]
+        assert len({one.scores[metric][3] for one in result.runs}) == 4
+
+
+def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run, mock_suite, tmp_path):
+    result = run("magmax", "objects")
+    assert result.partial
+    assert [finding.code for finding in check_result(result, mock_suite)] == ["CLB004"]
+    assert check_result(result, mock_suite, allow_partial=True) == []
+    check_shape(result, mock_suite)
+    assert result_path(tmp_path, result).name == "magmax.partial.json"
+
+
+def test_progress_ends_at_the_announced_amount_of_work(run):
+    totals, done = [], []
+    run("naive", started=totals.append, report=lambda work, what: done.append((work, what)))
+    assert sum(work for work, _ in done) == totals[0]
+    assert any("task 2 of 3" in what for _, what in done)
+    done.clear()
+    run("naive", report=lambda work, what: done.append((work, what)))
+    assert sum(work for work, _ in done) == totals[0]
+
+
+def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
+    expected = undisturbed("merge_ortho", copy_to=tmp_path / "runs")
+    result = clbench.run(method="merge_ortho", track="styles", suite="mock", quick=True, output=str(tmp_path / "runs"))
+    assert outcome(result) == expected
+
+
+# --- equal work is done once ---
+
+
+def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, monkeypatch):
+    fits, cells = watch(monkeypatch, harness, "fit"), watch(monkeypatch, Backbone, "generate")
+    naive, *others = (
+        Sequence(bench, clbench.get_method(name), "forward", 0)
+        for name in ("naive", "merge_init", "merge_ortho", "magmax")
+    )
+    naive.run()
+    assert (len(fits), len(cells)) == (3, 3 + 1 + 2 + 3)
+    for sequence in others:
+        sequence.base_row()
+        assert sequence.row(0).scores == naive.row(0).scores
+    assert (len(fits), len(cells)) == (3, 9)
+    others[0].row(1)
+    assert (len(fits), len(cells)) == (4, 11)
+
+
+def test_orders_share_what_they_have_in_common(bench, monkeypatch):
+    bench.track = bench.track.model_copy(update={"orders": {"a": (0, 1, 2), "b": (0, 2, 1)}})
+    fits = watch(monkeypatch, harness, "fit")
+    for order in ("a", "b"):
+        Sequence(bench, clbench.get_method("merge_init"), order, 0).state(2)
+    assert len(fits) == 5
+
+
+def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
+    fits = watch(monkeypatch, harness, "fit")
+    for name, settings in (("naive", {}), ("ewc", {}), ("ewc", {"strength": 1.0}), ("merge_init", {})):
+        Sequence(bench, clbench.get_method(name, settings, FILES), "forward", 0).state(0)
+    assert len(fits) == 3
+
+
+def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, monkeypatch, tmp_path):
+    expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
+    fits, cells = watch(monkeypatch, harness, "fit"), watch(monkeypatch, Backbone, "generate")
+    assert outcome(run("merge_init")) == expected
+    assert (len(fits), len(cells)) == (0, 0)
+    assert outcome(run("merge_init", resume=False)) == expected
+    assert (len(fits), len(cells)) == (3, 9)
+
+
+# --- a killed run goes on ---
+
+MOMENTS = [
+    ("merge_ortho", Backbone, "denoise", 2),
+    ("ewc", Backbone, "denoise", 5),  # after the first task's training, in its end_task
+    ("self_replay", Backbone, "generate", 6),
+    *[("merge_ortho", store.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
+]
+
+
+@pytest.mark.parametrize(("method", "owner", "name", "count"), MOMENTS)
+def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method, owner, name, count, tmp_path):
+    expected = undisturbed(method)
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, owner, name, raises_at(count, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            run(method)
+    assert not list((tmp_path / "runs").rglob("*.tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        fits = watch(patch, harness, "fit")
+        assert outcome(run(method)) == expected
+        assert len(fits) <= 3
+
+
+@pytest.mark.slow
+def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
+    run, undisturbed, mock_command, tmp_path, monkeypatch
+):
+    folder = tmp_path / "runs"
+    arguments = ["run", "--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu"]
+    process = subprocess.Popen([*mock_command, *arguments, "--output", str(folder)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("store/row/*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    expected = undisturbed("merge_init")
+    fits = watch(monkeypatch, harness, "fit")
+    assert outcome(run("merge_init")) == expected
+    assert len(fits) <= 2
+
+
+def damage(root: Path, kinds: list[str], what: str) -> None:
+    """Flip a byte in the middle of every such file."""
+    for path in [path for kind in kinds for path in (root / kind).rglob("*") if path.is_file()]:
+        if (path.suffix == ".sha256") == (what == "checksum"):
+            raw = bytearray(path.read_bytes())
+            raw[len(raw) // 2] ^= 0xFF
+            path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "what"),
+    [
+        (["row"], "artifact"),
+        (["row", "cell"], "artifact"),
+        (["row", "state"], "artifact"),
+        (["row", "state", "fit", "cost", "controls"], "checksum"),
+    ],
+)
+def test_a_damaged_artifact_is_set_aside_and_made_again(run, undisturbed, kinds, what, tmp_path):
+    expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
+    damage(tmp_path / "runs" / "store", kinds, what)
+    with pytest.warns(UserWarning, match="set aside as .* done again"):
+        assert outcome(run("merge_init")) == expected
+    assert all(list((tmp_path / "runs" / "store" / kind).rglob("*.damaged")) for kind in kinds if kind != "cost")
+
+
+# --- plugins that misbehave ---
+
+
+def broken(called: str = "broken", /, **hooks) -> Method:
+    """A method with these hooks, which is not registered."""
+    method = type("Broken", (Method,), hooks)
+    method.name = called
+    return method()
+
+
+def boom(*_):
+    raise ValueError("first line\nsecond line")
+
+
+def failure(bench: Bench, method: Method) -> str:
+    """How a sequence of the method ends."""
+    sequence = Sequence(bench, method, "forward", 0)
+    with pytest.raises(WorkFailed) as caught:
+        [sequence.row(position) for position in range(3)]
+    assert caught.value.exit_code == 1
+    return sentence(caught)
+
+
+@pytest.mark.parametrize(
+    "hook", ["begin_task", "frozen", "data", "prompts", "loss", "on_gradients", "end_task", "weights"]
+)
+def test_a_hook_that_raises_is_named_with_its_task_file_and_line(bench, hook):
+    message = failure(bench, broken(**{hook: boom}))
+    place = "training" if hook in ("loss", "on_gradients") else f"{hook}()"
+    assert f"method broken failed in {place} at task 'byzantine'" in message
+    assert "test_harness.py:" in message
+    assert "ValueError: first line second line" in message
+
+
+def nan(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.full(shape, torch.nan)
+
+
+FIRST = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+WRONG = {
+    "begin_task": [
+        lambda self, ctx, state: None,
+        lambda self, ctx, state: Adapter(None, None),  # type: ignore[arg-type]
+        lambda self, ctx, state: Adapter({}, {}),
+        lambda self, ctx, state: Adapter(ctx.fresh_adapter().A, ctx.fresh_adapter().B, 17.0),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: nan((4, 64))}, ctx.fresh_adapter().B),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: torch.zeros(9, 64)}, ctx.fresh_adapter().B),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, "no layer": nan((4, 64))}, ctx.fresh_adapter().B),
+    ],
+    "frozen": [
+        lambda self, state: 3,
+        lambda self, state: {FIRST: torch.zeros(3)},
+        lambda self, state: {FIRST: nan((64, 64))},
+        lambda self, state: {"no layer": torch.zeros(64, 64)},
+    ],
+    "data": [
+        lambda self, ctx, examples: None,
+        lambda self, ctx, examples: [],
+        lambda self, ctx, examples: ["an image"],
+        lambda self, ctx, examples: [type(examples[0])(torch.zeros(3, 8, 8), "small")],
+        lambda self, ctx, examples: [type(examples[0])(nan((3, 32, 32)), "nan")],
+    ],
+    "prompts": [
+        lambda self, state, prompts: None,
+        lambda self, state, prompts: prompts[:1],
+        lambda self, state, prompts: [1 for _ in prompts],
+    ],
+    "loss": [
+        lambda self, ctx, batch: "much",
+        lambda self, ctx, batch: torch.zeros(3),
+    ],
+    "end_task": [
+        lambda self, ctx, state, adapter: None,
+        lambda self, ctx, state, adapter: State(None),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: State(adapter="one"),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: State(extra=[1]),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: state.with_merged({FIRST: torch.zeros(3, 3)}),
+        lambda self, ctx, state, adapter: state.with_merged({FIRST: nan((64, 64))}),
+        lambda self, ctx, state, adapter: state.with_extra(statistics=nan((2,))),
+        lambda self, ctx, state, adapter: state.with_extra(count=3),
+    ],
+    "weights": [
+        lambda self, state: None,
+        lambda self, state: Delta({FIRST: torch.zeros(64)}),
+        lambda self, state: Delta({FIRST: nan((64, 64))}),
+        lambda self, state: Delta({FIRST: "large"}),  # type: ignore[dict-item]
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("hook", "returns"), [(hook, returns) for hook, each in WRONG.items() for returns in each], ids=lambda value: ""
+)
+def test_a_hook_that_returns_something_unusable_is_one_sentence(bench, hook, returns):
+    message = failure(bench, broken(**{hook: returns}))
+    assert "method broken" in message
+    assert ("training" if hook == "loss" else f"{hook}()") in message
+    assert "task 'byzantine'" in message
+
+
+def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_tasks(bench, monkeypatch):
+    def loss(self, ctx, batch):
+        return torch.nan if (ctx.position, ctx.step) == (1, 1) else 0.0
+
+    message = failure(bench, broken(loss=loss))
+    assert "the loss became nan in task 'palette knife' (position 2) at step 2 of 2" in message
+    fits = watch(monkeypatch, harness, "fit")
+    assert "palette knife" in failure(bench, broken(loss=loss))
+    assert len(fits) == 1
+
+
+def test_weights_that_draw_nan_are_not_scored(bench):
+    message = failure(bench, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
+    assert "NaN" in message
+
+
+class Unwritable(BaseModel):
+    thing: object = object()
+
+
+@pytest.mark.parametrize(
+    ("called", "attributes", "field"),
+    [(["my method"], {}, "name"), ([], {"version": 2}, "version"), ([], {"Config": Unwritable}, "config")],
+)
+def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
+    monkeypatch.setattr(harness, "get_method", lambda *_: broken(*called, **attributes))
+    fits = watch(monkeypatch, harness, "fit")
+    with pytest.raises(ClbenchError) as caught:
+        run("broken")
+    assert f"its {field} cannot be recorded" in sentence(caught)
+    assert not fits
+
+
+# --- bad input and bad disks ---
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"method": "merge_inti"}, "did you mean 'merge_init'"),
+        ({"track": "style"}, "did you mean 'styles'"),
+        ({"orders": ["7"]}, "no order '7'"),
+        ({"seeds": [1]}, "no seed 1"),
+        ({"orders": []}, "no order was chosen"),
+        ({"precision": "fp8"}, "no precision 'fp8'"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"settings": {"strength": 1}}, "'strength'"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(run, options, says):
+    with pytest.raises(ClbenchError) as caught:
+        run(**options)
+    assert caught.value.exit_code == 2
+    assert says in sentence(caught)
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    fits = watch(monkeypatch, harness, "fit")
+    with pytest.raises(WorkFailed) as caught:
+        run(output=tmp_path / "file" / "runs")
+    assert str(tmp_path / "file") in sentence(caught)
+    assert not fits
+
+
+@pytest.mark.parametrize("count", [2, 41])
+def test_a_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, count):
+    expected = undisturbed("merge_ortho")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, store.os, "fsync", raises_at(count, full))
+        with pytest.raises(WorkFailed) as caught:
+            run()
+    assert "No space left on device" in sentence(caught)
+    assert outcome(run()) == expected
+
+
+def test_a_really_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, tmp_path):
+    expected = undisturbed("merge_ortho")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with pytest.raises(WorkFailed) as caught:
+            run(output=small)
+        assert "No space left on device" in sentence(caught)
+        kept = len(list(small.rglob("*.json")))
+        assert kept > 0
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+        assert outcome(run(output=small)) == expected
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+# --- no global randomness ---
+
+
+def test_no_global_random_state_is_needed_or_used(mock_suite, undisturbed, monkeypatch, tmp_path):
+    expected = undisturbed("merge_ortho")
+    monkeypatch.undo()  # load the models too
+    monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
+    torch.manual_seed(17)
+    random.seed(17)
+    np.random.seed(17)
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    result = harness.run("merge_ortho", "styles", "mock", quick=True, output=tmp_path / "own", device="cpu")
+    assert outcome(result) == expected
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]

@@ -1,0 +1,133 @@
+"""The bundled world: its pictures, its words, and its resumable training."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from clbench.miniworld import models
+from clbench.miniworld.captions import Mix, captioned, vocabulary
+from clbench.miniworld.pretrain import Draw, fit, tokenize
+from clbench.miniworld.render import Pictures, draw, draw_set
+from clbench.miniworld.world import (
+    NAMED_STYLES,
+    OBJECT_FACTORS,
+    SCENES,
+    SHAPES,
+    STYLE_FACTORS,
+    TOKEN_LOOKS,
+    altered,
+    difference,
+    random_look,
+    visible,
+)
+from clbench.suite import load_suite
+
+
+def test_the_same_seed_draws_the_same_pictures():
+    pictures, captions = captioned(64, random.Random(1))
+    again, same = captioned(64, random.Random(1))
+    assert captions == same
+    first, second = (draw(p, torch.Generator().manual_seed(2)) for p in (pictures, again))
+    assert torch.equal(first, second)
+
+
+def test_pictures_are_finite_and_within_range():
+    rng = random.Random(3)
+    looks = [random_look(rng, STYLE_FACTORS) for _ in range(200)]
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(200)]
+    scenes = [None if i % 2 else SCENES[i % len(SCENES)] for i in range(200)]
+    images = draw(Pictures.of(shapes, scenes, looks), torch.Generator().manual_seed(0))
+    assert images.shape == (200, 3, 32, 32)
+    assert torch.isfinite(images).all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_is_drawn_inside_the_picture_and_can_be_seen(shape: str):
+    look = {"fill_a": "red", "fill_b": "yellow", "pattern": "plain", "trim": "black", "line": "none"}
+    image = draw(Pictures.of([shape], ["studio"], [look]), torch.Generator().manual_seed(0))[0]
+    red = (image[0] > 0.7) & (image[1] < 0.4)
+    assert 25 < red.sum() < 700
+    border = torch.cat([red[0], red[-1], red[:, 0], red[:, -1]])
+    assert border.float().mean() < 0.05
+
+
+def test_names_are_far_apart_and_visible():
+    for looks in (NAMED_STYLES, TOKEN_LOOKS):
+        assert all(visible(look) for look in looks.values())
+        values = list(looks.values())
+        assert min(difference(a, b) for i, a in enumerate(values) for b in values[:i]) >= 3
+
+
+def test_an_altered_look_differs_in_the_share_asked_for():
+    look = NAMED_STYLES["byzantine"]
+    for share, count in ((0.0, 0), (0.3, 3), (0.6, 5), (1.0, 9)):
+        changed = altered(look, share, STYLE_FACTORS, seed=1)
+        assert difference(look, changed) == count
+        assert visible(changed)
+        assert altered(look, share, STYLE_FACTORS, seed=1) == changed
+
+
+def test_every_word_of_the_world_is_one_token_and_captions_fit(tmp_path):
+    tokenizer = models.tokenizer(tmp_path)
+    for word in vocabulary():
+        assert len(tokenizer(word).input_ids) == 3, word
+    _, captions = captioned(2000, random.Random(0), Mix(detail=1.0))
+    ids = tokenize(tokenizer, captions)
+    assert ids.shape[1] == models.CONTEXT
+    ends = (ids == tokenizer.eos_token_id).any(dim=1)
+    assert ends.all()
+    truncated = [c for c in captions if len(tokenizer(c).input_ids) > models.CONTEXT]
+    assert not truncated, truncated[:3]
+
+
+def test_the_suites_prompts_use_only_words_the_base_model_knows():
+    known = set(vocabulary())
+    for track in load_suite("mini-v1").tracks.values():
+        for task in track.tasks:
+            prompts = [track.train_prompt(task), *track.eval_prompts(task), *track.content_prompts(task)]
+            assert set(" ".join(prompts).split()) <= known
+
+
+def test_a_task_entry_always_draws_the_same_images():
+    task = load_suite("mini-v1").track("objects").tasks[0]
+    first, second = draw_set(task.train), draw_set(task.train)
+    assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
+    assert len({image.tobytes() for image in first}) == 5
+
+
+def test_killed_pretraining_goes_on_with_the_same_weights(tmp_path):
+    def train(folder, kill_at: int | None):
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 2)
+        seen = 0
+
+        def loss(step: Draw) -> torch.Tensor:
+            nonlocal seen
+            seen += 1
+            if seen == kill_at:
+                raise KeyboardInterrupt
+            return model(step.normal(8, 4)).pow(2).mean()
+
+        try:
+            fit("toy", model, loss, folder=folder, steps=12, checkpoint_seconds=0.0)
+        except KeyboardInterrupt:
+            return None
+        return model.state_dict()
+
+    whole = train(tmp_path / "whole", None)
+    assert train(tmp_path / "killed", 7) is None
+    resumed = train(tmp_path / "killed", None)
+    assert whole is not None
+    assert resumed is not None
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_looks_of_objects_have_no_ground():
+    assert set(OBJECT_FACTORS) < set(STYLE_FACTORS)
+    assert not any(factor.startswith("ground") for factor in OBJECT_FACTORS)

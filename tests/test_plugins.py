@@ -1,0 +1,179 @@
+"""The hooks carry two methods that the engine does not know: EWC and self-replay, in tests/plugins/."""
+
+import pytest
+import torch
+from conftest import PLUGINS
+
+from clbench import harness
+from clbench.harness import Bench, Sequence
+from clbench.method import Method, get_method
+from clbench.rng import generator
+from clbench.sample import draw_cell
+from clbench.state import State
+from clbench.store import Store
+
+
+@pytest.fixture
+def sequence(bench, tmp_path):
+    """A sequence of a method from tests/plugins (or `methods/`), each with a store of its own."""
+
+    def make(name: str, **settings) -> Sequence:
+        plugins = [path for path in [PLUGINS / f"{name}.py"] if path.exists()]
+        own = Bench(bench.suite, "styles", Store(tmp_path / f"{name}{settings}"))
+        return Sequence(own, get_method(name, settings, plugins), "forward", 0)
+
+    return make
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def factors(state: State) -> dict[str, torch.Tensor]:
+    return State(adapter=state.adapter).tensors()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ewc", "constant"), ("self_replay", "growing")])
+def test_three_tasks_run_and_the_regime_is_measured(sequence, name, expected):
+    run = sequence(name).run()
+    assert run.regime == expected
+    assert len(set(run.state_bytes)) == (1 if expected == "constant" else 3)
+    assert all(value is not None for rows in run.scores.values() for value in rows[-1])
+
+
+# --- EWC ---
+
+
+def test_ewcs_first_task_is_naives_and_its_penalty_moves_the_later_ones(sequence):
+    free, held = sequence("ewc", strength=0), sequence("ewc")
+    naive = sequence("naive")
+    for position in range(2):
+        assert equal(factors(free.state(position)), factors(naive.state(position)))
+        assert equal(factors(held.state(position)), factors(naive.state(position))) == (position == 0)
+
+
+def test_ewc_stays_nearer_to_what_earlier_tasks_needed(sequence):
+    def drift(strength: float) -> float:
+        """How far the second task moved the adapter, weighed by the first task's Fisher information."""
+        made = sequence("ewc", strength=strength)
+        first, second = made.state(0), made.state(1)
+        before, after = factors(first), factors(second)
+        return sum(float((first.extra[name] * (after[name] - before[name]) ** 2).sum()) for name in before)
+
+    assert drift(1e9) < 0.9 * drift(0)
+
+
+def test_ewcs_fisher_information_is_the_mean_squared_gradient_under_the_trained_adapter(sequence, backbone):
+    made = sequence("ewc")
+    state = made.state(0)
+    data = harness.TrainingTask(backbone, made.bench.examples(made.tasks[0]), made.bench.suite.resolution)
+    backbone.deploy({})
+    live = State(adapter=backbone.use_adapter(state.adapter)).tensors()
+    expected = {name: torch.zeros_like(value) for name, value in live.items()}
+    for batch in data.batches(4, made.bench.suite.training.batch_size, generator(0, "method batches", 0)):
+        gradients = torch.autograd.grad(data.loss(batch), list(live.values()))
+        expected = {name: expected[name] + g**2 / 4 for name, g in zip(live, gradients, strict=True)}
+    assert state.extra.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(state.extra[name], value)
+
+
+class Inspector(Method):
+    """What a method finds in `end_task`; not registered."""
+
+    def end_task(self, ctx, state, adapter):
+        live = State(adapter=ctx.adapter).tensors()
+        assert equal({name: value.detach() for name, value in live.items()}, State(adapter=adapter).tensors())
+        assert all(value.requires_grad and value.grad is None for value in live.values())
+        losses = [ctx.denoising_loss(batch) for batch in ctx.batches(2)]
+        torch.stack(losses).sum().backward()
+        seen = {name: value.grad for name, value in live.items() if value.grad is not None}
+        return super().end_task(ctx, state, adapter).with_extra(**seen, losses=torch.stack(losses).detach())
+
+
+def test_end_task_sees_the_live_trained_adapter_also_where_training_was_found_in_the_store(bench, monkeypatch):
+    first, again = (Sequence(bench, Inspector(), "forward", 0) for _ in range(2))
+    state = first.state(0)
+    bench.store.drop(f"state-{first.hashes[0]}", ".safetensors")
+    monkeypatch.setattr(harness, "fit", lambda *_: pytest.fail("the first task was trained again"))
+    assert equal(again.state(0).tensors(), state.tensors())
+
+
+# --- self-replay ---
+
+
+def spied(monkeypatch) -> list[tuple[list, list[set[int]]]]:
+    """(examples, rows drawn into each batch) of every training from now on."""
+    seen = []
+
+    class Spy(harness.TrainingTask):
+        def __init__(self, backbone, examples, resolution):
+            super().__init__(backbone, examples, resolution)
+            seen.append((examples, []))
+
+        def batches(self, count, size, source):
+            drawn = seen[-1][1]
+            for batch in super().batches(count, size, source):
+                drawn.append(set(batch.examples.tolist()))
+                yield batch
+
+    monkeypatch.setattr(harness, "TrainingTask", Spy)
+    return seen
+
+
+def test_replayed_images_of_earlier_prompts_enter_training(sequence, monkeypatch):
+    seen = spied(monkeypatch)
+    made = sequence("self_replay")
+    state = made.state(2)
+    prompts = [made.bench.track.train_prompt(task) for task in made.tasks]
+    for position, (examples, _) in enumerate(seen):
+        replayed = [prompt for prompt in prompts[:position] for _ in range(2)]
+        assert [example.prompt for example in examples] == [prompts[position]] * 5 + replayed
+    assert any(row >= 5 for _, drawn in seen for rows in drawn for row in rows)
+    assert bytes(state.extra["prompts"].tolist()).decode().split("\n") == prompts
+
+
+def test_replayed_images_are_the_previous_models_from_noise_that_is_not_the_evaluations(sequence, monkeypatch):
+    seen = spied(monkeypatch)
+    made = sequence("self_replay")
+    bench, method = made.bench, made.method
+    before = made.state(0)
+    made.state(1)
+    pixels = torch.stack([example.pixels for example in seen[1][0][5:]])
+    prompt = [bench.track.train_prompt(made.tasks[0])]
+
+    def drawn(weights, noise) -> torch.Tensor:
+        return bench.sample(prompt, 2, weights, noise)
+
+    assert torch.equal(pixels, drawn(method.weights(before), generator(0, "method samples", 1)))
+    assert not torch.equal(pixels, drawn({}, generator(0, "method samples", 1)))
+    bench.backbone.deploy(method.weights(before))
+    assert not torch.equal(pixels, draw_cell(bench.backbone, prompt, bench.suite.sampling) * 2 - 1)
+
+
+def test_replay_changes_later_tasks_but_not_the_first(sequence):
+    replay, plain = sequence("self_replay"), sequence("merge_init")
+    same = [equal(replay.state(position).merged, plain.state(position).merged) for position in range(2)]
+    assert same == [True, False]
+
+
+class SamplesInTheMiddle(Method):
+    """Draws images between gradients and step, and in `end_task`; not registered."""
+
+    def on_gradients(self, ctx):
+        ctx.sample(["a photo of boot"], 1, {})
+
+    def end_task(self, ctx, state, adapter):
+        (batch,) = ctx.batches(1)
+        before = ctx.denoising_loss(batch)
+        ctx.sample(["a photo of boot"], 1, {})
+        assert torch.equal(ctx.denoising_loss(batch), before)
+        return super().end_task(ctx, state, adapter)
+
+
+def test_drawing_images_during_a_task_leaves_its_training_alone(sequence):
+    made = sequence("merge_init")
+    expected = made.state(1).merged
+    made.method, made._latest = SamplesInTheMiddle(), (-1, State())
+    made.bench.store = Store(made.bench.store.root, reuse=False)
+    assert equal(made.state(1).merged, expected)
