@@ -31,7 +31,7 @@ class Backbone:
     """
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, training: Training, device: str, precision: str) -> None:
-        self.pipeline = pipeline
+        self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all its forms
         self.device = torch.device(device)
         self.precision = precision
         self.pipeline.set_progress_bar_config(disable=True)
@@ -41,12 +41,12 @@ class Backbone:
         self.unet.add_adapter(
             LoraConfig(
                 r=training.rank,
-                lora_alpha=training.alpha,
+                lora_alpha=training.alpha,  # type: ignore[arg-type]  # PEFT scales by any number
                 target_modules=list(training.targets),
                 init_lora_weights=False,
             )
         )
-        self.scale = training.alpha / training.rank
+        self.rank, self.scale = training.rank, training.alpha / training.rank
         self.layers: dict[str, Any] = {n: m for n, m in self.unet.named_modules() if isinstance(m, LoraLayer)}
         self._base = {name: layer.base_layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}

@@ -176,8 +176,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a result: its score matrices as heatmaps and its summary."""
-    from clbench.result import check_result, load_result
+    from clbench.result import load_result
     from clbench.show import render_result
+    from clbench.validation import check_result
 
     loaded = load_result(result)
     definition = load_suite(loaded.suite.name)
@@ -199,7 +200,8 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
-    from clbench.result import check_result, load_result
+    from clbench.result import load_result
+    from clbench.validation import check_result
 
     verdicts: dict[str, list[dict[str, str]]] = {}
     for path in files:
@@ -231,7 +233,8 @@ def submit(
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
 ) -> None:
     """Check a result and file it as `submissions/<suite>/<track>/<method>.json`."""
-    from clbench.result import check_result, load_result, save_result
+    from clbench.result import load_result, save_result
+    from clbench.validation import check_result
 
     loaded = load_result(result).model_copy(update={"submitter": submitter})
     findings = check_result(loaded, load_suite(loaded.suite.name))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from clbench.bench import Bench
 from clbench.errors import ClbenchError
-from clbench.harness import Bench, Sequence
+from clbench.files import write_atomic
 from clbench.method import get_method
 from clbench.miniworld.render import draw_set
-from clbench.store import Store, write_atomic
+from clbench.sequence import Sequence
+from clbench.store import Store
 from clbench.suite import load_suite
 
 TILE, LABEL = 64, 92

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 BEGAN = time.perf_counter()
 
-from clbench import harness  # noqa: E402
+from clbench import bench, harness, sequence  # noqa: E402
 from clbench.evaluate import Evaluator  # noqa: E402
 
 spent: dict[str, float] = defaultdict(float)
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--track", default="styles")
     arguments = parser.parse_args()
     spent["import torch and the libraries"] = time.perf_counter() - BEGAN
-    harness.fit = timed("train", harness.fit)
-    harness.draw_cell = timed("sample", harness.draw_cell)
+    sequence.fit = timed("train", sequence.fit)
+    bench.draw_cell = timed("sample", bench.draw_cell)
     Evaluator.score = timed("encode and score", Evaluator.score)
     Evaluator.controls = timed("controls (once a track; encoding within)", Evaluator.controls)
-    harness.Backbone.load = timed("load the pipeline", harness.Backbone.load)  # type: ignore[method-assign]
+    bench.Backbone.load = timed("load the pipeline", bench.Backbone.load)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         harness.run(arguments.method, arguments.track, quick=True, output=Path(folder))
     total = time.perf_counter() - BEGAN

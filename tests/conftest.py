@@ -26,7 +26,7 @@ def mock_suite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(mock_suite, tmp_path_factory):
     """The suite's models, loaded once: `backbone` and `evaluators` by track."""
-    from clbench.harness import Bench
+    from clbench.bench import Bench
     from clbench.store import Store
 
     store = Store(tmp_path_factory.mktemp("unused"))
@@ -48,16 +48,17 @@ def backbone(models):
 def shared_models(models, mock_suite, monkeypatch):
     """Let `harness.run` find the mock suite, and every bench use the session's models."""
     from clbench import harness
+    from clbench.bench import Bench
 
     monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(harness.Bench, "backbone", models.backbone)
-    monkeypatch.setattr(harness.Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
+    monkeypatch.setattr(Bench, "backbone", models.backbone)
+    monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
 
 
 @pytest.fixture
 def bench(shared_models, mock_suite, tmp_path):
     """The styles track with a store of its own."""
-    from clbench.harness import Bench
+    from clbench.bench import Bench
     from clbench.store import Store
 
     return Bench(mock_suite, "styles", Store(tmp_path / "store"))

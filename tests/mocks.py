@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from clbench.encoders.csd import CSD
+from clbench.files import folder_sha256
 from clbench.miniworld import models
 from clbench.miniworld.define import object_tasks, style_tasks
 from clbench.miniworld.pretrain import save_clip, save_csd, save_dino
-from clbench.store import folder_sha256
 from clbench.suite import Suite, Weights
 
 

@@ -14,8 +14,9 @@ from conftest import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app, main
-from clbench.result import Result, check_result, save_result
+from clbench.result import Result, save_result
 from clbench.suite import load_suite
+from clbench.validation import check_result
 
 CLBENCH = Path(sys.executable).with_name("clbench")
 SUITE = load_suite("mini-v1")

@@ -16,14 +16,18 @@ from conftest import PLUGINS
 from pydantic import BaseModel
 
 import clbench
-from clbench import harness, store
+from clbench import files, harness
+from clbench import sequence as engine
 from clbench.backbone import Backbone
+from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.harness import Bench, Sequence, result_path
+from clbench.harness import result_path
 from clbench.lora import Adapter, Delta
 from clbench.method import Method
-from clbench.result import Result, check_result, load_result
+from clbench.result import Result, load_result
+from clbench.sequence import Sequence
 from clbench.state import State
+from clbench.validation import check_result
 
 FILES = [PLUGINS / "ewc.py", PLUGINS / "self_replay.py"]
 
@@ -153,7 +157,7 @@ def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
 
 
 def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, monkeypatch):
-    fits, cells = watch(monkeypatch, harness, "fit"), watch(monkeypatch, Backbone, "generate")
+    fits, cells = watch(monkeypatch, engine, "fit"), watch(monkeypatch, Backbone, "generate")
     naive, *others = (
         Sequence(bench, clbench.get_method(name), "forward", 0)
         for name in ("naive", "merge_init", "merge_ortho", "magmax")
@@ -170,14 +174,14 @@ def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, mo
 
 def test_orders_share_what_they_have_in_common(bench, monkeypatch):
     bench.track = bench.track.model_copy(update={"orders": {"a": (0, 1, 2), "b": (0, 2, 1)}})
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     for order in ("a", "b"):
         Sequence(bench, clbench.get_method("merge_init"), order, 0).state(2)
     assert len(fits) == 5
 
 
 def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     for name, settings in (("naive", {}), ("ewc", {}), ("ewc", {"strength": 1.0}), ("merge_init", {})):
         Sequence(bench, clbench.get_method(name, settings, FILES), "forward", 0).state(0)
     assert len(fits) == 3
@@ -185,7 +189,7 @@ def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
 
 def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, monkeypatch, tmp_path):
     expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
-    fits, cells = watch(monkeypatch, harness, "fit"), watch(monkeypatch, Backbone, "generate")
+    fits, cells = watch(monkeypatch, engine, "fit"), watch(monkeypatch, Backbone, "generate")
     assert outcome(run("merge_init")) == expected
     assert (len(fits), len(cells)) == (0, 0)
     assert outcome(run("merge_init", resume=False)) == expected
@@ -198,7 +202,7 @@ MOMENTS = [
     ("merge_ortho", Backbone, "denoise", 2),
     ("ewc", Backbone, "denoise", 5),  # after the first task's training, in its end_task
     ("self_replay", Backbone, "generate", 6),
-    *[("merge_ortho", store.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
+    *[("merge_ortho", files.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
 ]
 
 
@@ -211,7 +215,7 @@ def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method,
             run(method)
     assert not list((tmp_path / "runs").rglob("*.tmp"))
     with pytest.MonkeyPatch.context() as patch:
-        fits = watch(patch, harness, "fit")
+        fits = watch(patch, engine, "fit")
         assert outcome(run(method)) == expected
         assert len(fits) <= 3
 
@@ -229,7 +233,7 @@ def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     expected = undisturbed("merge_init")
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     assert outcome(run("merge_init")) == expected
     assert len(fits) <= 2
 
@@ -366,7 +370,7 @@ def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_ta
 
     message = failure(bench, broken(loss=loss))
     assert "the loss became nan in task 'palette knife' (position 2) at step 2 of 2" in message
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     assert "palette knife" in failure(bench, broken(loss=loss))
     assert len(fits) == 1
 
@@ -386,7 +390,7 @@ class Unwritable(BaseModel):
 )
 def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
     monkeypatch.setattr(harness, "get_method", lambda *_: broken(*called, **attributes))
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     with pytest.raises(ClbenchError) as caught:
         run("broken")
     assert f"its {field} cannot be recorded" in sentence(caught)
@@ -418,7 +422,7 @@ def test_bad_input_is_refused_before_any_work(run, options, says):
 
 def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    fits = watch(monkeypatch, harness, "fit")
+    fits = watch(monkeypatch, engine, "fit")
     with pytest.raises(WorkFailed) as caught:
         run(output=tmp_path / "file" / "runs")
     assert str(tmp_path / "file") in sentence(caught)
@@ -430,7 +434,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, count):
     expected = undisturbed("merge_ortho")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.MonkeyPatch.context() as patch:
-        watch(patch, store.os, "fsync", raises_at(count, full))
+        watch(patch, files.os, "fsync", raises_at(count, full))
         with pytest.raises(WorkFailed) as caught:
             run()
     assert "No space left on device" in sentence(caught)

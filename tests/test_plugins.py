@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import PLUGINS
 
-from clbench import harness
-from clbench.harness import Bench, Sequence
+from clbench import sequence as engine
+from clbench.bench import Bench
 from clbench.method import Method, get_method
 from clbench.rng import generator
 from clbench.sample import draw_cell
+from clbench.sequence import Sequence
 from clbench.state import State
 from clbench.store import Store
 
@@ -66,7 +67,7 @@ def test_ewc_stays_nearer_to_what_earlier_tasks_needed(sequence):
 def test_ewcs_fisher_information_is_the_mean_squared_gradient_under_the_trained_adapter(sequence, backbone):
     made = sequence("ewc")
     state = made.state(0)
-    data = harness.TrainingTask(backbone, made.bench.examples(made.tasks[0]), made.bench.suite.resolution)
+    data = engine.TrainingTask(backbone, made.bench.examples(made.tasks[0]), made.bench.suite.resolution)
     backbone.deploy({})
     live = State(adapter=backbone.use_adapter(state.adapter)).tensors()
     expected = {name: torch.zeros_like(value) for name, value in live.items()}
@@ -95,7 +96,7 @@ def test_end_task_sees_the_live_trained_adapter_also_where_training_was_found_in
     first, again = (Sequence(bench, Inspector(), "forward", 0) for _ in range(2))
     state = first.state(0)
     bench.store.drop(f"state-{first.hashes[0]}", ".safetensors")
-    monkeypatch.setattr(harness, "fit", lambda *_: pytest.fail("the first task was trained again"))
+    monkeypatch.setattr(engine, "fit", lambda *_: pytest.fail("the first task was trained again"))
     assert equal(again.state(0).tensors(), state.tensors())
 
 
@@ -106,7 +107,7 @@ def spied(monkeypatch) -> list[tuple[list, list[set[int]]]]:
     """(examples, rows drawn into each batch) of every training from now on."""
     seen = []
 
-    class Spy(harness.TrainingTask):
+    class Spy(engine.TrainingTask):
         def __init__(self, backbone, examples, resolution):
             super().__init__(backbone, examples, resolution)
             seen.append((examples, []))
@@ -117,7 +118,7 @@ def spied(monkeypatch) -> list[tuple[list, list[set[int]]]]:
                 drawn.append(set(batch.examples.tolist()))
                 yield batch
 
-    monkeypatch.setattr(harness, "TrainingTask", Spy)
+    monkeypatch.setattr(engine, "TrainingTask", Spy)
     return seen
 
 

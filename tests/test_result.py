@@ -10,10 +10,11 @@ import pytest
 from builders import make_result, tiny_suite
 from rich.console import Console
 
-import clbench.result
+import clbench.files
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.result import Result, Spread, check_result, load_result, result_schema, save_result, summarize
+from clbench.result import Result, Spread, load_result, result_schema, save_result, summarize
 from clbench.show import heatmap, render_result, result_table
+from clbench.validation import check_result
 
 SUITE = tiny_suite()
 GOOD = make_result(SUITE)
@@ -54,7 +55,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_litter(tmp_path, monkeypa
     def full_disk(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(clbench.result.os, "fsync", full_disk)
+    monkeypatch.setattr(clbench.files.os, "fsync", full_disk)
     with pytest.raises(WorkFailed, match=r"cannot write .*r\.json: No space left on device"):
         save_result(PARTIAL, path)
     assert path.read_bytes() == before

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from clbench.errors import ClbenchError
+from clbench.files import folder_sha256
 from clbench.miniworld.define import FILES, STYLE_TASKS, render_yaml
 from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
-from clbench.store import folder_sha256
 from clbench.suite import content_root, list_suites, load_suite
 
 MINI_V1 = "0" * 64

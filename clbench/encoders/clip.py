@@ -16,13 +16,14 @@ class CLIPEncoder:
     """An open_clip model in a local folder (open_clip's own layout: configuration, weights, tokenizer)."""
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
-        model, self._transform = open_clip.create_model_from_pretrained(f"local-dir:{source}", device=device)
-        self.model: Any = model.eval().float()
+        loaded: Any = open_clip.create_model_from_pretrained(f"local-dir:{source}", device=device)
+        model, self._transform = loaded
+        self.model = model.eval().float()
         self._tokenize = open_clip.get_tokenizer(f"local-dir:{source}")
         self.device = device
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        return self._transform(image)  # type: ignore[operator, return-value]
+        return self._transform(image)
 
     @torch.no_grad()
     def embed(self, images: list[Image.Image]) -> Tensor:

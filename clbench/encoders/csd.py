@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,10 @@ class CSD(nn.Module):
 
     def __init__(self, vision_cfg: dict, embed_dim: int) -> None:
         super().__init__()
-        self.backbone = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg))
-        width = self.backbone.proj.shape[0]  # type: ignore[union-attr, index]
-        self.backbone.proj = None  # type: ignore[assignment]
+        tower: Any = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg))
+        width = tower.proj.shape[0]
+        tower.proj = None
+        self.backbone = tower
         self.last_layer_style = nn.Parameter(torch.zeros(width, embed_dim))
         self.last_layer_content = nn.Parameter(torch.zeros(width, embed_dim), requires_grad=False)
 

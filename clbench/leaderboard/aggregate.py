@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from clbench.errors import ClbenchError
+from clbench.files import write_text
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
 from clbench.metrics import METRICS
-from clbench.result import Result, Spread, check_result, load_result, past_floor, spread, summarize, write_atomic
+from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
 from clbench.suite import Suite, Track, load_suite
+from clbench.validation import check_result
 
 BLANK = Cell("–")
 
@@ -38,7 +40,7 @@ def build_leaderboard(
     for (suite_name, track_name), results in read_submissions(submissions, load).items():
         path = out / suite_name / f"{track_name}.md"
         suite = load(suite_name)
-        write_atomic(path, render_page(suite, suite.track(track_name), results, _grids(samples, path)))
+        write_text(path, render_page(suite, suite.track(track_name), results, _grids(samples, path)))
         pages.append(path)
     return pages
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from clbench.backbone import Backbone
 from clbench.encoders import Encoder, load_encoder, mean_pairwise_cosine
 from clbench.environment import describe
+from clbench.files import folder_sha256, write_text
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned
 from clbench.miniworld.pretrain import BATCH, STAGES, Draw, fit
@@ -28,7 +29,6 @@ from clbench.miniworld.world import (
     TOKEN_LOOKS,
     random_look,
 )
-from clbench.store import folder_sha256, write_atomic
 from clbench.suite import load_suite
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 900, 64
@@ -54,7 +54,7 @@ def write_card(output: Path) -> Path:
         sums=tabulate(sums, ["folder", "sha256 of its files"], tablefmt="github"),
     )
     path = weights / "README.md"
-    write_atomic(path, lambda target: target.write_text(text))
+    write_text(path, text)
     return path
 
 

@@ -1,0 +1,62 @@
+"""Files: written whole or not at all, and known by their checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from clbench.errors import WorkFailed
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """Of all files below a folder: their relative names and contents, in sorted order."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        sha.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and move it into place.
+
+    Raises:
+        WorkFailed: the file cannot be written (names it, the reason and the remedy); nothing is left half written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if _is_io_error(error):
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise WorkFailed(
+                f"cannot write {path}: {reason}; what was finished before is kept, "
+                "so mend that and run the same command again"
+            ) from error
+        raise
+
+
+def _is_io_error(error: BaseException) -> bool:
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps the OSError
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole UTF-8 text file, with the same bytes on every system.
+
+    Raises:
+        WorkFailed: as `write_atomic`.
+    """
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))

@@ -1,0 +1,263 @@
+"""One sequence of tasks by one method: train, hand on, draw and score every task seen so far, and again.
+
+    Sequence(bench, get_method("merge_init"), order="0", seed=0).run()
+
+Each piece is kept in the store under the hash of its recipe, so that a killed run goes on and equal work is done once:
+first tasks that start alike, equal deployed weights, the base model.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from clbench.bench import Bench, Report, silent
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.hooks import check_adapter, check_delta, check_examples, check_state
+from clbench.lora import Delta
+from clbench.method import Context, Method, source_of
+from clbench.result import Run, to_rows
+from clbench.rng import generator
+from clbench.state import State, StateSize, digest, regime
+from clbench.store import recipe_key
+from clbench.train import Task as TrainingTask
+from clbench.train import fit
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known after one task: one row of every score matrix, and its cost."""
+
+    scores: dict[str, list[float]]
+    """Metric -> scores of the tasks seen so far, in the run's order."""
+    size: StateSize
+    cells: list[str]
+    """The cells' keys in the store."""
+    train_seconds: float
+    eval_seconds: float
+
+
+class Sequence:
+    """The tasks of one (order, seed) in a row, by one method."""
+
+    def __init__(self, bench: Bench, method: Method, order: str, seed: int, report: Report = silent) -> None:
+        self.bench, self.method, self.order, self.seed, self.report = bench, method, order, seed, report
+        self.tasks = bench.track.ordered(order)
+        self.identity = {
+            "method": method.name,
+            "config": method.config.model_dump(mode="json"),
+            "source": source_of(method).sha256,
+        }
+        self.hashes: list[str] = []
+        for position, task in enumerate(self.tasks):
+            before = self.hashes[-1] if self.hashes else None
+            recipe = {
+                **bench.recipe,
+                **self.identity,
+                "before": before,
+                "task": task.name,
+                "position": position,
+                "seed": seed,
+            }
+            self.hashes.append(recipe_key("state", recipe).split("-", 1)[1])
+        self._latest: tuple[int, State] = (-1, State())
+
+    def run(self) -> Run:
+        """Every row, trained, drawn and scored, or found in the store.
+
+        Raises:
+            WorkFailed: a hook raised or returned something unusable, or the loss became NaN; finished work is kept.
+        """
+        base, _ = self.base_row()
+        rows = [self.row(position) for position in range(len(self.tasks))]
+        return Run(
+            order=self.order,
+            task_order=tuple(task.name for task in self.tasks),
+            seed=self.seed,
+            scores={metric: to_rows(score_matrix(metric, base, rows)) for metric in self.bench.track.metrics},
+            state_bytes=tuple(row.size.total for row in rows),
+            regime=regime([row.size for row in rows], self.bench.suite.training.rank),
+            train_seconds=sum(row.train_seconds for row in rows),
+            eval_seconds=sum(row.eval_seconds for row in rows),
+            peak_memory_bytes=peak_memory(self.bench.device),
+            trainable_parameters=self.bench.trainable_parameters,
+        )
+
+    def row(self, position: int) -> Row:
+        """What is known after the task at `position`."""
+        key = f"row-{self.hashes[position]}"
+        stored = self.bench.store.get_json(key)
+        if stored is not None:
+            self.report(self.bench.train_work + (position + 1) * self.bench.cell_work, self._label(position))
+            return Row(**{**stored, "size": StateSize(**stored["size"])})
+        state = self.state(position)
+        weights = self.call("weights", position, state)
+        check_delta(
+            self.bench.backbone,
+            weights,
+            f"method {self.method.name}: weights() after task {self.tasks[position].name!r}",
+        )
+        began = time.perf_counter()
+        scores, cells = self._cells(position, state, weights, position + 1)
+        cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or {"train_seconds": 0.0}
+        row = Row(scores, StateSize.of(state), cells, cost["train_seconds"], time.perf_counter() - began)
+        self.bench.store.put_json(key, {**vars(row), "size": vars(row.size)})
+        if position > 0:
+            self.bench.store.drop(f"state-{self.hashes[position - 1]}", ".safetensors")
+        return row
+
+    def state(self, position: int) -> State:
+        """What the method hands on after the task at `position`: from memory, the store, or by training."""
+        if self._latest[0] == position:
+            return self._latest[1]
+        if position < 0:
+            return State()
+        key = f"state-{self.hashes[position]}"
+        path = self.bench.store.get(key, ".safetensors")
+        if path is None:
+            before = self.state(position - 1)
+            self.report(0, f"{self._label(position)}: training")
+            state, seconds = self.train(position, before)
+            self.report(self.bench.train_work, f"{self._label(position)}: scoring")
+            self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
+            path = self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
+        self._latest = (position, State.load(path))
+        return self._latest[1]
+
+    def train(self, position: int, before: State) -> tuple[State, float]:
+        """One task, from state to state, and the seconds that took."""
+        bench, method, task = self.bench, self.method, self.tasks[position]
+        began = time.perf_counter()
+        where = f"at task {task.name!r}"
+        noise = generator(self.seed, "method samples", position)
+        ctx = Context(
+            position=position,
+            task=task.name,
+            prompt=bench.track.train_prompt(task),
+            rank=bench.suite.training.rank,
+            scale=bench.backbone.scale,
+            shapes=bench.backbone.shapes,
+            # The method's name is not in its seed: fresh adapters of all methods are alike.
+            generator=generator(self.seed, "method", position),
+            state=before,
+            modules=bench.backbone.layers,
+            sample=lambda prompts, images_each, weights: bench.sample(prompts, images_each, weights, noise),
+        )
+        start = self.call("begin_task", position, ctx, before)
+        check_adapter(bench.backbone, start, f"method {method.name}: begin_task() {where}")
+        frozen = self.call("frozen", position, before)
+        check_delta(bench.backbone, frozen, f"method {method.name}: frozen() {where}")
+        examples = self.call("data", position, ctx, bench.examples(task))
+        check_examples(examples, bench.suite.resolution, f"method {method.name}: data() {where}")
+        prompts = self.prompts(position, before, [example.prompt for example in examples])
+        examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
+        bench.backbone.deploy(frozen)
+        data = TrainingTask(bench.backbone, examples, bench.suite.resolution)
+        size, own = bench.suite.training.batch_size, generator(self.seed, "method batches", position)
+        ctx.batches = lambda count: data.batches(count, size, own)
+        ctx.denoising_loss = data.loss
+
+        # A first task is trained once for all methods and orders that start alike and leave its training alone.
+        start_digests = {"start": digest(State(adapter=start).tensors()), "frozen": digest(frozen)}
+        recipe = {**bench.recipe, "task": task.name, "seed": self.seed, "position": position, **start_digests}
+        shared = None if position or method.shapes_training() else recipe_key("fit", recipe)
+        path = bench.store.get(shared, ".safetensors") if shared else None
+        if shared and path:
+            adapter = State.load(path).adapter
+            assert adapter is not None
+            seconds = float(bench.store.get_json(shared) or 0.0)
+        else:
+            adapter = self.guard(
+                "training",
+                position,
+                lambda: fit(bench.backbone, method, ctx, data, start, bench.suite.training, self.seed),
+            )
+            seconds = time.perf_counter() - began
+            if shared:
+                bench.store.put_json(shared, seconds)
+                bench.store.put(shared, ".safetensors", State(adapter=adapter).save)
+        began = time.perf_counter()
+        ctx.adapter = bench.backbone.use_adapter(adapter)  # the same, found or trained: these values, no gradients
+        state = self.call("end_task", position, ctx, before, adapter)
+        check_state(bench.backbone, state, f"method {method.name}: end_task() {where}")
+        bench.backbone.use_adapter(None)
+        return state, seconds + time.perf_counter() - began
+
+    def base_row(self) -> tuple[dict[str, list[float]], list[str]]:
+        """Every task scored with the untouched model, and the cells' keys: drawn once a track, whatever the method."""
+        return self._cells(0, State(), Delta(), len(self.tasks))
+
+    def _cells(
+        self, position: int, state: State, weights: Delta, count: int
+    ) -> tuple[dict[str, list[float]], list[str]]:
+        """Scores by metric and keys of the first `count` tasks' cells."""
+        scores: dict[str, list[float]] = {metric: [] for metric in self.bench.track.metrics}
+        keys = []
+        weights_digest = digest(weights)
+        for task in self.tasks[:count]:
+            prompts = self.prompts(position, state, self.bench.track.eval_prompts(task))
+            key, found = self.bench.cell(task, prompts, weights, weights_digest)
+            keys.append(key)
+            for metric, value in found.items():
+                scores[metric].append(value)
+            self.report(self.bench.cell_work, f"{self._label(position)}: scoring")
+        return scores, keys
+
+    def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:
+        """The prompts as the method's model wants them, as many as were given."""
+        changed = self.call("prompts", position, state, prompts)
+        where = f"method {self.method.name}: prompts() at task {self.tasks[position].name!r}"
+        if not isinstance(changed, list) or not all(isinstance(prompt, str) for prompt in changed):
+            raise WorkFailed(f"{where} returned {type(changed).__name__}, expected a list of texts")
+        if len(changed) != len(prompts):
+            raise WorkFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
+        return changed
+
+    def call(self, hook: str, position: int, *arguments: Any) -> Any:
+        """One of the method's hooks."""
+        return self.guard(f"{hook}()", position, lambda: getattr(self.method, hook)(*arguments))
+
+    def guard(self, what: str, position: int, work: Callable[[], Any]) -> Any:
+        """Run what may hold a plugin's code; its errors become one sentence that says where."""
+        try:
+            return work()
+        except ClbenchError:
+            raise
+        except Exception as error:
+            file = source_of(self.method).path
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+            place = f"{file}:{lines[-1]}" if lines else str(file)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise WorkFailed(
+                f"method {self.method.name} failed in {what} at task {self.tasks[position].name!r} ({place}): "
+                f"{reason}; earlier tasks are kept"
+            ) from error
+
+    def _label(self, position: int) -> str:
+        count = f"task {position + 1} of {len(self.tasks)}"
+        return f"order {self.order} seed {self.seed}, {count}: {self.tasks[position].name}"
+
+
+def score_matrix(metric: str, base: Mapping[str, list[float]], rows: list[Row]) -> np.ndarray:
+    """(T + 1) x T, nan above the tasks seen."""
+    matrix = np.full((len(rows) + 1, len(rows)), np.nan)
+    matrix[0] = base[metric]
+    for index, row in enumerate(rows, start=1):
+        matrix[index, :index] = row.scores[metric]
+    return matrix
+
+
+def peak_memory(device: str) -> int | None:
+    """Highest memory use of this process on the device, in bytes."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
