@@ -7,9 +7,11 @@ import random
 import pytest
 import torch
 
+from clbench.backbone import Backbone
+from clbench.encoders import load_encoder
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned, vocabulary
-from clbench.miniworld.pretrain import Draw, fit, tokenize
+from clbench.miniworld.pretrain import Draw, fit, pretrain, tokenize
 from clbench.miniworld.render import Pictures, draw, draw_set
 from clbench.miniworld.world import (
     NAMED_STYLES,
@@ -130,3 +132,15 @@ def test_killed_pretraining_goes_on_with_the_same_weights(tmp_path):
 def test_looks_of_objects_have_no_ground():
     assert set(OBJECT_FACTORS) < set(STYLE_FACTORS)
     assert not any(factor.startswith("ground") for factor in OBJECT_FACTORS)
+
+
+@pytest.mark.slow
+def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
+    pretrain(tmp_path, scale=1e-9)
+    weights = tmp_path / "weights"
+    backbone = Backbone.load(weights / "pipeline", load_suite("mini-v1").training)
+    assert len(backbone.layers) == 56
+    images = draw_set(load_suite("mini-v1").track("styles").tasks[0].train)
+    for name in ("clip", "csd", "dino"):
+        rows = load_encoder(name, weights / name).embed(images)
+        assert torch.allclose(rows.norm(dim=1), torch.ones(len(images)), atol=1e-5)

@@ -59,6 +59,22 @@ def vocabulary() -> list[str]:
     )
 
 
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of pictures; what is left are pictures in random styles, captioned by their attributes."""
+
+    named: float = 0.35
+    """Stylised pictures captioned by their style's name."""
+    marked: float = 0.25
+    """Photos of objects with an identifier token's look, captioned by the token."""
+    photos: float = 0.28
+    """Photos of objects with a random look, captioned by some of its attributes."""
+    detail: float = 0.5
+    """How likely each attribute is named."""
+    scenes: float = 0.65
+    """How likely the caption of a photo with a random look names the scene."""
+
+
 def _described(rng: random.Random, look: Look, shape: str, detail: float) -> str:
     """`bold dotted red blue boot white trim`, each attribute named with probability `detail`."""
     words = [look["line"]] if look["line"] != "none" and rng.random() < detail else []
@@ -75,14 +91,11 @@ def _described(rng: random.Random, look: Look, shape: str, detail: float) -> str
     return " ".join(words)
 
 
-def _photo(rng: random.Random, look: Look, shape: str, scene: str, detail: float) -> str:
-    thing = _described(rng, look, shape, detail)
-    form = rng.random()
-    if form < 0.35:
+def _photo(rng: random.Random, look: Look, shape: str, scene: str, mix: Mix) -> str:
+    thing = _described(rng, look, shape, mix.detail)
+    if rng.random() >= mix.scenes:
         return f"a photo of a {thing}"
-    if form < 0.5:
-        return f"a photo of a {thing} in the {scene}"
-    return f"a {thing} in the {scene}"
+    return f"{'a photo of a' if rng.random() < 0.25 else 'a'} {thing} in the {scene}"
 
 
 def _described_style(rng: random.Random, look: Look, shape: str, detail: float) -> str:
@@ -97,20 +110,6 @@ def _described_style(rng: random.Random, look: Look, shape: str, detail: float) 
     return " ".join(words)
 
 
-@dataclass(frozen=True)
-class Mix:
-    """Shares of the kinds of pictures; what is left are pictures in random styles, captioned by their attributes."""
-
-    named: float = 0.35
-    """Stylised pictures captioned by their style's name."""
-    marked: float = 0.25
-    """Photos of objects with an identifier token's look, captioned by the token."""
-    photos: float = 0.28
-    """Photos of objects with a random look, captioned by some of its attributes."""
-    detail: float = 0.5
-    """How likely each attribute is named."""
-
-
 def _one(rng: random.Random, shape: str, mix: Mix) -> tuple[str | None, Look, str]:
     """Scene, look and caption of one picture of a shape."""
     kind, scene = rng.random(), rng.choice(SCENES)
@@ -123,24 +122,30 @@ def _one(rng: random.Random, shape: str, mix: Mix) -> tuple[str | None, Look, st
         return scene, TOKEN_LOOKS[token], caption
     if kind < mix.named + mix.marked + mix.photos:
         look = rng.choice(look_pool("object"))
-        return scene, look, _photo(rng, look, shape, scene, mix.detail)
+        return scene, look, _photo(rng, look, shape, scene, mix)
     look = rng.choice(look_pool("style"))
     return None, look, _described_style(rng, look, shape, mix.detail)
 
 
-def captioned(count: int, rng: random.Random, mix: Mix = Mix(), group: int = 1) -> tuple[Pictures, list[str]]:
+EVERYDAY = Mix()
+
+
+def captioned(
+    count: int, rng: random.Random, mix: Mix = EVERYDAY, group: int = 1, differ: str = "shape"
+) -> tuple[Pictures, list[str]]:
     """`count` pictures with captions.
 
     Args:
-        group: how many neighbours differ in nothing but their shape, so that a contrastive text encoder cannot do
-            without the word that names it.
+        group: how many neighbours are alike but for `differ`, so that a contrastive encoder cannot do without it.
+        differ: "shape": one look and scene, many shapes. "look": one shape, many looks and scenes.
     """
     shapes, rest = [], []
     while len(shapes) < count:
-        seed = rng.getrandbits(32)
+        seed, one_shape = rng.getrandbits(32), rng.choice(SHAPES)
         for shape in rng.sample(SHAPES, group):
-            shapes.append(shape)
-            rest.append(_one(random.Random(seed), shape, mix))
+            own = random.Random(seed) if differ == "shape" else rng
+            shapes.append(shape if differ == "shape" else one_shape)
+            rest.append(_one(own, shapes[-1], mix))
     scenes, looks, captions = zip(*rest[:count], strict=True)
     return Pictures.of(shapes[:count], scenes, looks), list(captions)
 

@@ -1,0 +1,81 @@
+"""The bundled models: they draw what they are asked for, their encoders see it, and a task can be learned."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from clbench import get_method, load_suite
+from clbench.bench import Bench
+from clbench.encoders import mean_pairwise_cosine
+from clbench.miniworld.quality import one_nearest
+from clbench.miniworld.render import Pictures, draw, to_pil
+from clbench.miniworld.world import NAMED_STYLES, OBJECT_FACTORS, SCENES, SHAPES, STYLE_FACTORS, random_look
+from clbench.sample import draw_cell
+from clbench.sequence import Sequence
+from clbench.store import Store
+
+SUITE = load_suite("mini-v1")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(SUITE, "styles", Store(tmp_path_factory.mktemp("runs")))
+
+
+def test_a_style_prompt_draws_that_style_and_no_other(bench):
+    styles, shapes = list(NAMED_STYLES)[:8], ["boot", "fish", "umbrella", "house", "cat"]
+    generator = torch.Generator().manual_seed(0)
+    csd = bench.evaluator.encoders["csd"]
+    real = torch.cat(
+        [
+            csd.embed(to_pil(draw(Pictures.of(SHAPES, [None] * 20, [NAMED_STYLES[style]] * 20), generator))).mean(0)[
+                None
+            ]
+            for style in styles
+        ]
+    )
+    bench.backbone.use_adapter(None)
+    bench.backbone.deploy({})
+    right = 0
+    for index, style in enumerate(styles):
+        one_each = SUITE.sampling.model_copy(update={"images_per_prompt": 1})
+        images = to_pil(draw_cell(bench.backbone, [f"{style} image of a {shape}" for shape in shapes], one_each))
+        right += int(((csd.embed(images) @ real.T).argmax(dim=1) == index).sum())
+    assert right / (len(styles) * len(shapes)) >= 0.9
+
+
+def test_the_encoders_know_looks_they_have_never_seen(bench):
+    rng, generator = random.Random(1), torch.Generator().manual_seed(1)
+    looks = [random_look(rng, STYLE_FACTORS) for _ in range(25)]
+    csd = bench.evaluator.encoders["csd"]
+    assert one_nearest(csd, looks, lambda: (rng.choice(SHAPES), None), generator) >= 0.95
+    instances = [random_look(rng, OBJECT_FACTORS) for _ in range(25)]
+    shapes = [rng.choice(SHAPES) for _ in instances]
+    for name in ("dino", "clip"):
+        encoder = bench.evaluator.encoders[name]
+        assert one_nearest(encoder, instances, lambda: (None, rng.choice(SCENES)), generator, shapes) >= 0.95
+
+
+def test_real_images_of_a_task_are_closer_to_its_references_than_the_last_tasks_look(bench):
+    controls = bench.controls()
+    for metric in ("csd", "dino"):
+        floor = torch.tensor(controls.last_task_floor[metric])
+        others = (floor.sum() - floor.diag().sum()) / (floor.numel() - len(floor))
+        assert floor.diag().mean() > others + 0.2
+
+
+@pytest.mark.slow
+def test_one_task_is_learned_far_above_the_base_model(bench):
+    sequence = Sequence(bench, get_method("merge_init"), "0", 0)
+    base, _ = sequence.base_row()
+    learned = sequence.row(0)
+    for metric in ("csd", "dino"):
+        assert learned.scores[metric][0] >= base[metric][0] + 0.1
+
+
+def test_identical_images_score_one(bench):
+    rows = bench.evaluator.encoders["dino"].embed(to_pil(torch.full((2, 3, 32, 32), 0.5)))
+    assert mean_pairwise_cosine(rows, rows) == pytest.approx(1.0)

@@ -1,0 +1,64 @@
+"""The project as a whole: what the README promises, what the wheel carries, and tables that are up to date."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from clbench.leaderboard.aggregate import build_leaderboard
+from clbench.result import load_result
+from clbench.suite import load_suite
+from clbench.validation import check_result
+
+ROOT = Path(__file__).parent.parent
+SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*/*.json"))
+
+
+def test_the_readmes_first_two_commands_are_the_promised_ones():
+    start = "python3 -m venv .venv && .venv/bin/pip install -e"
+    commands = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    ")]
+    assert commands[:2] == [
+        f'{start} ".[run]" && .venv/bin/clbench run --method merge_init --track styles',
+        f'{start} ".[test]" && .venv/bin/pytest',
+    ]
+
+
+def test_every_file_the_readme_links_to_exists():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "benchmark").glob("*/README.md")):
+        targets = [piece.split(")")[0] for piece in page.read_text().split("](")[1:]]
+        for target in targets:
+            if not target.startswith(("http", "#")):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
+    rebuilt = build_leaderboard(ROOT / "submissions", tmp_path, samples=ROOT / "docs" / "samples")
+    fresh = {path.relative_to(tmp_path): path.read_bytes() for path in rebuilt}
+    committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.md")}
+    assert committed == fresh, "run `clbench leaderboard` and commit what it writes"
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_submission_is_valid(path: Path):
+    result = load_result(path)
+    assert check_result(result, load_suite(result.suite.name), path=path) == []
+    assert result.submitter
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "clbench/content/benchmark/mini-v1/suite.yaml",
+        "clbench/content/tasks/mini-v1-styles.yaml",
+        "clbench/content/methods/naive.py",
+        "clbench/miniworld/weights/pipeline/model_index.json",
+        "clbench/result.schema.json",
+    } <= names
+    assert not [name for name in names if name.startswith(("tests", "perf", "runs"))]
