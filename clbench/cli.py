@@ -332,6 +332,7 @@ def _import_harness() -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     logging.getLogger().setLevel(logging.ERROR)
     return harness
 

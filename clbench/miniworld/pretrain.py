@@ -33,7 +33,7 @@ from clbench.miniworld.render import Pictures, draw
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
-STEPS = {"vae": 2300, "text": 1000, "clip": 500, "csd": 300, "dino": 400, "unet": 6400}
+STEPS = {"vae": 2300, "text": 1000, "clip": 800, "csd": 300, "dino": 500, "unet": 5712}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
 
 
