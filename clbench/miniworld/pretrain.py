@@ -391,6 +391,7 @@ def pretrain(
 def assemble(folder: Path, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
     """A pipeline of the trained parts in `folder` and an untrained U-Net, in fp32."""
     vae = AutoencoderKL.from_pretrained(folder / "vae").float().eval().requires_grad_(False)
+    vae.register_to_config(_name_or_path="")  # diffusers would write this machine's folder into the weights
     first = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval().requires_grad_(False)
     second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").float().eval().requires_grad_(False)
     return models.pipeline(vae, first, second, tokenizer, models.unet())
