@@ -77,7 +77,7 @@ class Bench:
     def work(self, runs: int) -> float:
         """U-Net passes of a whole result, nothing shared."""
         tasks = len(self.track.tasks)
-        return tasks * self.cell_work + runs * (tasks * self.train_work + tasks * (tasks + 1) / 2 * self.cell_work)
+        return runs * (tasks * self.train_work + (tasks + tasks * (tasks + 1) / 2) * self.cell_work)
 
     @property
     def trainable_parameters(self) -> int:

@@ -286,7 +286,8 @@ def samples(
 @app.command("pretrain-mini", epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`")
 def pretrain_mini(
     output: Annotated[Path, typer.Option(help="Folder for weights and checkpoints; a second call goes on.")],
-    stages: Annotated[str | None, typer.Option(help="Some of vae, clip, csd, dino, unet; default all.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Some of vae, text, clip, csd, dino, unet; default all.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Earlier `weights` to begin from; not for text.")] = None,
     scale: Annotated[float, typer.Option(help="Multiplies every stage's number of steps.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
     device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
@@ -295,8 +296,8 @@ def pretrain_mini(
     _import_harness()
     from clbench.miniworld.pretrain import STAGES, pretrain
 
-    pretrain(output, tuple(_words(stages) or STAGES), scale, seed, device)
-    if stages is None:
+    pretrain(output, tuple(_words(stages) or STAGES), scale, seed, device, start)
+    if stages is None or start is not None:
         from clbench.miniworld.quality import write_card
 
         out.print(Text(f"wrote {write_card(output)}"), soft_wrap=True)

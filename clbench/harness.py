@@ -63,6 +63,8 @@ def run(
     seed_values = _chosen(list(definition.seeds), seeds, "seed", quick)
     if precision not in ("fp32", "bf16"):
         raise ClbenchError(f"there is no precision {precision!r} (known: fp32, bf16)")
+    asked = ["--device", device] if device else []
+    asked += ["--precision", precision] if precision != "fp32" else []
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
     reference = _reference(instance)
@@ -89,7 +91,7 @@ def run(
         partial=len(runs) < len(chosen.orders) * len(definition.seeds),
         environment=describe(device),
         settings={"device": device, "precision": precision},
-        command=_command(method, track, suite, order_names, seed_values, chosen, definition, instance, plugins),
+        command=_command(method, track, suite, order_names, seed_values, chosen, definition, instance, plugins, asked),
         created_at=datetime.now(UTC).replace(microsecond=0),
         submitter=None,
     )
@@ -150,8 +152,9 @@ def _command(
     definition: Suite,
     instance: Method,
     plugins: tuple[Path, ...],
+    asked: list[str],
 ) -> str:
-    """The command line that makes the same result again."""
+    """The command line that makes the same result again; `asked` are options of the machine."""
     words = ["clbench", "run", "--method", method, "--track", track, "--suite", suite]
     if orders != list(chosen.orders):
         words += ["--orders", ",".join(orders)]
@@ -163,7 +166,7 @@ def _command(
             words += ["--set", f"{name}={json.dumps(value)}"]
     for plugin in plugins:
         words += ["--plugin", plugin.name]
-    return shlex.join(words)
+    return shlex.join(words + asked)
 
 
 def _required(instance: Method) -> bool:

@@ -106,7 +106,10 @@ class Sequence:
             f"method {self.method.name}: weights() after task {self.tasks[position].name!r}",
         )
         began = time.perf_counter()
-        scores, cells = self._cells(position, state, weights, position + 1)
+        prompts = [
+            self.prompts(position, state, self.bench.track.eval_prompts(task)) for task in self.tasks[: position + 1]
+        ]
+        scores, cells = self._cells(prompts, weights, self._label(position))
         cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or {"train_seconds": 0.0}
         row = Row(scores, StateSize.of(state), cells, cost["train_seconds"], time.perf_counter() - began)
         self.bench.store.put_json(key, {**vars(row), "size": vars(row.size)})
@@ -193,22 +196,20 @@ class Sequence:
 
     def base_row(self) -> tuple[dict[str, list[float]], list[str]]:
         """Every task scored with the untouched model, and the cells' keys: drawn once a track, whatever the method."""
-        return self._cells(0, State(), Delta(), len(self.tasks))
+        prompts = [self.bench.track.eval_prompts(task) for task in self.tasks]
+        return self._cells(prompts, Delta(), "the base model")
 
-    def _cells(
-        self, position: int, state: State, weights: Delta, count: int
-    ) -> tuple[dict[str, list[float]], list[str]]:
-        """Scores by metric and keys of the first `count` tasks' cells."""
+    def _cells(self, prompts: list[list[str]], weights: Delta, label: str) -> tuple[dict[str, list[float]], list[str]]:
+        """Scores by metric and keys of the first tasks' cells, one for each list of prompts."""
         scores: dict[str, list[float]] = {metric: [] for metric in self.bench.track.metrics}
         keys = []
         weights_digest = digest(weights)
-        for task in self.tasks[:count]:
-            prompts = self.prompts(position, state, self.bench.track.eval_prompts(task))
-            key, found = self.bench.cell(task, prompts, weights, weights_digest)
+        for task, own in zip(self.tasks, prompts, strict=False):
+            key, found = self.bench.cell(task, own, weights, weights_digest)
             keys.append(key)
             for metric, value in found.items():
                 scores[metric].append(value)
-            self.report(self.bench.cell_work, f"{self._label(position)}: scoring")
+            self.report(self.bench.cell_work, f"{label}: scoring")
         return scores, keys
 
     def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import clbench
 from clbench.backbone import Backbone
 from clbench.encoders import load_encoder
+from clbench.errors import ClbenchError
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned, vocabulary
 from clbench.miniworld.pretrain import Draw, fit, pretrain, tokenize
@@ -144,3 +148,15 @@ def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
     for name in ("clip", "csd", "dino"):
         rows = load_encoder(name, weights / name).embed(images)
         assert torch.allclose(rows.norm(dim=1), torch.ones(len(images)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pretraining_can_start_from_earlier_weights_but_not_the_text_stage(tmp_path):
+    earlier = Path(clbench.__file__).parent / "miniworld" / "weights"
+    pretrain(tmp_path, ("csd",), scale=1e-9, start=earlier)
+    before, after = (load_file(folder / "csd/model.safetensors") for folder in (earlier, tmp_path / "weights"))
+    change = max(float((after[name].float() - before[name].float()).abs().max()) for name in before)
+    assert change < 1e-3, "one warm-up step from the bundled weights, not from random ones"
+    assert (tmp_path / "weights/pipeline/unet").is_dir(), "the other models come along"
+    with pytest.raises(ClbenchError, match="'text' cannot start from weights"):
+        pretrain(tmp_path, ("text",), start=earlier)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
 STEPS = {"vae": 2300, "text": 1000, "clip": 800, "csd": 300, "dino": 500, "unet": 5712}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
+SHIPPED = {
+    "vae": "pipeline/vae/diffusion_pytorch_model.safetensors",
+    "clip": "clip/open_clip_model.safetensors",
+    "csd": "csd/model.safetensors",
+    "dino": "dino/model.safetensors",
+    "unet": "pipeline/unet/diffusion_pytorch_model.safetensors",
+}
+"""Stage -> its file under `weights/`; the text stage ships only a part of what it trains."""
 
 
 @dataclass(frozen=True)
@@ -319,28 +328,41 @@ def save_half(state: dict[str, Tensor], path: Path) -> None:
 
 
 def pretrain(
-    output: Path, stages: tuple[str, ...] = STAGES, scale: float = 1.0, seed: int = 0, device: str = "cpu"
+    output: Path,
+    stages: tuple[str, ...] = STAGES,
+    scale: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
+    start: Path | None = None,
 ) -> None:
     """Train `stages` in order; each reads what the earlier ones wrote to `output`.
 
     Args:
         output: folder for `weights/` (what the suite loads) and `checkpoints/`.
         scale: multiplies every stage's number of steps.
+        start: an earlier `weights/` to begin from (with a fresh optimizer and schedule) instead of from nothing.
 
     Raises:
-        ClbenchError: an unknown stage.
+        ClbenchError: an unknown stage, or one that cannot begin from shipped weights.
     """
     for stage in stages:
         if stage not in STAGES:
             raise ClbenchError(f"there is no stage {stage!r}{did_you_mean(stage, list(STAGES))}")
+        if start is not None and stage not in SHIPPED:
+            raise ClbenchError(f"stage {stage!r} cannot start from weights; choose among {', '.join(SHIPPED)}")
     weights, checkpoints = output / "weights", output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
+    if start is not None and not weights.exists():
+        shutil.copytree(start, weights)
+        shutil.copy(start / "training.json", checkpoints / "earlier.json")
     tokenizer = models.tokenizer(weights / "pipeline" / "tokenizer")
 
     def run(
         stage: str, model: nn.Module, loss: Callable[[Draw], Tensor], rate: float = 1e-3, ema: float = 0.998
     ) -> None:
         steps = max(1, round(STEPS[stage] * scale))
+        if start is not None:
+            model.load_state_dict(load_file(start / SHIPPED[stage]))
         fit(
             stage,
             model.train(),
@@ -371,11 +393,12 @@ def pretrain(
             save_clip(texts.clip, tokenizer, checkpoints / "clip")
         elif stage == "clip":
             clip: Any = models.clip(tokenizer)
-            clip.load_state_dict(load_file(checkpoints / "clip" / "open_clip_model.safetensors"))
+            if start is None:
+                clip.load_state_dict(load_file(checkpoints / "clip" / "open_clip_model.safetensors"))
             run(stage, clip, clip_loss(clip, tokenizer, BATCH[stage]), rate=7e-4)
             save_clip(clip, tokenizer, weights / "clip")
         elif stage == "csd":
-            csd = csd_from_clip(checkpoints / "clip")
+            csd = csd_from_clip((weights if start else checkpoints) / "clip")
             run(stage, csd, pair_loss(csd, style_pairs, BATCH[stage], 0.1), rate=5e-4)
             save_csd(csd, weights / "csd")
         elif stage == "dino":

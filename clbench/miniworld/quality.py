@@ -38,18 +38,22 @@ def write_card(output: Path) -> Path:
     """Measure `output/weights` and write its model card beside it."""
     weights, checkpoints = output / "weights", output / "checkpoints"
     figures = measure(weights, classifier(checkpoints))
-    rows = []
-    for stage in STAGES:
-        lines = (checkpoints / f"{stage}.log.jsonl").read_text().splitlines()
-        last = json.loads(lines[-1])
-        rows.append((stage, last["step"], BATCH[stage], round(last["seconds"] / 60, 1), last["loss"]))
-    sums = [(path.name, folder_sha256(path)) for path in sorted(weights.iterdir()) if path.is_dir()]
     described = describe("cpu")
+    earlier = checkpoints / "earlier.json"  # of the weights that these started from
+    rows = json.loads(earlier.read_text()) if earlier.exists() else []
+    for stage in STAGES:
+        log = checkpoints / f"{stage}.log.jsonl"
+        if log.exists():
+            last = json.loads(log.read_text().splitlines()[-1])
+            minutes, loss = round(last["seconds"] / 60, 1), float(f"{last['loss']:.4g}")
+            rows.append(
+                {"stage": stage, "steps": last["step"], "batch": BATCH[stage], "minutes": minutes, "last loss": loss}
+                | {"on": f"{described.processor}, {described.threads} threads, torch {described.packages['torch']}"}
+            )
+    write_text(weights / "training.json", "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    sums = [(path.name, folder_sha256(path)) for path in sorted(weights.iterdir()) if path.is_dir()]
     text = _CARD.format(
-        processor=described.processor,
-        threads=described.threads,
-        torch=described.packages["torch"],
-        stages=tabulate(rows, ["stage", "steps", "batch", "minutes", "last loss"], tablefmt="github", floatfmt=".4g"),
+        stages=tabulate(rows, "keys", tablefmt="github", floatfmt=".4g"),
         figures=tabulate(figures.items(), ["measured", "value"], tablefmt="github", floatfmt=".3f"),
         sums=tabulate(sums, ["folder", "sha256 of its files"], tablefmt="github"),
     )
@@ -71,8 +75,8 @@ data. They exist to make a benchmark small: they know 20 shapes, 10 scenes, 24 s
 
 ## Training
 
-AdamW, cosine schedule, averaged weights; every step draws new pictures. Minutes are wall-clock, beside other work.
-Last on {processor}, {threads} threads, torch {torch}.
+AdamW, cosine schedule, averaged weights; every step draws new pictures. A stage named twice was trained again from its
+shipped weights (`--start`), with a fresh optimizer. Minutes are wall-clock, beside other work.
 
 {stages}
 
