@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +22,9 @@ from clbench.method import Example
 from clbench.miniworld.render import draw_set, to_pil
 from clbench.result import Controls
 from clbench.sample import draw_cell
+from clbench.state import digest
 from clbench.store import Store, recipe_key
 from clbench.suite import Suite, Task, Weights
-
-Report = Callable[[float, str], None]
-"""`report(work, what)`: that much work (in U-Net passes of one image) was done; says what comes next."""
-
-
-def silent(work: float, what: str) -> None:
-    """The report of those who do not watch."""
 
 
 class Bench:
@@ -65,6 +59,14 @@ class Bench:
         }
 
     @property
+    def controls_key(self) -> str:
+        return recipe_key("controls", self.recipe)
+
+    @property
+    def base_key(self) -> str:
+        return recipe_key("base", self.recipe)
+
+    @property
     def train_work(self) -> float:
         """U-Net passes of one training: a backward pass counts as two."""
         return 3.0 * self.suite.training.steps * self.suite.training.batch_size
@@ -73,11 +75,6 @@ class Bench:
     def cell_work(self) -> float:
         images = self.suite.sampling.images_per_prompt * len(self.track.eval_prompt_templates)
         return 2.0 * self.suite.sampling.steps * images
-
-    def work(self, runs: int) -> float:
-        """U-Net passes of a whole result, nothing shared."""
-        tasks = len(self.track.tasks)
-        return runs * (tasks * self.train_work + (tasks + tasks * (tasks + 1) / 2) * self.cell_work)
 
     @property
     def trainable_parameters(self) -> int:
@@ -100,11 +97,23 @@ class Bench:
             return draw_cell(self.backbone, list(prompts), self.suite.sampling.model_copy(update=own)) * 2 - 1
 
     def controls(self) -> Controls:
-        key = recipe_key("controls", self.recipe)
-        stored = self.store.get_json(key)
+        """The track's controls, computed once."""
+        stored = self.store.get_json(self.controls_key)
         if stored is None:
-            stored = self.store.put_json(key, self.evaluator.controls().model_dump(mode="json"))
+            stored = self.store.put_json(self.controls_key, self.evaluator.controls().model_dump(mode="json"))
         return Controls.model_validate(stored)
+
+    def base_row(self) -> dict[str, dict[str, Any]]:
+        """Task -> scores of the untouched model and its cell's key: drawn once a track, whatever the method."""
+        stored = self.store.get_json(self.base_key)
+        if stored is None:
+            nothing = digest(Delta())
+            cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in self.track.tasks]
+            named = zip(self.track.tasks, cells, strict=True)
+            stored = self.store.put_json(
+                self.base_key, {task.name: {"cell": key, "scores": scores} for task, (key, scores) in named}
+            )
+        return stored
 
     def cell(self, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> tuple[str, dict[str, float]]:
         """One cell's key in the store and its scores; the weights are deployed only if it must be drawn.

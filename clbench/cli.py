@@ -81,6 +81,7 @@ def run(
     plugin: Plugins = None,
     device: Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")] = None,
     precision: Annotated[str, typer.Option(help="`fp32`, or `bf16` autocast.")] = "fp32",
+    workers: Annotated[int | None, typer.Option(help="Processes that share the work; default one a core.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Use what earlier runs left in the store.")
     ] = True,
@@ -113,7 +114,8 @@ def run(
             precision=precision,
             resume=resume,
             started=lambda work: progress.update(bar, total=work),
-            report=lambda work, what: progress.update(bar, advance=work, description=what),
+            workers=workers,
+            report=lambda done, what: progress.update(bar, completed=done, description=what),
         )
     path = harness.result_path(output, result)
     if as_json:

@@ -41,12 +41,16 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if _is_io_error(error):
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise WorkFailed(
-                f"cannot write {path}: {reason}; what was finished before is kept, "
-                "so mend that and run the same command again"
-            ) from error
+            raise cannot_write(path, error) from error
         raise
+
+
+def cannot_write(path: Path, error: BaseException) -> WorkFailed:
+    """The sentence about a full disk, a missing permission and their like."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return WorkFailed(
+        f"cannot write {path}: {reason}; what was finished before is kept, so mend that and run the same command again"
+    )
 
 
 def _is_io_error(error: BaseException) -> bool:

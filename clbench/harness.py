@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from clbench.bench import Bench, Report, silent
 from clbench.environment import describe
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
 from clbench.method import Method, get_method, source_of
 from clbench.result import BackboneRef, MethodRef, Result, SuiteRef, save_result, summarize
-from clbench.sequence import Sequence
-from clbench.store import Store
 from clbench.suite import Suite, Track, load_suite
+from clbench.workers import Job, Report, helpers, one_thread, open_job, silent, units, work_off
 
 
 def run(
@@ -40,6 +38,7 @@ def run(
     device: str | None = None,
     precision: str = "fp32",
     resume: bool = True,
+    workers: int | None = None,
     report: Report = silent,
     started: Callable[[float], None] = lambda work: None,
 ) -> Result:
@@ -51,7 +50,8 @@ def run(
         device: default CUDA where there is one, else the CPU.
         precision: "fp32" or "bf16" (autocast; adapters stay fp32).
         resume: whether work of earlier processes found under `output` counts.
-        report: told of progress. started: told the whole amount of work before it begins.
+        workers: processes that share the work; on a CPU, where each has one thread, default one a core and two a run.
+        started: told the whole amount of work before it begins. report: told how much is done, and what comes next.
 
     Raises:
         ClbenchError: bad input. WorkFailed: the work failed; what was finished is kept.
@@ -71,14 +71,27 @@ def run(
     folder = Path(output)
     write_atomic(folder / ".writable", lambda path: path.touch())
     (folder / ".writable").unlink()
-    bench = Bench(definition, track, Store(folder / "store", reuse=resume), device, precision)
-    started(bench.work(len(order_names) * len(seed_values)))
-    report(0, "loading the models")
-    controls = bench.controls()
-    runs = []
-    for order in order_names:
-        for seed in seed_values:
-            runs.append(Sequence(bench, instance, order, seed, report).run())
+    job = Job(
+        suite=definition,
+        track=track,
+        method=method,
+        settings=dict(settings or {}),
+        plugins=plugins,
+        orders=tuple(order_names),
+        seeds=tuple(seed_values),
+        store=folder / "store",
+        device=device,
+        precision=precision,
+    )
+    count = _workers(workers, device, len(order_names) * len(seed_values), resume)
+    with one_thread(device), helpers(job, count - 1):
+        bench, sequences = open_job(job, resume)
+        pieces = units(bench, sequences, together=count > 1)
+        started(sum(unit.work for unit in pieces))
+        report(0, "loading the models")
+        work_off(bench, pieces, report)
+        controls, runs = bench.controls(), [sequence.run() for sequence in sequences]
+        environment = describe(device)
     result = Result(
         schema_version="1",
         suite=SuiteRef(name=definition.name, version=definition.version, sha256=definition.sha256),
@@ -89,8 +102,8 @@ def run(
         controls=controls,
         summary=summarize(tuple(runs), controls, chosen),
         partial=len(runs) < len(chosen.orders) * len(definition.seeds),
-        environment=describe(device),
-        settings={"device": device, "precision": precision},
+        environment=environment,
+        settings={"device": device, "precision": precision, "workers": count},
         command=_command(method, track, suite, order_names, seed_values, chosen, definition, instance, plugins, asked),
         created_at=datetime.now(UTC).replace(microsecond=0),
         submitter=None,
@@ -120,6 +133,17 @@ def _reference(method: Method) -> MethodRef:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
         place = f"method {method.name!r} ({source.path}): its {'.'.join(map(str, first['loc']))}"
         raise ClbenchError(f"{place} cannot be recorded in a result: {first['msg']}") from None
+
+
+def _workers(asked: int | None, device: str, runs: int, resume: bool) -> int:
+    """How many processes; more than two a run would wait for its training."""
+    if asked is not None and asked < 1:
+        raise ClbenchError(f"--workers must be at least 1, not {asked}")
+    if not resume or device != "cpu":
+        if asked and asked > 1:
+            raise ClbenchError("several workers need a CPU, and a store that may be reused (no --no-resume)")
+        return 1
+    return asked or min(torch.get_num_threads(), 2 * runs)
 
 
 def _check_device(device: str) -> None:

@@ -41,7 +41,8 @@ def draw_grid(
             f"first run: clbench run --method {method} --track {track} --suite {suite} --quick --output {output}"
         )
     rows = [("real", [draw_set(task.real, definition.resolution)[prompt] for task in sequence.tasks])]
-    rows.append(("base", [_tile(bench, key, prompt, definition.resolution) for key in sequence.base_row()[1]]))
+    base = bench.base_row()
+    rows.append(("base", [_tile(bench, base[t.name]["cell"], prompt, definition.resolution) for t in sequence.tasks]))
     for task, row in zip(sequence.tasks, stored, strict=True):
         tiles = [_tile(bench, key, prompt, definition.resolution) for key in row["cells"]]  # type: ignore[index]
         rows.append((f"after {task.name}", tiles))

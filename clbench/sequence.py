@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clbench.bench import Bench, Report, silent
+from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.hooks import check_adapter, check_delta, check_examples, check_state
-from clbench.lora import Delta
 from clbench.method import Context, Method, source_of
 from clbench.result import Run, to_rows
 from clbench.rng import generator
@@ -48,8 +47,8 @@ class Row:
 class Sequence:
     """The tasks of one (order, seed) in a row, by one method."""
 
-    def __init__(self, bench: Bench, method: Method, order: str, seed: int, report: Report = silent) -> None:
-        self.bench, self.method, self.order, self.seed, self.report = bench, method, order, seed, report
+    def __init__(self, bench: Bench, method: Method, order: str, seed: int) -> None:
+        self.bench, self.method, self.order, self.seed = bench, method, order, seed
         self.tasks = bench.track.ordered(order)
         self.identity = {
             "method": method.name,
@@ -76,7 +75,10 @@ class Sequence:
         Raises:
             WorkFailed: a hook raised or returned something unusable, or the loss became NaN; finished work is kept.
         """
-        base, _ = self.base_row()
+        drawn = self.bench.base_row()
+        base = {
+            metric: [drawn[task.name]["scores"][metric] for task in self.tasks] for metric in self.bench.track.metrics
+        }
         rows = [self.row(position) for position in range(len(self.tasks))]
         return Run(
             order=self.order,
@@ -96,7 +98,6 @@ class Sequence:
         key = f"row-{self.hashes[position]}"
         stored = self.bench.store.get_json(key)
         if stored is not None:
-            self.report(self.bench.train_work + (position + 1) * self.bench.cell_work, self._label(position))
             return Row(**{**stored, "size": StateSize(**stored["size"])})
         state = self.state(position)
         weights = self.call("weights", position, state)
@@ -106,16 +107,33 @@ class Sequence:
             f"method {self.method.name}: weights() after task {self.tasks[position].name!r}",
         )
         began = time.perf_counter()
-        prompts = [
-            self.prompts(position, state, self.bench.track.eval_prompts(task)) for task in self.tasks[: position + 1]
-        ]
-        scores, cells = self._cells(prompts, weights, self._label(position))
+        cells, scores = [], {metric: [] for metric in self.bench.track.metrics}
+        weights_digest = digest(weights)
+        for task in self.tasks[: position + 1]:
+            prompts = self.prompts(position, state, self.bench.track.eval_prompts(task))
+            cell, found = self.bench.cell(task, prompts, weights, weights_digest)
+            cells.append(cell)
+            for metric, value in found.items():
+                scores[metric].append(value)
         cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or {"train_seconds": 0.0}
         row = Row(scores, StateSize.of(state), cells, cost["train_seconds"], time.perf_counter() - began)
         self.bench.store.put_json(key, {**vars(row), "size": vars(row.size)})
-        if position > 0:
-            self.bench.store.drop(f"state-{self.hashes[position - 1]}", ".safetensors")
+        self._drop_states_before(position + 1)
         return row
+
+    def trained(self, position: int) -> bool:
+        """Whether the state after the task at `position` is in the store."""
+        return self.bench.store.has(f"state-{self.hashes[position]}", ".safetensors")
+
+    def scored(self, position: int) -> bool:
+        """Whether the row after the task at `position` is in the store."""
+        return self.bench.store.has(f"row-{self.hashes[position]}", ".json")
+
+    def _drop_states_before(self, end: int) -> None:
+        """Drop the states among the last few that have been scored and trained on from."""
+        for position in range(max(0, end - 2), min(end, len(self.tasks) - 1)):
+            if self.scored(position) and (self.trained(position + 1) or self.scored(position + 1)):
+                self.bench.store.drop(f"state-{self.hashes[position]}", ".safetensors")
 
     def state(self, position: int) -> State:
         """What the method hands on after the task at `position`: from memory, the store, or by training."""
@@ -127,9 +145,7 @@ class Sequence:
         path = self.bench.store.get(key, ".safetensors")
         if path is None:
             before = self.state(position - 1)
-            self.report(0, f"{self._label(position)}: training")
             state, seconds = self.train(position, before)
-            self.report(self.bench.train_work, f"{self._label(position)}: scoring")
             self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
             path = self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
         self._latest = (position, State.load(path))
@@ -194,24 +210,6 @@ class Sequence:
         bench.backbone.use_adapter(None)
         return state, seconds + time.perf_counter() - began
 
-    def base_row(self) -> tuple[dict[str, list[float]], list[str]]:
-        """Every task scored with the untouched model, and the cells' keys: drawn once a track, whatever the method."""
-        prompts = [self.bench.track.eval_prompts(task) for task in self.tasks]
-        return self._cells(prompts, Delta(), "the base model")
-
-    def _cells(self, prompts: list[list[str]], weights: Delta, label: str) -> tuple[dict[str, list[float]], list[str]]:
-        """Scores by metric and keys of the first tasks' cells, one for each list of prompts."""
-        scores: dict[str, list[float]] = {metric: [] for metric in self.bench.track.metrics}
-        keys = []
-        weights_digest = digest(weights)
-        for task, own in zip(self.tasks, prompts, strict=False):
-            key, found = self.bench.cell(task, own, weights, weights_digest)
-            keys.append(key)
-            for metric, value in found.items():
-                scores[metric].append(value)
-            self.report(self.bench.cell_work, f"{label}: scoring")
-        return scores, keys
-
     def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:
         """The prompts as the method's model wants them, as many as were given."""
         changed = self.call("prompts", position, state, prompts)
@@ -242,7 +240,7 @@ class Sequence:
                 f"{reason}; earlier tasks are kept"
             ) from error
 
-    def _label(self, position: int) -> str:
+    def label(self, position: int) -> str:
         count = f"task {position + 1} of {len(self.tasks)}"
         return f"order {self.order} seed {self.seed}, {count}: {self.tasks[position].name}"
 

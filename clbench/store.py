@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clbench.files import file_sha256, write_atomic
+from filelock import FileLock, Timeout
+
+from clbench.files import cannot_write, file_sha256, write_atomic
 
 
 def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
@@ -56,6 +59,32 @@ class Store:
             f"{path} does not fit its checksum: set aside as {aside.name}, and its work is done again", stacklevel=2
         )
         return None
+
+    def has(self, key: str, suffix: str) -> bool:
+        """Whether the artifact is there; whether it is whole is seen when it is read."""
+        return (self._made is None or key in self._made) and self.path(key, suffix).exists()
+
+    @contextmanager
+    def try_lock(self, key: str) -> Iterator[bool]:
+        """Hold the key's lock, if nobody does, and say whether that is so; the system frees it when its owner dies.
+
+        Raises:
+            WorkFailed: the folder cannot be written.
+        """
+        path = self.root / "locks" / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
         """Write an artifact, its checksum first: one without the other is never taken for whole."""

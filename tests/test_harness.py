@@ -121,7 +121,7 @@ def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, tmp_path
     assert check_result(result, mock_suite) == []
     check_shape(result, mock_suite)
     assert load_result(result_path(tmp_path / "runs", result)) == result
-    assert result.command == "clbench run --method naive --track styles --suite mock"
+    assert result.command == "clbench run --method naive --track styles --suite mock --device cpu"
     forward, _, backward, _ = result.runs
     for metric in forward.scores:
         assert forward.scores[metric][0] == backward.scores[metric][0][::-1]
@@ -138,13 +138,13 @@ def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run,
 
 
 def test_progress_ends_at_the_announced_amount_of_work(run):
-    totals, done = [], []
-    run("naive", started=totals.append, report=lambda work, what: done.append((work, what)))
-    assert sum(work for work, _ in done) == totals[0]
-    assert any("task 2 of 3" in what for _, what in done)
-    done.clear()
-    run("naive", report=lambda work, what: done.append((work, what)))
-    assert sum(work for work, _ in done) == totals[0]
+    totals, amounts, labels = [], [], []
+    for _ in ("worked", "found"):
+        amounts.clear()
+        run("naive", started=totals.append, report=lambda done, what: (amounts.append(done), labels.append(what)))
+        assert amounts == sorted(amounts)
+        assert amounts[-1] == totals[-1]
+    assert any("task 2 of 3" in what for what in labels)
 
 
 def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
@@ -165,7 +165,7 @@ def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, mo
     naive.run()
     assert (len(fits), len(cells)) == (3, 3 + 1 + 2 + 3)
     for sequence in others:
-        sequence.base_row()
+        bench.base_row()
         assert sequence.row(0).scores == naive.row(0).scores
     assert (len(fits), len(cells)) == (3, 9)
     others[0].row(1)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
 from clbench.bench import Bench
@@ -29,18 +30,22 @@ from clbench.sequence import Sequence
 from clbench.store import Store
 from clbench.suite import Suite, Task, Weights, load_suite
 
-DEVELOPMENT_ORDER = list(range(10))
-random.Random(7).shuffle(DEVELOPMENT_ORDER)
-DEVELOPMENT_SEED = 77
 HEADERS = ["setting", "metric", "base", "after", "past", "floor", "real", "learned", "memory", "gain kept", "s"]
 
 
-def variant(track: str, share: float, weights: Path | None, training: dict, sampling: dict) -> Suite:
-    """mini-v1 with other settings, one track and the development order."""
+def development_order(number: int) -> list[int]:
+    """Shuffles of seeds 7, 8, ...: none is an order of the protocol."""
+    order = list(range(10))
+    random.Random(7 + number).shuffle(order)
+    return order
+
+
+def variant(track: str, share: float, weights: Path | None, training: dict, sampling: dict, order: list[int]) -> Suite:
+    """mini-v1 with other settings, one track and one development order."""
     suite = load_suite("mini-v1")
     make = style_tasks if track == "styles" else object_tasks
     tasks = tuple(Task.model_validate(task) for task in make(share))
-    changed = suite.track(track).model_copy(update={"tasks": tasks, "orders": {"dev": tuple(DEVELOPMENT_ORDER)}})
+    changed = suite.track(track).model_copy(update={"tasks": tasks, "orders": {"dev": tuple(order)}})
     update = {
         "tracks": {track: changed},
         "training": suite.training.model_copy(update=training),
@@ -73,33 +78,44 @@ def main() -> None:
     parser.add_argument("--rank", type=int, nargs="+", default=[8])
     parser.add_argument("--guidance", type=float, nargs="+", default=[2.0])
     parser.add_argument("--sampling-steps", type=int, nargs="+", default=[6])
+    parser.add_argument("--order", type=int, nargs="+", default=[0], help="development orders 0, 1, ...")
     parser.add_argument("--weights", type=Path, help="a pretraining's weights/ instead of the bundled ones")
     parser.add_argument("--output", type=Path, default=Path("runs/study"))
     chosen = parser.parse_args()
-    grid = (chosen.share, chosen.learning_rate, chosen.steps, chosen.batch, chosen.rank, chosen.guidance)
+    grid = (
+        chosen.share,
+        chosen.learning_rate,
+        chosen.steps,
+        chosen.batch,
+        chosen.rank,
+        chosen.guidance,
+        chosen.sampling_steps,
+    )
     rows = []
-    for share, rate, steps, batch, rank, guidance, draws in itertools.product(*grid, chosen.sampling_steps):
+    for share, rate, steps, batch, rank, guidance, draws, number in itertools.product(*grid, chosen.order):
+        order = development_order(number)
         training = {"learning_rate": rate, "steps": steps, "batch_size": batch, "rank": rank, "alpha": float(rank)}
         sampling = {"guidance_scale": guidance, "steps": draws}
-        suite = variant(chosen.track, share, chosen.weights, training, sampling)
+        suite = variant(chosen.track, share, chosen.weights, training, sampling, order)
         bench = Bench(suite, chosen.track, Store(chosen.output / "store"))
+        torch.set_num_threads(1)  # as the workers of a run
         began = time.perf_counter()
         controls = bench.controls()
-        run = Sequence(bench, get_method(chosen.method), "dev", DEVELOPMENT_SEED).run()
+        run = Sequence(bench, get_method(chosen.method), "dev", 77 + number).run()
         seconds = time.perf_counter() - began
         for metric in bench.track.metrics:
             R = run.matrix(metric)
-            real = np.array(controls.real_against_real[metric])[DEVELOPMENT_ORDER]
+            real = np.array(controls.real_against_real[metric])[order]
             learned = (plasticity(R) - R[0].mean()) / (real.mean() - R[0].mean())
             past, gained = R[-1, :-1] - R[0, :-1], np.diag(R[1:])[:-1] - R[0, :-1]
             floor = np.full(len(real), np.nan)
             if metric in controls.last_task_floor:
-                floor = np.array(controls.last_task_floor[metric])[DEVELOPMENT_ORDER[-1]][DEVELOPMENT_ORDER]
-            setting = f"{share} {rate:g} {steps}x{batch} r{rank} g{guidance:g} s{draws}"
+                floor = np.array(controls.last_task_floor[metric])[order[-1]][order]
+            setting = f"{share} {rate:g} {steps}x{batch} r{rank} g{guidance:g} s{draws} o{number}"
             levels = (R[0].mean(), plasticity(R), R[-1, :-1].mean(), floor[:-1].mean(), real.mean())
             rows.append((setting, metric, *levels, learned, memory(R, floor), past.sum() / gained.sum(), seconds))
         print(tabulate(rows[-len(bench.track.metrics) :], HEADERS, floatfmt=".2f"), flush=True)
-    print(f"\nall, {chosen.method} on {chosen.track}, development order and seed\n")
+    print(f"\nall, {chosen.method} on {chosen.track}\n")
     print(tabulate(rows, HEADERS, floatfmt=".2f"))
 
 
