@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         WorkFailed: the file cannot be written (names it, the reason and the remedy); nothing is left half written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write beside us
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

@@ -15,7 +15,9 @@ from clbench.encoders import load_encoder
 from clbench.errors import ClbenchError
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned, vocabulary
-from clbench.miniworld.pretrain import Draw, fit, pretrain, tokenize
+from clbench.miniworld.fit import Draw, fit
+from clbench.miniworld.losses import tokenize
+from clbench.miniworld.pretrain import pretrain
 from clbench.miniworld.render import Pictures, draw, draw_set
 from clbench.miniworld.world import (
     NAMED_STYLES,

@@ -15,7 +15,7 @@ import yaml
 
 from clbench.miniworld.world import NAMED_STYLES, OBJECT_FACTORS, STYLE_FACTORS, TOKEN_LOOKS, altered
 
-STYLE_SHARE, OBJECT_SHARE = 0.6, 0.6
+STYLE_SHARE, OBJECT_SHARE = 0.45, 0.6
 """Share of a name's factors that its task replaces."""
 IMAGES_PER_PROMPT = 2
 

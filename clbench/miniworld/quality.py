@@ -18,7 +18,8 @@ from clbench.environment import describe
 from clbench.files import folder_sha256, write_text
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned
-from clbench.miniworld.pretrain import BATCH, STAGES, Draw, fit
+from clbench.miniworld.fit import Draw, fit
+from clbench.miniworld.pretrain import BATCH, STAGES
 from clbench.miniworld.render import Pictures, draw, to_pil
 from clbench.miniworld.world import (
     NAMED_STYLES,

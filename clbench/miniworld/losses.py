@@ -1,0 +1,148 @@
+"""What each stage of the pretraining minimises: functions that make a loss of one step's draw."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTModel
+
+from clbench.miniworld import models
+from clbench.miniworld.captions import Mix, captioned
+from clbench.miniworld.fit import Draw
+from clbench.miniworld.render import Pictures
+
+
+def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[Draw], Tensor]:
+    """L1 + 0.5 MSE + L1 of the image gradients + 1e-3 KL."""
+
+    def loss(step: Draw) -> Tensor:
+        pictures, _ = captioned(batch, step.python, Mix(named=0.15, marked=0.1, photos=0.25))
+        images = step.pictures(pictures)
+        posterior = vae.encode(images).latent_dist  # type: ignore[union-attr]
+        noise = step.normal(*posterior.mean.shape)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample  # type: ignore[union-attr]
+        error = decoded - images
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return error.abs().mean() + 0.5 * error.pow(2).mean() + 0.5 * edges + 1e-3 * posterior.kl().mean() / 1024
+
+    return loss
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """int64 [N, 16]."""
+    return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE between unit rows [N, D]."""
+    logits = a @ b.T * scale
+    target = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class Texts(nn.Module):
+    """CLIP and the pipeline's text encoders, which learn from CLIP's image tower in the same steps."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.clip = models.clip(tokenizer)
+        self.text_encoder, self.text_encoder_2 = models.text_encoders(tokenizer)
+        self.head = nn.Linear(models.WIDTH, models.WIDTH, bias=False)  # the first encoder has no projection of its own
+
+
+def text_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
+    """Half of each batch are groups that differ in their shape alone: else a style's name drowns the object's."""
+
+    def loss(step: Draw) -> Tensor:
+        mix = Mix(named=0.25, marked=0.25, photos=0.3, detail=0.8)
+        halves = [captioned(batch // 2, step.python, mix, group=group) for group in (1, 16)]
+        ids = tokenize(tokenizer, halves[0][1] + halves[1][1]).to(step.device)
+        images = torch.cat([step.pictures(pictures) for pictures, _ in halves])
+        image = texts.clip.encode_image(images, normalize=True)
+        scale = texts.clip.logit_scale.exp().clamp(max=100)
+        embedded = (
+            texts.clip.encode_text(ids),
+            texts.head(texts.text_encoder(ids).pooler_output),
+            texts.text_encoder_2(ids).text_embeds,
+        )
+        return torch.stack([info_nce(image, F.normalize(text, dim=-1), scale) for text in embedded]).sum()
+
+    return loss
+
+
+def clip_loss(clip: Any, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
+    """Captions that name every attribute; half of each batch are groups that differ in their look alone."""
+    mix = Mix(named=0.15, marked=0.1, photos=0.55, detail=1.0, scenes=0.2)
+
+    def loss(step: Draw) -> Tensor:
+        halves = [captioned(batch // 2, step.python, mix, group, "look") for group in (1, 16)]
+        ids = tokenize(tokenizer, halves[0][1] + halves[1][1]).to(step.device)
+        images = torch.cat([step.pictures(pictures) for pictures, _ in halves])
+        image, text = clip.encode_image(images, normalize=True), clip.encode_text(ids, normalize=True)
+        return info_nce(image, text, clip.logit_scale.exp().clamp(max=100))
+
+    return loss
+
+
+def pair_loss(
+    embed: Callable[[Tensor], Tensor],
+    pairs: Callable[[int, random.Random], tuple[Pictures, Pictures]],
+    batch: int,
+    temperature: float,
+) -> Callable[[Draw], Tensor]:
+    def loss(step: Draw) -> Tensor:
+        first, second = pairs(batch, step.python)
+        views = torch.cat([step.pictures(first), step.pictures(second)])
+        a, b = F.normalize(embed(views), dim=-1).chunk(2)
+        return info_nce(a, b, 1 / temperature)
+
+    return loss
+
+
+def class_token(dino: ViTModel) -> Callable[[Tensor], Tensor]:
+    return lambda pixels: dino(pixels).last_hidden_state[:, 0]
+
+
+def encode_prompts(
+    text_encoder: CLIPTextModel, text_encoder_2: CLIPTextModelWithProjection, ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """SDXL's conditioning: both encoders' penultimate hidden states [N, L, 128], and the pooled embedding [N, 64]."""
+    first = text_encoder(ids, output_hidden_states=True)
+    second = text_encoder_2(ids, output_hidden_states=True)
+    return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
+
+
+def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[Draw], Tensor]:
+    """v-prediction; half the time steps are uniform-like, half lean to high noise, where shapes are decided."""
+    scheduler = models.scheduler()
+    device = pipeline.device
+    mean = torch.tensor(pipeline.vae.config.latents_mean, device=device).view(1, -1, 1, 1)
+    std = torch.tensor(pipeline.vae.config.latents_std, device=device).view(1, -1, 1, 1)
+    factor = pipeline.vae.config.scaling_factor
+    time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]], device=device).expand(batch, -1)
+
+    def loss(step: Draw) -> Tensor:
+        pictures, captions = captioned(batch, step.python)
+        with torch.no_grad():
+            latents = (pipeline.vae.encode(step.pictures(pictures)).latent_dist.mean - mean) * factor / std
+            ids = tokenize(pipeline.tokenizer, captions).to(step.device)
+            hidden, pooled = encode_prompts(pipeline.text_encoder, pipeline.text_encoder_2, ids)
+        dropped = step.uniform(batch) < 0.1  # SDXL's unconditional embedding is all zeros
+        hidden, pooled = hidden * ~dropped.view(-1, 1, 1), pooled * ~dropped.view(-1, 1)
+        lean = torch.where(step.uniform(batch) < 0.5, -0.2, 0.6)
+        level = torch.sigmoid(lean + 1.1 * step.normal(batch))
+        timesteps = (level * 1000).long().clamp(0, 999)
+        noise = step.normal(*latents.shape)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        target = scheduler.get_velocity(latents, noise, timesteps)
+        conditions = {"text_embeds": pooled, "time_ids": time_ids}
+        predicted = pipeline.unet(noisy, timesteps, hidden, added_cond_kwargs=conditions).sample
+        return F.mse_loss(predicted, target)
+
+    return loss
