@@ -24,6 +24,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -181,7 +182,11 @@ class Method:
         return state.merged if state.adapter is None else state.merged + state.adapter.delta()
 
     def shapes_training(self) -> bool:
-        """Whether this class overrides a hook that acts inside training, so that its training is its own."""
+        """Whether this class overrides a hook that acts inside training, so that its training is its own.
+
+        Else its first task's training may be another method's. One that watches training through forward hooks of
+        `ctx.modules` overrides this to say True.
+        """
         hooks = ("data", "prompts", "loss", "on_gradients")
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
@@ -205,8 +210,8 @@ def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for point in importlib.metadata.entry_points(group="clbench.methods"):
         try:
             point.load()
-        except Exception as error:
-            raise WorkFailed(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}") from error
+        except Exception as error:  # somebody else's package must not stop the methods that are whole
+            warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
     for path in plugins:
         _load(Path(path))
     return dict(sorted(_REGISTRY.items()))

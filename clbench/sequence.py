@@ -125,6 +125,14 @@ class Sequence:
         """Whether the state after the task at `position` is in the store."""
         return self.bench.store.has(f"state-{self.hashes[position]}", ".safetensors")
 
+    def passed(self, position: int) -> bool:
+        """Whether the task at `position` needs no training: its state is there, or of no more use.
+
+        An order that begins alike may have dropped a state that this one still needs.
+        """
+        last = position == len(self.tasks) - 1
+        return self.trained(position) or (self.scored(position) and (last or self.passed(position + 1)))
+
     def scored(self, position: int) -> bool:
         """Whether the row after the task at `position` is in the store."""
         return self.bench.store.has(f"row-{self.hashes[position]}", ".json")
@@ -141,15 +149,23 @@ class Sequence:
             return self._latest[1]
         if position < 0:
             return State()
-        key = f"state-{self.hashes[position]}"
-        path = self.bench.store.get(key, ".safetensors")
-        if path is None:
+        found = self._stored_state(position)
+        if found is None:
             before = self.state(position - 1)
             state, seconds = self.train(position, before)
+            key = f"state-{self.hashes[position]}"
             self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
-            path = self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
-        self._latest = (position, State.load(path))
-        return self._latest[1]
+            self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
+            found = self._stored_state(position) or state  # as a resumed run would read it
+        self._latest = (position, found)
+        return found
+
+    def _stored_state(self, position: int) -> State | None:
+        try:
+            path = self.bench.store.get(f"state-{self.hashes[position]}", ".safetensors")
+            return State.load(path) if path else None
+        except FileNotFoundError:  # dropped at this moment by another order that begins alike
+            return None
 
     def train(self, position: int, before: State) -> tuple[State, float]:
         """One task, from state to state, and the seconds that took."""

@@ -109,7 +109,7 @@ def _train(sequence: Sequence, position: int) -> Unit:
         f"{sequence.label(position)}: training",
         sequence.bench.train_work,
         lambda: position == 0 or sequence.trained(position - 1),
-        lambda: sequence.trained(position) or sequence.scored(position),
+        lambda: sequence.passed(position),
         lambda: sequence.state(position),
     )
 
@@ -125,14 +125,14 @@ def _score(sequence: Sequence, position: int) -> Unit:
     )
 
 
-def work_off(bench: Bench, open_units: list[Unit], report: Report = silent) -> None:
+def work_off(bench: Bench, pieces: list[Unit], report: Report = silent) -> None:
     """Do units until all are done, here or elsewhere.
 
     Raises:
         WorkFailed: a unit failed here; one that failed elsewhere is tried here.
     """
-    whole = sum(unit.work for unit in open_units)
-    while open_units := [unit for unit in open_units if not unit.done()]:
+    whole = sum(unit.work for unit in pieces)
+    while open_units := [unit for unit in pieces if not unit.done()]:  # a state may have been dropped again
         finished = whole - sum(unit.work for unit in open_units)
         waiting = False
         for unit in open_units:

@@ -49,6 +49,16 @@ def test_every_submission_is_valid(path: Path):
     assert result.submitter
 
 
+@pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda path: "/".join(path.parts[-3:]))
+def test_learning_and_forgetting_are_visible_in_every_submission(path: Path):
+    result = load_result(path)
+    for metric in [metric for metric in result.summary if metric != "clip_t"]:
+        summary = result.summary[metric]
+        assert summary["plasticity"].mean >= summary["base"].mean + 0.1
+        if result.method.name == "naive":
+            assert summary["average_forgetting"].mean >= 0.05
+
+
 @pytest.mark.slow
 def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)

@@ -78,22 +78,42 @@ def test_a_helper_that_cannot_load_the_method_says_so_and_is_not_needed(job):
 def test_work_in_anothers_hands_is_waited_for(shared_models, job):
     bench, sequences = open_job(job)
     pieces = units(bench, sequences[:1], together=False)
-    held = threading.Event()
+    held, release = threading.Event(), threading.Event()
 
     def hold_the_first_training() -> None:
         with Store(job.store).try_lock(pieces[2].key) as mine:
             assert mine
             held.set()
-            time.sleep(0.5)
+            release.wait()
 
     other = threading.Thread(target=hold_the_first_training)
     other.start()
     held.wait()
     seen = []
-    work_off(bench, pieces, lambda done, what: seen.append(what))
+
+    def report(done: float, what: str) -> None:
+        seen.append(what)
+        if what.startswith("waiting"):
+            release.set()
+
+    work_off(bench, pieces, report)
     other.join()
     assert "waiting for the other workers" in seen
     assert all(unit.done() for unit in pieces)
+
+
+def test_orders_that_begin_alike_share_the_beginning_and_leave_nothing_undone(shared_models, job, monkeypatch):
+    track = job.suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
+    suite = job.suite.model_copy(update={"tracks": {"styles": track}})
+    bench, sequences = open_job(job.model_copy(update={"suite": suite, "orders": ("one", "two")}))
+    fits, seen = watch(monkeypatch, engine, "fit"), []
+    pieces = units(bench, sequences, together=True)
+    work_off(bench, pieces, lambda done, what: seen.append((done, what)))
+    assert seen[-1] == (sum(unit.work for unit in pieces), "done")
+    assert len(fits) == 3 + 2
+    for sequence in sequences:
+        sequence.run()
+    assert len(fits) == 5
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])

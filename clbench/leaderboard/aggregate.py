@@ -10,9 +10,11 @@ import numpy as np
 
 from clbench.errors import ClbenchError
 from clbench.files import write_text
+from clbench.leaderboard.rank import ALPHA, Ranking, rank
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
 from clbench.metrics import METRICS
 from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
+from clbench.scores import average_score
 from clbench.suite import Suite, Track, load_suite
 from clbench.validation import check_result
 
@@ -70,7 +72,17 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tu
     return {(suite, track): _ranked(load(suite).track(track), boards[suite, track]) for suite, track in sorted(boards)}
 
 
-def leaderboard_table(track: Track, results: Sequence[Result]) -> Table:
+def rank_results(track: Track, results: Sequence[Result]) -> Ranking:
+    """By the average score in the track's first metric, on the runs that all share."""
+    metric = track.metrics[0]
+    scores = {
+        result.method.name: {(run.order, run.seed): average_score(run.matrix(metric)) for run in result.runs}
+        for result in results
+    }
+    return rank(scores, set.intersection(*(set(own) for own in scores.values())))
+
+
+def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking) -> Table:
     """The ranked table with its control rows: base model above, last-task floor and real images below the methods."""
     headline = [metric for metric in track.metrics if not METRICS[metric].secondary]
     secondary = [metric for metric in track.metrics if METRICS[metric].secondary]
@@ -89,13 +101,15 @@ def leaderboard_table(track: Track, results: Sequence[Result]) -> Table:
         Column("Eval s/task"),
     )
 
-    def method_row(rank: int, result: Result) -> tuple[Cell, ...]:
+    places = {standing.method: standing.rank for standing in ranking.standings}
+
+    def method_row(result: Result) -> tuple[Cell, ...]:
         def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
             return [show(result.summary[metric][statistic]) for metric in metrics]
 
         tasks = len(result.runs) * len(track.tasks)
         return (
-            Cell(str(rank)),
+            Cell(places[result.method.name]),
             Cell(result.method.name, mark="code"),
             *cells(headline, "average_score", _mean_std),
             *cells(headline, "average_forgetting", _mean_std),
@@ -124,7 +138,7 @@ def leaderboard_table(track: Track, results: Sequence[Result]) -> Table:
         rows = [result.controls.real_against_real.get(metric, (np.nan,)) for result in results]
         return Cell(_mean(spread([float(np.mean(row)) for row in rows])).text)
 
-    methods = (method_row(rank, result) for rank, result in enumerate(results, start=1))
+    methods = (method_row(result) for result in results)
     controls = (control_row("last-task floor", floor), control_row("real against real", real))
     return mark_best(Table(columns, (control_row("base model", base), *methods, *controls)))
 
@@ -132,6 +146,7 @@ def leaderboard_table(track: Track, results: Sequence[Result]) -> Table:
 def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: dict[str, str]) -> str:
     """The markdown page of one track; `grids` maps a method to the link of its sample grid."""
     first = METRICS[track.metrics[0]].label
+    ranking = rank_results(track, results)
     runs = len(track.orders) * len(suite.seeds)
     lines = [
         f"# {escape(suite.name)}: {escape(track.name)}",
@@ -139,9 +154,10 @@ def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: di
         f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
         f"({len(track.orders)} orders x {len(suite.seeds)} seeds). **Best**, <u>second</u>.",
         "",
-        to_markdown(leaderboard_table(track, results)),
+        to_markdown(leaderboard_table(track, results, ranking)),
         "",
-        f"Ranked by the mean {first} score over the {runs} runs.",
+        f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
+        "told apart with so many runs; see below.",
         "",
         "- *Score*: mean over all tasks after the last one. *Forgetting*: mean drop of a past task from its best score",
         "  since it was learned. *Plasticity*: mean score of a task right after it was learned.",
@@ -155,6 +171,7 @@ def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: di
         "",
         f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
         "",
+        *_how_sure(ranking, first),
         "## Reproduce",
         "",
         *(f"- `{result.method.name}`: {code_span(result.command)}" for result in results),
@@ -165,6 +182,45 @@ def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: di
     for name in shown:
         lines += ["", f"### `{name}`", "", f"![Samples of {escape(name)} over the tasks](<{grids[name]}>)"]
     return "\n".join(lines) + "\n"
+
+
+def _how_sure(ranking: Ranking, metric: str) -> list[str]:
+    """The section on what the ranks rest on; empty where there is nothing to compare."""
+    if not ranking.pairs:
+        return []
+    columns = (
+        Column("Better", align="left"),
+        Column("Worse", align="left"),
+        Column("Difference"),
+        Column("95 % interval"),
+        Column("... over orders"),
+        Column("p"),
+        Column("p, Holm"),
+        Column("Separable", align="left"),
+    )
+    rows = tuple(
+        (
+            Cell(pair.better, mark="code"),
+            Cell(pair.worse, mark="code"),
+            Cell(f"{pair.difference:.3f}"),
+            *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
+            Cell(f"{pair.p:.3f}"),
+            Cell(f"{pair.p_holm:.3f}"),
+            Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
+        )
+        for pair in ranking.pairs
+    )
+    return [
+        "## How sure the ranks are",
+        "",
+        to_markdown(Table(columns, rows)),
+        "",
+        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
+        "permutation test, Holm-corrected over all pairs; percentile bootstrap over runs and, since the runs of one",
+        f"order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected p",
+        f"of at most {ALPHA}.",
+        "",
+    ]
 
 
 def human_bytes(size: int) -> str:

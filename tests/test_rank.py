@@ -1,0 +1,84 @@
+"""How sure a ranking is, against scipy and against what a coin would say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from clbench.leaderboard.rank import bootstrap_intervals, holm, rank, sign_flip_p
+
+RUNS = [(order, seed) for order in ("0", "5", "10", "42") for seed in (0, 5)]
+
+
+def table(**means: list[float]) -> dict[str, dict]:
+    return {name: dict(zip(RUNS, values, strict=True)) for name, values in means.items()}
+
+
+def draws(seed: int, level: float = 0.0, scale: float = 1.0) -> list[float]:
+    return (level + scale * np.random.default_rng(seed).normal(size=len(RUNS))).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p_is_scipys_exact_permutation_test_of_paired_samples(seed):
+    row = np.random.default_rng(seed).normal(0.4, 1.0, size=8)
+    expected = stats.permutation_test((row,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(row[None]) == pytest.approx([expected.pvalue])
+
+
+def test_intervals_are_those_of_scipys_percentile_bootstrap():
+    rows = np.random.default_rng(0).normal(0.4, 1.0, size=(3, 8))
+    for row, (low, high) in zip(rows, bootstrap_intervals(rows), strict=True):
+        expected = stats.bootstrap((row,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_equals_its_definition(values):
+    p = np.array(values)
+    ordered = list(enumerate(sorted(values)))
+    expected = [min(1.0, max((len(p) - place) * q for place, q in ordered if q <= own)) for own in values]
+    assert holm(p) == pytest.approx(expected)
+
+
+def test_two_equal_methods_are_told_apart_in_at_most_five_of_a_hundred_draws():
+    wrong = 0
+    for seed in range(1000):
+        one, two = draws(2 * seed), draws(2 * seed + 1)
+        wrong += rank(table(one=one, two=two), RUNS).pairs[0].separable
+    assert wrong <= 50
+
+
+def test_methods_that_differ_in_every_run_have_ranks_of_their_own():
+    base = np.array(draws(0))
+    ranking = rank(table(a=base.tolist(), b=(base + 0.1).tolist(), c=(base + 0.2).tolist()), RUNS)
+    assert [(one.method, one.rank) for one in ranking.standings] == [("c", "1"), ("b", "2"), ("a", "3")]
+    assert all(pair.separable for pair in ranking.pairs)
+    assert ranking.pairs[0].p == 2 / 2**8
+
+
+def test_methods_that_cannot_be_told_apart_share_a_rank():
+    base = np.array(draws(0))
+    noise = 0.01 * np.array([1, -1, 1, -1, 1, -1, 1, -1.5])
+    ranking = rank(table(low=base.tolist(), a=(base + 1).tolist(), b=(base + 1 + noise).tolist()), RUNS)
+    assert [(one.method, one.rank) for one in ranking.standings] == [("a", "1–2"), ("b", "1–2"), ("low", "3")]
+
+
+def test_a_method_without_all_runs_is_unranked_and_changes_nothing():
+    whole = table(a=draws(1), b=draws(2, level=3.0))
+    part = {**whole, "c": dict.fromkeys(RUNS[:-1], 9.0)}
+    ranking = rank(part, RUNS)
+    assert ranking.unranked == ("c",)
+    assert ranking.standings == rank(whole, RUNS).standings
+
+
+def test_the_interval_over_orders_is_wider_where_runs_of_one_order_are_alike():
+    by_order = [1.0, 1.0, -1.0, -1.0, 0.5, 0.5, 2.0, 2.0]
+    [pair] = rank(table(a=by_order, b=[0.0] * 8), RUNS).pairs
+    assert pair.order_interval[1] - pair.order_interval[0] > pair.interval[1] - pair.interval[0]
+
+
+def test_too_many_runs_to_enumerate_are_refused():
+    with pytest.raises(ValueError, match="1 to 16 runs"):
+        rank({}, [(str(number), 0) for number in range(17)])
