@@ -162,8 +162,11 @@ class Suite(Frozen):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the definition's content, so that comments and layout do not matter."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Of the definition's content, so that comments and layout do not matter.
+
+        Nor do fields that are None: one that a later clbench adds leaves the hash of an older suite alone.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

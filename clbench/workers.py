@@ -171,18 +171,18 @@ def helpers(job: Job, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
         started = [_start(job, complaints) for _ in range(count)]
         try:
             yield started
-        finally:
             failed = [process for process in started if process.poll()]
+        finally:
             for process in started:
                 assert process.stdin
                 process.stdin.close()  # the helper's sign to leave
             for process in started:
                 process.wait()
-            if failed:
-                complaints.seek(0)
-                lines = complaints.read().decode(errors="replace").strip().splitlines()
-                reason = lines[-1] if lines and failed[-1].returncode > 0 else "it was killed"
-                warnings.warn(f"{len(failed)} of {count} helping processes stopped early: {reason}", stacklevel=3)
+        if failed:  # not where the caller failed too, who then says why
+            complaints.seek(0)
+            lines = complaints.read().decode(errors="replace").strip().splitlines()
+            reason = lines[-1] if lines and failed[-1].returncode > 0 else "it was killed"
+            warnings.warn(f"{len(failed)} of {count} helping processes stopped early: {reason}", stacklevel=3)
 
 
 def _start(job: Job, complaints: Any) -> subprocess.Popen[bytes]:
