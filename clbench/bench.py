@@ -136,6 +136,11 @@ class Bench:
         return key, stored
 
 
+def default_device() -> str:
+    """CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def locate(weights: Weights) -> Path:
     """The local folder of a model, its checksum compared.
 

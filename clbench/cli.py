@@ -274,6 +274,7 @@ def samples(
     suite: Annotated[str, typer.Option(help="A suite.")] = "mini-v1",
     output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
+    device: Annotated[str | None, typer.Option(help="Where the run was made; default as for a run.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one run as a picture: what each task looked like after every later one."""
@@ -281,7 +282,7 @@ def samples(
     _import_harness()
     from clbench.samples import draw_grid
 
-    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()))
+    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from clbench.bench import default_device
 from clbench.environment import describe
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
@@ -65,7 +66,7 @@ def run(
         raise ClbenchError(f"there is no precision {precision!r} (known: fp32, bf16)")
     asked = ["--device", device] if device else []
     asked += ["--precision", precision] if precision != "fp32" else []
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     _check_device(device)
     reference = _reference(instance)
     folder = Path(output)

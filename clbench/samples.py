@@ -6,60 +6,85 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.bench import Bench
+from clbench.bench import Bench, default_device
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
 from clbench.method import get_method
 from clbench.miniworld.render import draw_set
 from clbench.sequence import Sequence
 from clbench.store import Store
-from clbench.suite import load_suite
+from clbench.suite import Task, load_suite
+from clbench.workers import one_thread
 
 TILE, LABEL = 64, 92
 
 
 def draw_grid(
-    method: str, track: str, suite: str, output: Path, to: Path, plugins: tuple[Path, ...] = (), prompt: int = 0
+    method: str,
+    track: str,
+    suite: str,
+    output: Path,
+    to: Path,
+    plugins: tuple[Path, ...] = (),
+    device: str | None = None,
+    prompt: int = 0,
 ) -> Path:
     """Write `<to>/<suite>/<track>/<method>.png` for the protocol's first order and seed.
 
     Args:
         output: the folder that the run wrote to.
+        device: where the run was made; default as for a run.
         prompt: which evaluation prompt is shown.
 
     Raises:
         ClbenchError: that run is not in the store.
     """
-    definition = load_suite(suite)
-    bench = Bench(definition, track, Store(output / "store"))
+    definition, device = load_suite(suite), device or default_device()
+    with one_thread(device):  # as the run was, whose keys this looks up
+        bench = Bench(definition, track, Store(output / "store"), device)
+        rows, tasks = _rows(bench, method, output, plugins, prompt)
+    grid = _paint(rows, [task.name for task in tasks])
+    path = to / suite / track / f"{method}.png"
+    write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
+    return path
+
+
+def _rows(
+    bench: Bench, method: str, output: Path, plugins: tuple[Path, ...], prompt: int
+) -> tuple[list[tuple[str, list[Image.Image]]], list[Task]]:
+    """A label and a tile a task for each row of the grid, and the tasks of its columns."""
+    definition, size = bench.suite, bench.suite.resolution
     order = next(iter(bench.track.orders))
     sequence = Sequence(bench, get_method(method, None, plugins), order, definition.seeds[0])
     stored = [bench.store.get_json(f"row-{name}") for name in sequence.hashes]
     if None in stored:
         raise ClbenchError(
-            f"{output} does not hold the run of {method} on {track} with order {order} and seed {definition.seeds[0]}; "
-            f"first run: clbench run --method {method} --track {track} --suite {suite} --quick --output {output}"
+            f"{output} does not hold the run of {method} on {bench.track.name} with order {order} and seed "
+            f"{definition.seeds[0]}; first run: clbench run --method {method} --track {bench.track.name} "
+            f"--suite {definition.name} --quick --output {output}"
         )
-    rows = [("real", [draw_set(task.real, definition.resolution)[prompt] for task in sequence.tasks])]
+    real = prompt * definition.sampling.images_per_prompt
+    rows = [("real", [draw_set(task.real, size)[real] for task in sequence.tasks])]
     base = bench.base_row()
-    rows.append(("base", [_tile(bench, base[t.name]["cell"], prompt, definition.resolution) for t in sequence.tasks]))
+    rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
     for task, row in zip(sequence.tasks, stored, strict=True):
-        tiles = [_tile(bench, key, prompt, definition.resolution) for key in row["cells"]]  # type: ignore[index]
+        tiles = [_tile(bench, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
         rows.append((f"after {task.name}", tiles))
+    return rows, sequence.tasks
 
-    grid = Image.new("RGB", (LABEL + TILE * len(sequence.tasks), 16 + TILE * len(rows)), "white")
+
+def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:
+    grid = Image.new("RGB", (LABEL + TILE * len(tasks), 16 + TILE * len(rows)), "white")
     pen = ImageDraw.Draw(grid)
-    for column, task in enumerate(sequence.tasks):
-        pen.text((LABEL + column * TILE + 2, 2), task.name[:10], fill="black")
+    for column, name in enumerate(tasks):
+        pen.text((LABEL + column * TILE + 2, 2), name[:10], fill="black")
     for index, (label, tiles) in enumerate(rows):
         top = 16 + index * TILE
         for line, text in enumerate(label.split(" ", 1)):
             pen.text((2, top + 18 + 12 * line), text, fill="black")
         for column, tile in enumerate(tiles):
             grid.paste(tile.resize((TILE - 2, TILE - 2), Image.Resampling.NEAREST), (LABEL + column * TILE, top))
-    path = to / suite / track / f"{method}.png"
-    write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
-    return path
+    return grid
 
 
 def _tile(bench: Bench, key: str, prompt: int, size: int) -> Image.Image:

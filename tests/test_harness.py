@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import PLUGINS
+from PIL import Image
 from pydantic import BaseModel
 
 import clbench
-from clbench import files, harness
+from clbench import files, harness, samples
 from clbench import sequence as engine
 from clbench.backbone import Backbone
 from clbench.bench import Bench
@@ -151,6 +152,25 @@ def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
     expected = undisturbed("merge_ortho", copy_to=tmp_path / "runs")
     result = clbench.run(method="merge_ortho", track="styles", suite="mock", quick=True, output=str(tmp_path / "runs"))
     assert outcome(result) == expected
+
+
+def test_a_sample_grid_shows_every_cell_of_a_run_whatever_the_threads_of_its_reader(
+    run, mock_suite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(samples, "load_suite", lambda name: mock_suite)
+    with pytest.raises(ClbenchError, match="does not hold the run of naive on styles"):
+        samples.draw_grid("naive", "styles", "mock", tmp_path / "runs", tmp_path, device="cpu")
+    run("naive")
+    torch.set_num_threads(2)
+    try:
+        path = samples.draw_grid("naive", "styles", "mock", tmp_path / "runs", tmp_path, device="cpu")
+    finally:
+        torch.set_num_threads(1)
+    grid = np.asarray(Image.open(path)).astype(int)
+    for row in range(5):
+        for column in range(3):
+            tile = grid[16 + 64 * row :, 92 + 64 * column :][:62, :62]
+            assert (tile.std() > 0) == (column < row - 1 or row < 2), "drawn on and below the diagonal"
 
 
 # --- equal work is done once ---
