@@ -256,7 +256,7 @@ def leaderboard(
     samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
     as_json: Json = False,
 ) -> None:
-    """Turn submissions into ranked tables, one page a suite and track."""
+    """Turn submissions into ranked tables: a page a suite and track, and the same as CSV, JSON and LaTeX."""
     from clbench.leaderboard.aggregate import build_leaderboard
 
     paths = build_leaderboard(submissions, output, samples=samples)

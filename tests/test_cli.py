@@ -229,8 +229,9 @@ def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_p
         result = saved(method=method, seed=index, level=0.3 + 0.2 * index)
         clbench("submit", result, "--submitter", "me", "--submissions", folder)
     options = ("leaderboard", "--submissions", folder, "--output", board, "--json")
-    (page,) = map(Path, json.loads(clbench(*options)))
+    page, *data = map(Path, json.loads(clbench(*options)))
     assert page == board / "mini-v1" / "styles.md"
+    assert {path.suffix for path in data} == {".csv", ".json", ".tex"}
     text = page.read_text()
     assert text.index("yours") < text.index("mine")
     clbench(*options)

@@ -1,5 +1,7 @@
 """The board: ranked, marked as in the paper's tables, reproducible, and closed to what it cannot trust."""
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from builders import make_result, tiny_suite
 from clbench.errors import ClbenchError
 from clbench.leaderboard import build_leaderboard
 from clbench.leaderboard.aggregate import human_bytes
-from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.result import Result, save_result
 
 SUITE = tiny_suite()
@@ -19,8 +21,10 @@ def submit(folder: Path, result: Result) -> None:
     save_result(result, folder / "tiny" / result.track / f"{result.method.name}.json")
 
 
-def build(submissions: Path, out: Path, **options) -> list[Path]:
-    return build_leaderboard(submissions, out, load=lambda name: SUITE, **options)
+def build(submissions: Path, out: Path, kind: str = ".md", **options) -> list[Path]:
+    """The files of one kind that a build writes."""
+    written = build_leaderboard(submissions, out, load=lambda name: SUITE, **options)
+    return [path for path in written if path.suffix == kind]
 
 
 @pytest.fixture
@@ -96,6 +100,41 @@ def test_a_row_shows_mean_and_std_memory_state_regime_and_seconds_a_task(submiss
     assert row["CSD memory"] == f"{100 * memory.mean:.0f} %"
     assert (row["State"], row["Regime"]) == ("12.0 kB", "adapter")
     assert (row["Train s/task"], row["Eval s/task"]) == ("3.5", "2.1")
+
+
+def test_the_same_board_comes_as_csv_and_json_with_every_statistic(submissions, tmp_path):
+    rows = list(csv.DictReader(build(submissions, tmp_path / "out", ".csv")[1].read_text().splitlines()))
+    board = json.loads(build(submissions, tmp_path / "out", ".json")[1].read_text())
+    assert [row["method"] for row in rows] == ["merge_init", "magmax", "naive"]
+    assert [record["method"] for record in board["methods"]] == ["merge_init", "magmax", "naive"]
+    result = make_result(SUITE, "styles", "naive", seed=0, level=0.4)
+    for metric, summary in result.summary.items():
+        for statistic, spread in summary.items():
+            shown, read = rows[2][f"{metric}.{statistic}.mean"], board["methods"][2][f"{metric}.{statistic}.mean"]
+            assert (shown, read) == (str(spread.mean), spread.mean) if spread else ("", None)
+    assert {pair["better"] for pair in board["pairs"]} == {"merge_init", "magmax"}
+    assert board["suite"]["sha256"] == SUITE.sha256
+
+
+def test_a_spreadsheet_takes_no_text_of_a_submission_for_a_formula(submissions, tmp_path):
+    evil = make_result(SUITE, method="odd").model_copy(update={"submitter": "=HYPERLINK(1)"})
+    submit(submissions, evil)
+    assert ",'=HYPERLINK(1)," in build(submissions, tmp_path / "out", ".csv")[1].read_text()
+
+
+def test_the_latex_table_has_the_papers_marks_and_keeps_text_as_text(submissions, tmp_path):
+    lines = build(submissions, tmp_path / "out", ".tex")[1].read_text().splitlines()
+    assert lines[1] == r"\toprule"
+    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert r"\texttt{merge\_init}" in lines[5]
+    assert r"\textbf{" in lines[5]
+    assert r"\underline{" in lines[6]
+    assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {lines[2].count(" & ")}
+    table = Table((Column("a", align="left"),), ((Cell(r"\input{x} $1 & 5 % #~^<_>"),),))
+    shown = (
+        r"\textbackslash{}input\{x\} \$1 \& 5 \% \#\textasciitilde{}\textasciicircum{}\textless{}\_\textgreater{} \\"
+    )
+    assert to_latex(table).splitlines()[4] == shown
 
 
 def test_the_page_names_the_suite_the_runs_and_each_methods_command(submissions, tmp_path):

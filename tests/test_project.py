@@ -38,7 +38,7 @@ def test_every_file_the_readme_links_to_exists():
 def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
     rebuilt = build_leaderboard(ROOT / "submissions", tmp_path, samples=ROOT / "docs" / "samples")
     fresh = {path.relative_to(tmp_path): path.read_bytes() for path in rebuilt}
-    committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.md")}
+    committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.*")}
     assert committed == fresh, "run `clbench leaderboard` and commit what it writes"
 
 

@@ -1,4 +1,4 @@
-"""From submissions/<suite>/<track>/<method>.json to one ranked page a track."""
+"""From submissions/<suite>/<track>/<method>.json to one ranked page a track, and the same as data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from clbench.errors import ClbenchError
 from clbench.files import write_text
 from clbench.leaderboard.rank import ALPHA, Ranking, rank
-from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_markdown
+from clbench.leaderboard.records import records, to_csv, to_json
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.metrics import METRICS
 from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
 from clbench.scores import average_score
@@ -24,7 +25,9 @@ BLANK = Cell("–")
 def build_leaderboard(
     submissions: Path, out: Path, *, load: Callable[[str], Suite] = load_suite, samples: Path | None = None
 ) -> list[Path]:
-    """Write <out>/<suite>/<track>.md for every track with submissions; the same submissions give the same bytes.
+    """Write <out>/<suite>/<track>.{md,csv,json,tex} for every track with submissions.
+
+    The same submissions give the same bytes.
 
     Args:
         submissions: folder of <suite>/<track>/<method>.json.
@@ -33,18 +36,24 @@ def build_leaderboard(
         samples: folder of <suite>/<track>/<method>.png sample grids, shown on the page where they exist.
 
     Returns:
-        The pages written.
+        The files written.
 
     Raises:
         ClbenchError: a submission is invalid or partial (all of them are named), or a page cannot be written.
     """
-    pages = []
+    written = []
     for (suite_name, track_name), results in read_submissions(submissions, load).items():
         path = out / suite_name / f"{track_name}.md"
         suite = load(suite_name)
-        write_text(path, render_page(suite, suite.track(track_name), results, _grids(samples, path)))
-        pages.append(path)
-    return pages
+        track = suite.track(track_name)
+        ranking = rank_results(track, results)
+        table, rows = leaderboard_table(track, results, ranking), records(track, results, ranking)
+        page = render_page(suite, track, results, table, ranking, _grids(samples, path))
+        texts = {".md": page, ".csv": to_csv(rows), ".json": to_json(suite, track, rows, ranking)}
+        for suffix, text in (texts | {".tex": to_latex(table)}).items():
+            write_text(path.with_suffix(suffix), text)
+            written.append(path.with_suffix(suffix))
+    return written
 
 
 def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tuple[str, str], list[Result]]:
@@ -143,10 +152,11 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
     return mark_best(Table(columns, (control_row("base model", base), *methods, *controls)))
 
 
-def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: dict[str, str]) -> str:
+def render_page(
+    suite: Suite, track: Track, results: Sequence[Result], table: Table, ranking: Ranking, grids: dict[str, str]
+) -> str:
     """The markdown page of one track; `grids` maps a method to the link of its sample grid."""
     first = METRICS[track.metrics[0]].label
-    ranking = rank_results(track, results)
     runs = len(track.orders) * len(suite.seeds)
     lines = [
         f"# {escape(suite.name)}: {escape(track.name)}",
@@ -154,7 +164,7 @@ def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: di
         f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
         f"({len(track.orders)} orders x {len(suite.seeds)} seeds). **Best**, <u>second</u>.",
         "",
-        to_markdown(leaderboard_table(track, results, ranking)),
+        to_markdown(table),
         "",
         f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
         "told apart with so many runs; see below.",
@@ -172,6 +182,8 @@ def render_page(suite: Suite, track: Track, results: Sequence[Result], grids: di
         f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
         "",
         *_how_sure(ranking, first),
+        f"The same as [CSV]({track.name}.csv), [JSON]({track.name}.json) and [LaTeX]({track.name}.tex).",
+        "",
         "## Reproduce",
         "",
         *(f"- `{result.method.name}`: {code_span(result.command)}" for result in results),

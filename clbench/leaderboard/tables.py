@@ -1,4 +1,4 @@
-"""One table model for every output format, and its rendering to markdown. It knows nothing of results.
+"""One table model for every output format, and its rendering to markdown and LaTeX. It knows nothing of results.
 
 A cell holds plain text, never markup: the renderer escapes it, so that a stranger's string stays a string.
 """
@@ -64,6 +64,35 @@ def to_markdown(table: Table) -> str:
         disable_numparse=True,
         colalign=[column.align for column in table.columns],
     )
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs `tabular`: best bold, second underlined, as in the paper."""
+    around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "code": r"\texttt{{{}}}"}
+    lines = [" & ".join(_latex(column.heading) for column in table.columns)]
+    lines += [" & ".join(around[cell.mark].format(_latex(cell.text)) for cell in row) for row in table.rows]
+    spec = "".join({"left": "l", "right": "r"}[column.align] for column in table.columns)
+    head, *body = (line + r" \\" for line in lines)
+    rows = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(rows) + "\n"
+
+
+_LATEX = {char: rf"\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+}
+
+
+def _latex(text: str) -> str:
+    """Plain text as LaTeX that shows just that text, on one line."""
+    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
 
 
 def escape(text: str) -> str:

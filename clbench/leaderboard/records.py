@@ -1,0 +1,79 @@
+"""A track's board as plain data, for those who make tables of their own: one record a method, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from clbench.leaderboard.rank import Ranking
+from clbench.result import Result
+from clbench.suite import Suite, Track
+
+Record = dict[str, str | int | float | None]
+
+
+def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[Record]:
+    """One flat record a method, in the board's order; a statistic that is not measured is None."""
+    places = {standing.method: standing.rank for standing in ranking.standings}
+    found = []
+    for result in results:
+        tasks = len(result.runs) * len(track.tasks)
+        record: Record = {"rank": places[result.method.name], "method": result.method.name}
+        for metric in track.metrics:
+            for statistic, spread in result.summary[metric].items():
+                record[f"{metric}.{statistic}.mean"] = spread.mean if spread else None
+                record[f"{metric}.{statistic}.std"] = spread.std if spread else None
+        record |= {
+            "runs": len(result.runs),
+            "state_bytes": max(run.state_bytes[-1] for run in result.runs),
+            "regime": "+".join(sorted({run.regime for run in result.runs})),
+            "train_seconds_a_task": sum(run.train_seconds for run in result.runs) / tasks,
+            "eval_seconds_a_task": sum(run.eval_seconds for run in result.runs) / tasks,
+            "submitter": result.submitter,
+            "command": result.command,
+        }
+        found.append(record)
+    return found
+
+
+def to_csv(rows: Sequence[Record]) -> str:
+    """Comma-separated values with a heading; text that a spreadsheet would take for a formula is quoted."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _no_formula(value) for key, value in row.items()})
+    return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def to_json(suite: Suite, track: Track, rows: Sequence[Record], ranking: Ranking) -> str:
+    """The records, and how sure their ranks are."""
+    pairs = [
+        {
+            "better": pair.better,
+            "worse": pair.worse,
+            "difference": pair.difference,
+            "interval_95": pair.interval,
+            "interval_95_over_orders": pair.order_interval,
+            "p": pair.p,
+            "p_holm": pair.p_holm,
+            "separable": pair.separable,
+        }
+        for pair in ranking.pairs
+    ]
+    board = {
+        "suite": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
+        "track": track.name,
+        "ranked_by": f"{track.metrics[0]}.average_score",
+        "bootstrap_seed": ranking.bootstrap_seed,
+        "methods": list(rows),
+        "pairs": pairs,
+    }
+    return json.dumps(board, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
