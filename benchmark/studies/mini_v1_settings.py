@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="+", default=[2.0])
     parser.add_argument("--sampling-steps", type=int, nargs="+", default=[6])
     parser.add_argument("--order", type=int, nargs="+", default=[0], help="development orders 0, 1, ...")
+    parser.add_argument("--plugin", type=Path, nargs="*", default=[])
     parser.add_argument("--weights", type=Path, help="a pretraining's weights/ instead of the bundled ones")
     parser.add_argument("--output", type=Path, default=Path("runs/study"))
     chosen = parser.parse_args()
@@ -101,7 +102,7 @@ def main() -> None:
         torch.set_num_threads(1)  # as the workers of a run
         began = time.perf_counter()
         controls = bench.controls()
-        run = Sequence(bench, get_method(chosen.method), "dev", 77 + number).run()
+        run = Sequence(bench, get_method(chosen.method, plugins=tuple(chosen.plugin)), "dev", 77 + number).run()
         seconds = time.perf_counter() - began
         for metric in bench.track.metrics:
             R = run.matrix(metric)
