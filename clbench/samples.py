@@ -16,7 +16,7 @@ from clbench.store import Store
 from clbench.suite import Task, load_suite
 from clbench.workers import one_thread
 
-TILE, LABEL = 64, 92
+TILE, LABEL, HEADER = 64, 92, 30
 
 
 def draw_grid(
@@ -74,12 +74,13 @@ def _rows(
 
 
 def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:
-    grid = Image.new("RGB", (LABEL + TILE * len(tasks), 16 + TILE * len(rows)), "white")
+    grid = Image.new("RGB", (LABEL + TILE * len(tasks), HEADER + TILE * len(rows)), "white")
     pen = ImageDraw.Draw(grid)
     for column, name in enumerate(tasks):
-        pen.text((LABEL + column * TILE + 2, 2), name[:10], fill="black")
+        for line, text in enumerate(name.split(" ", 1)):
+            pen.text((LABEL + column * TILE + 2, 2 + 12 * line), text[:10], fill="black")
     for index, (label, tiles) in enumerate(rows):
-        top = 16 + index * TILE
+        top = HEADER + index * TILE
         for line, text in enumerate(label.split(" ", 1)):
             pen.text((2, top + 18 + 12 * line), text, fill="black")
         for column, tile in enumerate(tiles):

@@ -169,7 +169,7 @@ def test_a_sample_grid_shows_every_cell_of_a_run_whatever_the_threads_of_its_rea
     grid = np.asarray(Image.open(path)).astype(int)
     for row in range(5):
         for column in range(3):
-            tile = grid[16 + 64 * row :, 92 + 64 * column :][:62, :62]
+            tile = grid[samples.HEADER + 64 * row :, samples.LABEL + 64 * column :][:62, :62]
             assert (tile.std() > 0) == (column < row - 1 or row < 2), "drawn on and below the diagonal"
 
 

@@ -17,7 +17,7 @@ from clbench.suite import content_root
 
 SHAPES = {"attn1.to_q": (6, 5), "attn2.to_k": (7, 8)}
 RANK, SCALE = 3, 0.5
-NAMES = ["magmax", "merge_init", "merge_ortho", "naive"]
+NAMES = ["magmax", "merge_init", "merge_ortho", "merge_ortho_products", "naive"]
 
 
 def context(position: int = 0, seed: int = 0) -> Context:
@@ -84,7 +84,7 @@ def summed(*adapters: Adapter) -> Adapter:
     )
 
 
-# --- the four methods ---
+# --- the bundled methods ---
 
 
 def test_naive_goes_on_training_one_adapter_over_the_base_model():
@@ -134,6 +134,16 @@ def test_merge_ortho_deploys_the_published_cross_terms():
     assert not same(weights, dense(*TRAINED))
 
 
+def test_merge_ortho_products_starts_like_merge_ortho_and_deploys_no_cross_terms():
+    starts, frozen, states, weights = follow("merge_ortho_products")
+    assert all(map(same, starts, follow("merge_ortho")[0]))
+    assert frozen[0] == {}
+    assert same(frozen[1], dense(TRAINED[0]))
+    assert same(frozen[2], dense(*TRAINED[:2]))
+    assert same(states[2].adapter, summed(*TRAINED))
+    assert same(weights, dense(*TRAINED))
+
+
 def test_magmax_keeps_the_larger_dense_change_and_trains_over_what_it_kept():
     starts, frozen, states, weights = follow("magmax")
     kept = [dense(TRAINED[0])]
@@ -163,7 +173,13 @@ def test_a_fresh_adapter_is_pefts_gaussian_and_independent_of_earlier_positions(
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("naive", "adapter"), ("merge_init", "model"), ("merge_ortho", "adapter"), ("magmax", "model")],
+    [
+        ("naive", "adapter"),
+        ("merge_init", "model"),
+        ("merge_ortho", "adapter"),
+        ("merge_ortho_products", "constant"),
+        ("magmax", "model"),
+    ],
 )
 def test_regimes_are_read_off_the_states_before_and_after_their_file(name, expected, tmp_path):
     states = follow(name)[2]

@@ -36,8 +36,10 @@ def test_every_file_the_readme_links_to_exists():
 
 
 def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
-    rebuilt = build_leaderboard(ROOT / "submissions", tmp_path, samples=ROOT / "docs" / "samples")
-    fresh = {path.relative_to(tmp_path): path.read_bytes() for path in rebuilt}
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # the pages link to the samples beside them
+    out = tmp_path / "leaderboard"
+    rebuilt = build_leaderboard(ROOT / "submissions", out, samples=tmp_path / "docs" / "samples")
+    fresh = {path.relative_to(out): path.read_bytes() for path in rebuilt}
     committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.*")}
     assert committed == fresh, "run `clbench leaderboard` and commit what it writes"
 
@@ -49,14 +51,36 @@ def test_every_submission_is_valid(path: Path):
     assert result.submitter
 
 
-@pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda path: "/".join(path.parts[-3:]))
-def test_learning_and_forgetting_are_visible_in_every_submission(path: Path):
-    result = load_result(path)
-    for metric in [metric for metric in result.summary if metric != "clip_t"]:
-        summary = result.summary[metric]
-        assert summary["plasticity"].mean >= summary["base"].mean + 0.1
-        if result.method.name == "naive":
-            assert summary["average_forgetting"].mean >= 0.05
+def quality(path: Path) -> list[dict[str, float]]:
+    """The means over a submission's runs, for each metric of quality."""
+    summary = load_result(path).summary
+    return [
+        {statistic: spread.mean for statistic, spread in summary[metric].items() if spread}
+        for metric in set(summary) - {"clip_t"}
+    ]
+
+
+CROSS_TERMS = pytest.mark.xfail(
+    strict=True,
+    reason="merge_ortho as published adds products that were never trained, which destroy a model this small; "
+    "merge_ortho_products, the same start without them, learns (benchmark/mini-v1/README.md)",
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[CROSS_TERMS] if path.stem == "merge_ortho" else []) for path in SUBMISSIONS],
+    ids=lambda path: "/".join(path.parts[-3:]),
+)
+def test_learning_is_visible_in_every_submission(path: Path):
+    for means in quality(path):
+        assert means["plasticity"] >= means["base"] + 0.1
+
+
+@pytest.mark.parametrize("track", ["objects", "styles"])
+def test_naive_training_forgets_visibly(track: str):
+    for means in quality(ROOT / "submissions" / "mini-v1" / track / "naive.json"):
+        assert means["average_forgetting"] >= 0.05
 
 
 @pytest.mark.slow
