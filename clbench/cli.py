@@ -295,7 +295,7 @@ def pretrain_mini(
     seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
     device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
 ) -> None:
-    """Train the bundled suite's models from nothing (about two hours on two cores), and measure them."""
+    """Train the bundled suite's models from nothing (about three hours on two cores), and measure them."""
     _import_harness()
     from clbench.miniworld.pretrain import STAGES, pretrain
 

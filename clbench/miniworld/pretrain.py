@@ -30,7 +30,7 @@ from clbench.miniworld.losses import Texts, class_token, clip_loss, pair_loss, t
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
-STEPS = {"vae": 2300, "text": 1000, "clip": 800, "csd": 300, "dino": 500, "unet": 5712}
+STEPS = {"vae": 2300, "text": 1000, "clip": 2000, "csd": 300, "dino": 500, "unet": 10_300}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
 SHIPPED = {
     "vae": "pipeline/vae/diffusion_pytorch_model.safetensors",
