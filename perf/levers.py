@@ -162,10 +162,11 @@ def processes(lab: Lab, cores: int, times: int = 6) -> list[tuple[str, str, floa
     if cores == 1:
         return []
     command = [sys.executable, __file__, "--work", str(times)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    helpers = [subprocess.Popen(command, **pipes) for _ in range(cores)]
+    pipe = subprocess.PIPE
+    helpers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(cores)]
     time.sleep(30)  # while they load
     for helper in helpers:
+        assert helper.stdin
         helper.stdin.write("go\n")
         helper.stdin.flush()
     many = max(float(helper.communicate()[0]) for helper in helpers) / (times * cores)
