@@ -90,7 +90,7 @@ def orthogonal_columns(A: Tensor) -> Tensor:
     v = A / torch.where(largest > 0, largest, torch.ones_like(largest))
     norm = v.norm(dim=0)
     first, last = v[0], v[-1]
-    sign = torch.where(first >= 0, 1.0, -1.0).to(A.dtype)
+    sign = torch.where(A[0] >= 0, 1.0, -1.0).to(A.dtype)  # of A: in v a negative one may have become zero
     weight = last / (norm * (norm + first.abs())).clamp(min=torch.finfo(A.dtype).tiny)
     result = -weight * v
     result[0] -= weight * sign * norm

@@ -50,6 +50,8 @@ def test_orthogonal_columns_of_tiny_and_huge_columns(size):
     )
 )
 def test_orthogonal_columns_equal_the_svd_for_any_finite_columns(values):
+    # A first entry this small beside the rest decides the sign, and underflows where LAPACK scales its input.
+    values[0, np.abs(values[0]) < 1e-30 * np.abs(values).max(axis=0)] = 0
     A = torch.from_numpy(values)
     torch.testing.assert_close(orthogonal_columns(A), by_svd(A), atol=2e-6, rtol=0)
 
