@@ -118,7 +118,7 @@ class Sequence:
         cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or {"train_seconds": 0.0}
         row = Row(scores, StateSize.of(state), cells, cost["train_seconds"], time.perf_counter() - began)
         self.bench.store.put_json(key, {**vars(row), "size": vars(row.size)})
-        self._drop_states_before(position + 1)
+        self._drop_spent_states(position)
         return row
 
     def trained(self, position: int) -> bool:
@@ -137,10 +137,11 @@ class Sequence:
         """Whether the row after the task at `position` is in the store."""
         return self.bench.store.has(f"row-{self.hashes[position]}", ".json")
 
-    def _drop_states_before(self, end: int) -> None:
-        """Drop the states among the last few that have been scored and trained on from."""
-        for position in range(max(0, end - 2), min(end, len(self.tasks) - 1)):
-            if self.scored(position) and (self.trained(position + 1) or self.scored(position + 1)):
+    def _drop_spent_states(self, scored: int) -> None:
+        """After a row: drop its state and the one before, where they have been scored and trained on from."""
+        for position in (scored - 1, scored):
+            follows = 0 <= position < len(self.tasks) - 1
+            if follows and self.scored(position) and (self.trained(position + 1) or self.scored(position + 1)):
                 self.bench.store.drop(f"state-{self.hashes[position]}", ".safetensors")
 
     def state(self, position: int) -> State:

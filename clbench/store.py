@@ -47,9 +47,7 @@ class Store:
         """The artifact's file, or None where it is missing or damaged."""
         path = self.path(key, suffix)
         checksum = path.with_suffix(path.suffix + ".sha256")
-        if self._made is not None and key not in self._made:
-            return None
-        if not path.exists():
+        if not self.has(key, suffix):
             return None
         if checksum.exists() and checksum.read_bytes().strip() == file_sha256(path).encode():
             return path

@@ -11,7 +11,7 @@ import numpy as np
 from clbench.errors import ClbenchError
 from clbench.files import write_text
 from clbench.leaderboard.rank import ALPHA, Ranking, rank
-from clbench.leaderboard.records import records, to_csv, to_json
+from clbench.leaderboard.records import final_state_bytes, records, seconds_a_task, to_csv, to_json
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.metrics import METRICS
 from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
@@ -116,7 +116,7 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
         def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
             return [show(result.summary[metric][statistic]) for metric in metrics]
 
-        tasks = len(result.runs) * len(track.tasks)
+        train, evaluation = seconds_a_task(result, track)
         return (
             Cell(places[result.method.name]),
             Cell(result.method.name, mark="code"),
@@ -125,10 +125,10 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
             *cells(headline, "plasticity", _mean),
             *cells(headline, "memory", _percent),
             *cells(secondary, "average_score", _mean_std),
-            Cell(human_bytes(max(run.state_bytes[-1] for run in result.runs))),
+            Cell(human_bytes(final_state_bytes(result))),
             Cell(", ".join(sorted({run.regime for run in result.runs}))),
-            Cell(f"{sum(run.train_seconds for run in result.runs) / tasks:.1f}"),
-            Cell(f"{sum(run.eval_seconds for run in result.runs) / tasks:.1f}"),
+            Cell(f"{train:.1f}"),
+            Cell(f"{evaluation:.1f}"),
         )
 
     def control_row(name: str, score: Callable[[str], Cell]) -> tuple[Cell, ...]:

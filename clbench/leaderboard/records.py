@@ -20,7 +20,7 @@ def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[R
     places = {standing.method: standing.rank for standing in ranking.standings}
     found = []
     for result in results:
-        tasks = len(result.runs) * len(track.tasks)
+        train, evaluation = seconds_a_task(result, track)
         record: Record = {"rank": places[result.method.name], "method": result.method.name}
         for metric in track.metrics:
             for statistic, spread in result.summary[metric].items():
@@ -28,15 +28,26 @@ def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[R
                 record[f"{metric}.{statistic}.std"] = spread.std if spread else None
         record |= {
             "runs": len(result.runs),
-            "state_bytes": max(run.state_bytes[-1] for run in result.runs),
+            "state_bytes": final_state_bytes(result),
             "regime": "+".join(sorted({run.regime for run in result.runs})),
-            "train_seconds_a_task": sum(run.train_seconds for run in result.runs) / tasks,
-            "eval_seconds_a_task": sum(run.eval_seconds for run in result.runs) / tasks,
+            "train_seconds_a_task": train,
+            "eval_seconds_a_task": evaluation,
             "submitter": result.submitter,
             "command": result.command,
         }
         found.append(record)
     return found
+
+
+def seconds_a_task(result: Result, track: Track) -> tuple[float, float]:
+    """Mean seconds of training and of evaluation."""
+    tasks = len(result.runs) * len(track.tasks)
+    return sum(run.train_seconds for run in result.runs) / tasks, sum(run.eval_seconds for run in result.runs) / tasks
+
+
+def final_state_bytes(result: Result) -> int:
+    """What is handed on after the last task, in the run where that is most."""
+    return max(run.state_bytes[-1] for run in result.runs)
 
 
 def to_csv(rows: Sequence[Record]) -> str:
