@@ -2,52 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from clbench.backbone import Backbone
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.assets import Assets, gather
+from clbench.backbone import Backbone, adapter_parameters
+from clbench.data import Places, default_root
+from clbench.errors import WorkFailed
 from clbench.evaluate import Evaluator
-from clbench.files import folder_sha256
 from clbench.lora import Delta
 from clbench.method import Example
-from clbench.miniworld.render import draw_set, to_pil
+from clbench.miniworld.render import to_pil
+from clbench.pictures import load_images
 from clbench.result import Controls
 from clbench.sample import draw_cell
 from clbench.state import digest
 from clbench.store import Store, recipe_key
-from clbench.suite import Suite, Task, Weights
+from clbench.suite import Suite, Task
+from clbench.train import make_examples
+
+STRIP = 192
+"""Side, in pixels, of the largest picture in a cell's strip."""
 
 
 class Bench:
-    """One track of one suite on one device, its models loaded when first needed."""
+    """One track of one suite on one device, its models loaded when first needed.
 
-    def __init__(self, suite: Suite, track: str, store: Store, device: str = "cpu", precision: str = "fp32") -> None:
+    Args:
+        assets: where the models and data sets lie; default where they belong.
+        low_memory: checkpoint gradients, and draw few images at a time.
+        keep_states: do not drop the states of earlier tasks.
+        keep_images: keep every image that is scored.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        track: str,
+        store: Store,
+        device: str = "cpu",
+        precision: str = "fp32",
+        assets: Assets | None = None,
+        *,
+        low_memory: bool = False,
+        keep_states: bool = False,
+        keep_images: bool = False,
+    ) -> None:
         self.suite, self.track, self.store = suite, suite.track(track), store
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.low_memory = device, precision, low_memory
+        self.keep_states, self.keep_images = keep_states, keep_images
+        self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
+        self.on_work: Callable[[float], None] = lambda passes: None
+        """Told the U-Net passes that were just made."""
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.load(locate(self.suite.backbone), self.suite.training, self.device, self.precision)
+        folders = self.assets.folders
+        return Backbone.load(
+            folders["backbone"],
+            self.suite.training,
+            self.device,
+            self.precision,
+            vae=folders.get("vae"),
+            scheduler=self.suite.sampling.scheduler,
+            low_memory=self.low_memory,
+        )
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        folders = {name: locate(weights) for name, weights in self.suite.encoders.items()}
-        return Evaluator(self.suite, self.track, folders, self.device)
+        return Evaluator(self.suite, self.track, self.assets.folders, self.device)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """What every artifact of this bench depends on; threads and versions because they change the last bits."""
         return {
             "suite": self.suite.sha256,
+            "assets": self.assets.sha256,
             "track": self.track.name,
             "device": self.device,
             "precision": self.precision,
@@ -79,13 +116,12 @@ class Bench:
     @property
     def trainable_parameters(self) -> int:
         """Number of values of one registered adapter."""
-        return sum(self.suite.training.rank * (out + inputs) for out, inputs in self.backbone.shapes.values())
+        return adapter_parameters(self.backbone.shapes, self.suite.training.rank)
 
-    def examples(self, task: Task) -> list[Example]:
-        """A task's training images with their prompt."""
-        images = draw_set(task.train, self.suite.resolution)
-        pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1 for image in images]
-        return [Example(image, self.track.train_prompt(task)) for image in pixels]
+    def examples(self, task: Task, source: torch.Generator) -> list[Example]:
+        """A task's training images with their prompt; `source` draws where they are cut."""
+        images = load_images(task.train, self.suite.resolution, self.assets.folders)
+        return make_examples(images, self.track.train_prompt(task), self.suite.resolution, source)
 
     def sample(
         self, prompts: Iterable[str], images_each: int, weights: Mapping[str, Tensor], source: torch.Generator
@@ -94,7 +130,8 @@ class Bench:
         noise_seed = int(torch.randint(2**62, (), generator=source))
         own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
         with self.backbone.other_weights(weights):
-            return draw_cell(self.backbone, list(prompts), self.suite.sampling.model_copy(update=own)) * 2 - 1
+            sampling = self.suite.sampling.model_copy(update=own)
+            return draw_cell(self.backbone, list(prompts), sampling, self.suite.resolution) * 2 - 1
 
     def controls(self) -> Controls:
         """The track's controls, computed once."""
@@ -123,17 +160,27 @@ class Bench:
         recipe = {**self.recipe, "task": task.name, "prompts": prompts, "weights": weights_digest}
         key = recipe_key("cell", recipe)
         stored = self.store.get_json(key)
-        if stored is None:
+        each = self.suite.sampling.images_per_prompt
+        if stored is None or (self.keep_images and not self.store.has(key, image_suffix(len(prompts) * each - 1))):
             self.backbone.use_adapter(None)
-            self.backbone.deploy(weights)
-            drawn = draw_cell(self.backbone, prompts, self.suite.sampling)
+            self.backbone.deploy(weights, weights_digest)
+            drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
             if not bool(torch.isfinite(drawn).all()):
                 raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity; finished work is kept")
             images = to_pil(drawn)
-            strip = side_by_side(images[:: self.suite.sampling.images_per_prompt])
+            if self.keep_images:
+                for number, image in enumerate(images):
+                    self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
+            strip = side_by_side([smaller(image) for image in images[::each]])
             self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
             stored = self.store.put_json(key, self.evaluator.score(task, images))
+        self.on_work(self.cell_work)
         return key, stored
+
+
+def image_suffix(number: int) -> str:
+    """Of a cell's image in the store, prompt by prompt."""
+    return f".{number:03d}.png"
 
 
 def default_device() -> str:
@@ -141,23 +188,9 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def locate(weights: Weights) -> Path:
-    """The local folder of a model, its checksum compared.
-
-    Raises:
-        ClbenchError: missing, or not what the definition names.
-    """
-    kind, _, name = weights.source.partition(":")
-    folder = Path(__file__).parent / "miniworld" / "weights" / name if kind == "bundled" else Path(weights.source)
-    if not folder.is_dir():
-        raise ClbenchError(f"the model {weights.source} is missing: there is no folder {folder}")
-    found = folder_sha256(folder)
-    if found != weights.sha256:
-        raise ClbenchError(
-            f"{folder} is not the model that the definition names: its sha256 is {found[:12]}..., "
-            f"expected {weights.sha256[:12]}...; restore it, e.g. with `git checkout -- {folder}`"
-        )
-    return folder
+def smaller(image: Image.Image) -> Image.Image:
+    """For the strip: at most `STRIP` pixels wide."""
+    return image if image.width <= STRIP else image.resize((STRIP, STRIP), Image.Resampling.LANCZOS)
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:

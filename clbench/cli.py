@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clbench import data
+from clbench.data import Found, Item, Places
 from clbench.errors import ClbenchError
-from clbench.suite import Suite, list_suites, load_suite
+from clbench.suite import Suite, list_suites, load_suite, suite_folder
 
 app = typer.Typer(
     help="Continual low-rank personalization of diffusion models: a benchmark and its leaderboard.",
@@ -26,10 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data_app = typer.Typer(help="The models and data sets that a suite needs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 out = Console()
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="CLBENCH_DATA_ROOT", help="Folder of your own copies of models and data sets.")
+]
+OwnSuite = Annotated[str | None, typer.Option("--suite", help="The folder of your own suite that made the result.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
 
 
@@ -65,12 +75,13 @@ def _fail(message: str, code: int) -> None:
 @app.command(
     epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
     "`clbench run --method naive --track objects --quick`\n\n"
-    "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`"
+    "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`\n\n"
+    "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`"
 )
 def run(
     method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
     track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
-    suite: Annotated[str, typer.Option(help="A suite: `clbench list suites`.")] = "mini-v1",
+    suite: Annotated[str, typer.Option(help="A suite of `clbench list suites`, or your own's folder.")] = "mini-v1",
     orders: Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: a partial result.")] = False,
@@ -80,7 +91,12 @@ def run(
     ] = None,
     plugin: Plugins = None,
     device: Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")] = None,
-    precision: Annotated[str, typer.Option(help="`fp32`, or `bf16` autocast.")] = "fp32",
+    precision: Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default what the suite says.")] = None,
+    memory: Annotated[
+        str, typer.Option(help="`low` saves memory for time; `auto` does where it must; `high`.")
+    ] = "auto",
+    keep: Annotated[str | None, typer.Option(help="`states` of all tasks, all `images`, or `states,images`.")] = None,
+    data_root: DataRoot = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the work; default one a core.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Use what earlier runs left in the store.")
@@ -112,7 +128,11 @@ def run(
             plugins=plugins,
             device=device,
             precision=precision,
+            memory=memory,
+            keep=_words(keep) or (),
+            data_root=data_root,
             resume=resume,
+            announce=lambda sentence: progress.console.print(Text(sentence, style="dim"), soft_wrap=True),
             started=lambda work: progress.update(bar, total=work),
             workers=workers,
             report=lambda done, what: progress.update(bar, completed=done, description=what),
@@ -175,6 +195,7 @@ def list_(
 def show(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
+    suite: OwnSuite = None,
     as_json: Json = False,
 ) -> None:
     """Show a result: its score matrices as heatmaps and its summary."""
@@ -183,7 +204,7 @@ def show(
     from clbench.validation import check_result
 
     loaded = load_result(result)
-    definition = load_suite(loaded.suite.name)
+    definition = load_suite(suite or loaded.suite.name)
     findings = check_result(loaded, definition, allow_partial=True)
     if findings:
         raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
@@ -199,6 +220,7 @@ def validate(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept a part of the protocol's runs.")
     ] = False,
+    suite: OwnSuite = None,
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
@@ -209,7 +231,7 @@ def validate(
     for path in files:
         try:
             loaded = load_result(path)
-            findings = check_result(loaded, load_suite(loaded.suite.name), allow_partial=allow_partial)
+            findings = check_result(loaded, load_suite(suite or loaded.suite.name), allow_partial=allow_partial)
             verdicts[str(path)] = [{"code": finding.code, "message": finding.message} for finding in findings]
         except ClbenchError as error:
             verdicts[str(path)] = [{"code": "CLB000", "message": str(error)}]
@@ -239,6 +261,11 @@ def submit(
     from clbench.validation import check_result
 
     loaded = load_result(result).model_copy(update={"submitter": submitter})
+    if loaded.suite.name not in list_suites():
+        known = ", ".join(list_suites())
+        raise ClbenchError(
+            f"{result} is of suite {loaded.suite.name!r}; only those of {known} have a board to submit to"
+        )
     findings = check_result(loaded, load_suite(loaded.suite.name))
     if findings:
         raise ClbenchError(f"{result} cannot be submitted: {findings[0].code} {findings[0].message}")
@@ -258,8 +285,9 @@ def leaderboard(
 ) -> None:
     """Turn submissions into ranked tables: a page a suite and track, and the same as CSV, JSON and LaTeX."""
     from clbench.leaderboard.aggregate import build_leaderboard
+    from clbench.leaderboard.published import load_published
 
-    paths = build_leaderboard(submissions, output, samples=samples)
+    paths = build_leaderboard(submissions, output, samples=samples, published=load_published())
     if as_json:
         typer.echo(json.dumps([str(path) for path in paths]))
         return
@@ -284,6 +312,119 @@ def samples(
 
     path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command(epilog="Example: `clbench export runs/mini-v1/styles/naive.json --task winter --to naive-winter`")
+def export(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    task: Annotated[str, typer.Option(help="A task's name, or its number in the run's order.")],
+    to: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("export"),
+    run: Annotated[int, typer.Option(help="Which run, counted from 1.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Write the model after a task for diffusers: an adapter for `load_lora_weights`, or a merged U-Net."""
+    from clbench.data import default_root
+    from clbench.result import load_result
+
+    loaded = load_result(result)
+    _import_harness()
+    from clbench import export as exporting
+
+    path = exporting.export(
+        loaded,
+        task,
+        to,
+        store=output / "store",
+        run=run,
+        suite=suite,
+        plugins=tuple(plugin or ()),
+        data_root=data_root or default_root(),
+        dtype=dtype,
+    )
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command("new-suite", epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
+def new_suite(
+    folder: Annotated[Path, typer.Argument(help="Where to write it; its name becomes the suite's.")],
+    like: Annotated[str, typer.Option(help="The suite to begin from.")] = "sdxl-v1",
+) -> None:
+    """Write a commented suite of your own, to be changed and run with `--suite FOLDER`."""
+    from clbench import newsuite
+
+    for path in newsuite.new_suite(folder, like):
+        out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@data_app.command("status", epilog="Example: `clbench data status --suite sdxl-v1`")
+def data_status(
+    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v1",
+    item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Say of each model and data set whether it is there, where, and whether it is whole; exit 1 if one is not."""
+    _report_data(suite, item, data_root, as_json, lambda one, places: data.inspect(one, places))
+
+
+@data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
+def data_fetch(
+    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v1",
+    item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Get what is missing from the Hugging Face hub; what arrived before is not fetched again."""
+    from clbench.fetch import fetch
+
+    _report_data(suite, item, data_root, as_json, fetch)
+
+
+def _report_data(
+    suite: str, names: list[str] | None, root: Path | None, as_json: bool, work: Callable[[Item, Places], Found]
+) -> None:
+    """Do something to each item and print what was found."""
+    from clbench.human import human_bytes
+
+    definition, places = load_suite(suite), data.Places(root or data.default_root(), suite_folder(suite))
+    found: list[Found] = []
+    with _needing_extras(), _progress(transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        for item in data.choose(data.items(definition, suite), names):
+            progress.update(bar, description=item.name)
+            found.append(work(item, places))
+    if as_json:
+        typer.echo(json.dumps([_data_row(one) for one in found], indent=1))
+    else:
+        for one in found:
+            state = Text("ready    ", style="green") if one.problem is None else Text("not ready", style="bold red")
+            known = f"checksums on record: {one.compared}, all fit" if one.compared else "no checksum on record"
+            told = one.problem or f"{one.files} files, {human_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
+            out.print(Text.assemble(state, f"  {one.item.name}: {told}"), soft_wrap=True)
+        out.print(Text(f"data root: {places.root} (--data-root or CLBENCH_DATA_ROOT)"), soft_wrap=True)
+    if any(one.problem for one in found):
+        raise typer.Exit(1)
+
+
+def _data_row(found: Found) -> dict[str, Any]:
+    """An item for machines."""
+    return {
+        "item": found.item.name,
+        "source": found.item.place,
+        "revision": found.item.spec.revision,
+        "ready": found.problem is None,
+        "problem": found.problem,
+        "origin": found.origin,
+        "folder": str(found.folder) if found.folder else None,
+        "files": found.files,
+        "bytes": found.size,
+        "checksums_on_record": found.compared,
+        "sha256": found.sha256 or None,
+    }
 
 
 @app.command("pretrain-mini", epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`")
@@ -323,12 +464,10 @@ def _import_harness() -> Any:
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
+    with _needing_extras():
         import transformers
 
         from clbench import harness
-    except ModuleNotFoundError as error:
-        raise ClbenchError(f"{error.name} is not installed; this needs `pip install 'clbench[run]'`") from None
     import logging
 
     import diffusers
@@ -341,11 +480,19 @@ def _import_harness() -> Any:
     return harness
 
 
-def _progress() -> Any:
+@contextmanager
+def _needing_extras() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ClbenchError(f"{error.name} is not installed; this needs `pip install 'clbench[run]'`") from None
+
+
+def _progress(transient: bool = False) -> Any:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err)
+    return Progress(*columns, console=err, transient=transient)
 
 
 def _suite_row(suite: Suite) -> dict[str, str]:

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
 
+from clbench.assets import gather
 from clbench.bench import default_device
+from clbench.cost import Expectation, Memory, check_disk, expect, price_of
+from clbench.data import Places, default_root
 from clbench.environment import describe
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, WorkFailed
 from clbench.files import write_atomic
+from clbench.human import human_time
 from clbench.method import Method, get_method, source_of
 from clbench.result import BackboneRef, MethodRef, Result, SuiteRef, save_result, summarize
-from clbench.suite import Suite, Track, load_suite
+from clbench.suite import Suite, Track, Weights, load_suite, suite_folder
 from clbench.workers import Job, Report, helpers, one_thread, open_job, silent, units, work_off
+
+FAR_TOO_LONG = 30 * 86400.0
+"""Seconds that nobody waits for a CPU by accident."""
 
 
 def run(
@@ -37,11 +46,15 @@ def run(
     settings: Mapping[str, Any] | None = None,
     plugins: tuple[Path, ...] = (),
     device: str | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
+    memory: Memory = "auto",
+    keep: Iterable[str] = (),
+    data_root: Path | None = None,
     resume: bool = True,
     workers: int | None = None,
     report: Report = silent,
     started: Callable[[float], None] = lambda work: None,
+    announce: Callable[[str], None] = lambda sentence: None,
 ) -> Result:
     """Run a method through the protocol and write `<output>/<suite>/<track>/<method>.json`.
 
@@ -49,10 +62,14 @@ def run(
         orders, seeds: a part of the protocol; default all. `quick` means the first order and the first seed.
         settings: the method's hyper-parameters.
         device: default CUDA where there is one, else the CPU.
-        precision: "fp32" or "bf16" (autocast; adapters stay fp32).
+        precision: "fp32" or "bf16" (of the U-Net; adapters stay fp32); default what the suite says.
+        memory: "low" saves memory for time (gradient checkpointing, small batches); "auto" does so where it must.
+        keep: "states" of all tasks, not only the last; "images", all that are scored, in the store.
+        data_root: where the user's own copies of models and data sets lie; default `clbench.data.default_root()`.
         resume: whether work of earlier processes found under `output` counts.
         workers: processes that share the work; on a CPU, where each has one thread, default one a core and two a run.
         started: told the whole amount of work before it begins. report: told how much is done, and what comes next.
+        announce: told in a sentence what the run is expected to cost.
 
     Raises:
         ClbenchError: bad input. WorkFailed: the work failed; what was finished is kept.
@@ -62,13 +79,21 @@ def run(
     chosen = definition.track(track)
     order_names = _chosen(list(chosen.orders), orders, "order", quick)
     seed_values = _chosen(list(definition.seeds), seeds, "seed", quick)
-    if precision not in ("fp32", "bf16"):
-        raise ClbenchError(f"there is no precision {precision!r} (known: fp32, bf16)")
+    usual = definition.precision or "fp32"
+    precision = precision or usual
+    for what, value, known in (("precision", precision, ("fp32", "bf16")), ("memory", memory, get_args(Memory))):
+        if value not in known:
+            raise ClbenchError(f"there is no {what} {value!r} (known: {', '.join(known)})")
+    kept = frozenset(keep)
+    if unknown := sorted(kept - {"states", "images"}):
+        raise ClbenchError(f"--keep takes states and images, not {unknown[0]!r}")
     asked = ["--device", device] if device else []
-    asked += ["--precision", precision] if precision != "fp32" else []
-    device = device or default_device()
+    asked += ["--precision", precision] if precision != usual else []
+    insisted, device = device is not None, device or default_device()
     _check_device(device)
     reference = _reference(instance)
+    report(0, "looking at models and data")
+    assets = gather(definition, suite, track, Places(data_root or default_root(), suite_folder(suite)))
     folder = Path(output)
     write_atomic(folder / ".writable", lambda path: path.touch())
     (folder / ".writable").unlink(missing_ok=True)  # a command beside us may have been faster
@@ -83,9 +108,23 @@ def run(
         store=folder / "store",
         device=device,
         precision=precision,
+        assets=assets,
+        keep=kept,
     )
     count = _workers(workers, device, len(order_names) * len(seed_values), resume)
-    with one_thread(device), helpers(job, count - 1):
+    with one_thread(device):
+        report(0, "counting what it will cost")
+        expected = _expect(job, memory, count, resume)
+        if device == "cpu" and not insisted and expected.seconds > FAR_TOO_LONG:
+            raise ClbenchError(
+                f"there is no GPU here, and on the CPU this takes about {human_time(expected.seconds)}; run it where "
+                f"there is one, or give --device cpu to insist"
+            )
+        announce(str(expected))
+        if scarce := check_disk(expected, folder):
+            warnings.warn(scarce, stacklevel=2)
+    job = job.model_copy(update={"low_memory": expected.low_memory})
+    with one_thread(device), _memory_in_one_sentence(device), helpers(job, count - 1):
         bench, sequences = open_job(job, resume)
         pieces = units(bench, sequences, together=count > 1)
         started(sum(unit.work for unit in pieces))
@@ -98,19 +137,56 @@ def run(
         suite=SuiteRef(name=definition.name, version=definition.version, sha256=definition.sha256),
         track=track,
         method=reference,
-        backbone=BackboneRef(id=definition.backbone.source, revision=definition.backbone.sha256),
+        backbone=_backbone(definition.backbone, assets.sha256["backbone"]),
         runs=tuple(runs),
         controls=controls,
         summary=summarize(tuple(runs), controls, chosen),
         partial=len(runs) < len(chosen.orders) * len(definition.seeds),
         environment=environment,
-        settings={"device": device, "precision": precision, "workers": count},
+        settings={"device": device, "precision": precision, "workers": count, "low_memory": expected.low_memory},
         command=_command(method, track, suite, order_names, seed_values, chosen, definition, instance, plugins, asked),
         created_at=datetime.now(UTC).replace(microsecond=0),
         submitter=None,
     )
     save_result(result, result_path(folder, result))
     return result
+
+
+def _expect(job: Job, memory: Memory, workers: int, resume: bool) -> Expectation:
+    """What is left of a job, told from what the store holds."""
+    bench, sequences = open_job(job, resume)
+    left = sum(unit.work for unit in units(bench, sequences, together=workers > 1) if not unit.done())
+    tasks, runs = len(bench.track.tasks), len(sequences)
+    cells = tasks + runs * tasks * (tasks + 1) // 2
+    return expect(
+        price_of(job.suite, job.assets.folders["backbone"]),
+        job.suite,
+        device=job.device,
+        precision=job.precision,
+        memory=memory,
+        work=left,
+        workers=workers,
+        runs=runs,
+        tasks=tasks,
+        images=cells * len(bench.track.eval_prompt_templates) * job.suite.sampling.images_per_prompt,
+        keep=job.keep,
+    )
+
+
+@contextmanager
+def _memory_in_one_sentence(device: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed(
+            f"{device} ran out of memory ({str(error).splitlines()[0][:120]}); what is finished is kept, so run the "
+            f"same command with --memory low"
+        ) from error
+
+
+def _backbone(weights: Weights, found: str) -> BackboneRef:
+    """The pinned model, or whichever was found where nothing is pinned."""
+    return BackboneRef(id=weights.source, revision=weights.sha256 or weights.revision or found)
 
 
 def result_path(output: Path, result: Result) -> Path:

@@ -66,6 +66,10 @@ class Example:
     pixels: Tensor
     """float [3, H, W] in [-1, 1]."""
     prompt: str
+    original_size: tuple[int, int] | None = None
+    """(height, width) of the picture these pixels were cut from, for SDXL's conditioning; None = that of the pixels."""
+    corner: tuple[int, int] = (0, 0)
+    """(top, left) of the cut."""
 
 
 def _only_later(*_: Any) -> Any:

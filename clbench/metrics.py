@@ -25,3 +25,6 @@ METRICS: dict[str, MetricInfo] = {
         "CLIP-T", "Cosine of CLIP image and prompt embeddings: is the prompt still followed?", secondary=True
     ),
 }
+
+ENCODER_OF = {"clip_i": "clip", "clip_t": "clip", "dino": "dino", "csd": "csd"}
+"""Metric -> the encoder it is measured with."""

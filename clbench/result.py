@@ -23,13 +23,11 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstrai
 from clbench.errors import ClbenchError
 from clbench.files import write_text
 from clbench.scores import IF_MEASURED, STATISTICS
-from clbench.suite import Frozen, Track
+from clbench.suite import Frozen, Name, Track
 
 MAX_BYTES = 20_000_000
 """A full `sdxl-v1` result is about 100 kB."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-"""Safe as a file name and in a page."""
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]

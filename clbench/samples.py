@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.bench import Bench, default_device
+from clbench.bench import STRIP, Bench, default_device, smaller
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
 from clbench.method import get_method
-from clbench.miniworld.render import draw_set
+from clbench.pictures import load_images
 from clbench.sequence import Sequence
 from clbench.store import Store
 from clbench.suite import Task, load_suite
@@ -53,7 +53,7 @@ def _rows(
     bench: Bench, method: str, output: Path, plugins: tuple[Path, ...], prompt: int
 ) -> tuple[list[tuple[str, list[Image.Image]]], list[Task]]:
     """A label and a tile a task for each row of the grid, and the tasks of its columns."""
-    definition, size = bench.suite, bench.suite.resolution
+    definition, size = bench.suite, min(bench.suite.resolution, STRIP)
     order = next(iter(bench.track.orders))
     sequence = Sequence(bench, get_method(method, None, plugins), order, definition.seeds[0])
     stored = [bench.store.get_json(f"row-{name}") for name in sequence.hashes]
@@ -63,14 +63,19 @@ def _rows(
             f"{definition.seeds[0]}; first run: clbench run --method {method} --track {bench.track.name} "
             f"--suite {definition.name} --quick --output {output}"
         )
-    real = prompt * definition.sampling.images_per_prompt
-    rows = [("real", [draw_set(task.real, size)[real] for task in sequence.tasks])]
+    rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
     base = bench.base_row()
     rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
     for task, row in zip(sequence.tasks, stored, strict=True):
         tiles = [_tile(bench, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
         rows.append((f"after {task.name}", tiles))
     return rows, sequence.tasks
+
+
+def _real(bench: Bench, task: Task, prompt: int) -> Image.Image:
+    """A real image of that prompt where there is one, else of the task."""
+    images = load_images(task.real or task.reference, bench.suite.resolution, bench.assets.folders)
+    return smaller(images[prompt * bench.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
 
 
 def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:

@@ -139,6 +139,8 @@ class Sequence:
 
     def _drop_spent_states(self, scored: int) -> None:
         """After a row: drop its state and the one before, where they have been scored and trained on from."""
+        if self.bench.keep_states:
+            return
         for position in (scored - 1, scored):
             follows = 0 <= position < len(self.tasks) - 1
             if follows and self.scored(position) and (self.trained(position + 1) or self.scored(position + 1)):
@@ -150,18 +152,19 @@ class Sequence:
             return self._latest[1]
         if position < 0:
             return State()
-        found = self._stored_state(position)
+        found = self.stored_state(position)
         if found is None:
             before = self.state(position - 1)
             state, seconds = self.train(position, before)
             key = f"state-{self.hashes[position]}"
             self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
             self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
-            found = self._stored_state(position) or state  # as a resumed run would read it
+            found = self.stored_state(position) or state  # as a resumed run would read it
         self._latest = (position, found)
         return found
 
-    def _stored_state(self, position: int) -> State | None:
+    def stored_state(self, position: int) -> State | None:
+        """The state after the task at `position`, if the store holds it."""
         try:
             path = self.bench.store.get(f"state-{self.hashes[position]}", ".safetensors")
             return State.load(path) if path else None
@@ -191,18 +194,23 @@ class Sequence:
         check_adapter(bench.backbone, start, f"method {method.name}: begin_task() {where}")
         frozen = self.call("frozen", position, before)
         check_delta(bench.backbone, frozen, f"method {method.name}: frozen() {where}")
-        examples = self.call("data", position, ctx, bench.examples(task))
+        cuts = generator(self.seed, "crop", position)
+        examples = self.call("data", position, ctx, bench.examples(task, cuts))
         check_examples(examples, bench.suite.resolution, f"method {method.name}: data() {where}")
         prompts = self.prompts(position, before, [example.prompt for example in examples])
         examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-        bench.backbone.deploy(frozen)
+        frozen_digest = digest(frozen)
+        bench.backbone.deploy(frozen, frozen_digest)
         data = TrainingTask(bench.backbone, examples, bench.suite.resolution)
         size, own = bench.suite.training.batch_size, generator(self.seed, "method batches", position)
         ctx.batches = lambda count: data.batches(count, size, own)
         ctx.denoising_loss = data.loss
 
+        def made(step: int, loss: float) -> None:
+            bench.on_work(bench.train_work / bench.suite.training.steps)
+
         # A first task is trained once for all methods and orders that start alike and leave its training alone.
-        start_digests = {"start": digest(State(adapter=start).tensors()), "frozen": digest(frozen)}
+        start_digests = {"start": digest(State(adapter=start).tensors()), "frozen": frozen_digest}
         recipe = {**bench.recipe, "task": task.name, "seed": self.seed, "position": position, **start_digests}
         shared = None if position or method.shapes_training() else recipe_key("fit", recipe)
         path = bench.store.get(shared, ".safetensors") if shared else None
@@ -214,7 +222,7 @@ class Sequence:
             adapter = self.guard(
                 "training",
                 position,
-                lambda: fit(bench.backbone, method, ctx, data, start, bench.suite.training, self.seed),
+                lambda: fit(bench.backbone, method, ctx, data, start, bench.suite.training, self.seed, made),
             )
             seconds = time.perf_counter() - began
             if shared:

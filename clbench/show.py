@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard.aggregate import human_bytes
+from clbench.human import human_bytes
 from clbench.metrics import METRICS
 from clbench.result import Result, Run, Spread, past_floor, spread
 from clbench.scores import STATISTICS

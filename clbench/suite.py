@@ -1,12 +1,12 @@
 """The benchmark's definition: suites, tracks and tasks, read from data and hashed.
 
-    suite = load_suite("mini-v1")
+    suite = load_suite("mini-v1")                       # or a folder with a suite of your own
     track = suite.track("styles")
     for task in track.ordered("0"):
         print(task.name, track.train_prompt(task), track.eval_prompts(task))
 
-A suite is `benchmark/<name>/suite.yaml` plus the task lists it names in `tasks/`. It is never edited once it has
-results: a change is a new version with a `version_reason`. Nothing here imports torch.
+A suite is `benchmark/<name>/suite.yaml` plus the task lists it names in `tasks/` (or beside it). It is never edited
+once it has results: a change is a new version with a `version_reason`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,19 +14,33 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.metrics import ENCODER_OF
 
 
 class Frozen(BaseModel):
     """A record that cannot change and refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+"""Safe as a file name and in a page."""
 
 
 class Drawn(Frozen):
@@ -48,6 +62,31 @@ class Drawn(Frozen):
         return self
 
 
+class Photos(Frozen):
+    """Pictures of a data set, by name."""
+
+    dataset: str
+    """A key of the suite's `datasets`."""
+    files: tuple[str, ...] = Field(min_length=1)
+    """Below the data set's folder, e.g. "backpack/00.jpg"."""
+
+    @model_validator(mode="after")
+    def _files_stay_inside(self) -> Photos:
+        for file in self.files:
+            if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+                raise ValueError(f"{file!r} does not lie below the data set's folder")
+        if len(set(self.files)) != len(self.files):
+            raise ValueError("a file is named twice")
+        return self
+
+
+def _kind_of_images(value: Any) -> str:
+    return "photos" if isinstance(value, Photos) or (isinstance(value, dict) and "dataset" in value) else "drawn"
+
+
+Images = Annotated[Annotated[Drawn, Tag("drawn")] | Annotated[Photos, Tag("photos")], Discriminator(_kind_of_images)]
+
+
 class Task(Frozen):
     """One object or style to learn."""
 
@@ -55,26 +94,34 @@ class Task(Frozen):
     """Unique within its track."""
     fields: dict[str, str]
     """What fills the track's prompt templates, e.g. {"token": "sks", "class": "boot"}."""
-    train: Drawn
+    train: Images
     """The images the task is learned from."""
-    reference: Drawn
+    reference: Images
     """The images that generated ones are compared with."""
-    real: Drawn
-    """Real images of the evaluation prompts, in their order and in equal numbers, for the controls."""
+    real: Drawn | None = None
+    """Real images of the evaluation prompts, in their order and in equal numbers, for the controls.
+
+    None where nobody has such images: the controls then compare the reference images with each other.
+    """
+
+    @property
+    def photos(self) -> list[Photos]:
+        """What this task needs of data sets."""
+        return [images for images in (self.train, self.reference) if isinstance(images, Photos)]
 
 
 class Track(Frozen):
     """Ten tasks, their prompts, orders and metrics."""
 
     name: str
-    tasks: tuple[Task, ...]
-    orders: dict[str, tuple[int, ...]]
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    orders: dict[str, tuple[int, ...]] = Field(min_length=1)
     """Order name -> explicit permutation of the task indices."""
     train_prompt_template: str
-    eval_prompt_templates: tuple[str, ...]
-    content_prompt_templates: tuple[str, ...]
+    eval_prompt_templates: tuple[str, ...] = Field(min_length=1)
+    content_prompt_templates: tuple[str, ...] = ()
     """What CLIP-T compares with: each evaluation prompt without the words that the task gives a new meaning."""
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...] = Field(min_length=1)
     """Headline metrics first; `clip_t`, where present, is the secondary check that the prompt is followed."""
 
     @model_validator(mode="after")
@@ -84,6 +131,24 @@ class Track(Frozen):
                 raise ValueError(f"order {name} of track {self.name} is not a permutation of its tasks")
         if len({task.name for task in self.tasks}) != len(self.tasks):
             raise ValueError(f"two tasks of track {self.name} share a name")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_and_metrics_can_be_made(self) -> Track:
+        for task in self.tasks:
+            try:
+                prompts = [self.train_prompt(task), *self.eval_prompts(task), *self.content_prompts(task)]
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"a prompt of track {self.name} cannot be made of {task.name!r}'s fields: {error}"
+                ) from None
+            if not all(prompts):
+                raise ValueError(f"a prompt of task {task.name!r} is empty")
+        for metric in self.metrics:
+            if metric not in ENCODER_OF:
+                raise ValueError(f"track {self.name} has no metric {metric!r}{did_you_mean(metric, list(ENCODER_OF))}")
+        if "clip_t" in self.metrics and len(self.content_prompt_templates) != len(self.eval_prompt_templates):
+            raise ValueError("clip_t needs one content prompt for each evaluation prompt")
         return self
 
     @property
@@ -107,12 +172,35 @@ class Track(Frozen):
 
 
 class Weights(Frozen):
-    """A model by place and checksum."""
+    """A model by place and content."""
 
     source: str
-    """`bundled:<folder>` under clbench/miniworld/weights, or a local folder."""
-    sha256: str
-    """Of the folder's files, names included (`clbench.store.folder_sha256`)."""
+    """`bundled:<folder>` under clbench/miniworld/weights, `hub:<owner>/<name>`, or a folder beside the definition."""
+    sha256: str | None = None
+    """Of the folder's files, names included (`clbench.files.folder_sha256`)."""
+    revision: str | None = None
+    """The commit, of a hub repository."""
+    files: tuple[str, ...] | None = None
+    """What is needed of it; `a | b` where either will do. None: all there is."""
+    checksums: dict[str, str] | None = None
+    """File -> sha256, of those where it is on record."""
+    resize: int | None = None
+    """Of DINO: to what the shorter side is resized before the centre crop; None = as the folder says."""
+    quick_gelu: bool | None = None
+    """Of CLIP: true where its activation must be OpenAI's QuickGELU."""
+
+
+class Dataset(Frozen):
+    """Where photos come from."""
+
+    source: str
+    """`hub:<owner>/<name>`, or a folder beside the definition."""
+    revision: str | None = None
+    """The commit, of a hub repository."""
+    caption: str | None = None
+    """Where the hub has table rows instead of files: the caption of `<0>/<1>/n.jpg`, a pattern with {0} and {1}."""
+    checksums: dict[str, str] | None = None
+    """File -> sha256, of those where it is on record."""
 
 
 class Training(Frozen):
@@ -129,6 +217,10 @@ class Training(Frozen):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    adapted_layers: int | None = None
+    """How many layers `targets` must match, so that another architecture is not taken for this one."""
+    adapter_parameters: int | None = None
+    """How many values one adapter must have."""
 
 
 class Sampling(Frozen):
@@ -139,21 +231,39 @@ class Sampling(Frozen):
     images_per_prompt: int = Field(gt=0)
     noise_seed: int
     """The same CPU-drawn noise serves every prompt, task, model and method."""
+    scheduler: Literal["EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"] | None = None
+    """The sampler, whichever the model's folder names; None = the one it names."""
 
 
 class Suite(Frozen):
     """A frozen, versioned benchmark definition."""
 
-    name: str
+    name: Name
     version: str
     version_reason: str
     resolution: int = Field(gt=0)
     backbone: Weights
+    vae: Weights | None = None
+    """Takes the place of the backbone's own VAE."""
     encoders: dict[str, Weights]
+    datasets: dict[str, Dataset] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    """What a run uses unless told otherwise; None = fp32."""
     training: Training
     sampling: Sampling
-    seeds: tuple[int, ...]
-    tracks: dict[str, Track]
+    seeds: tuple[int, ...] = Field(min_length=1)
+    tracks: dict[Name, Track]
+
+    @model_validator(mode="after")
+    def _what_tracks_name_is_there(self) -> Suite:
+        for track in self.tracks.values():
+            for encoder in (ENCODER_OF[metric] for metric in track.metrics):
+                if encoder not in self.encoders:
+                    raise ValueError(f"track {track.name} needs an encoder {encoder!r} that is not in encoders")
+            for photos in (photos for task in track.tasks for photos in task.photos):
+                if photos.dataset not in (self.datasets or {}):
+                    raise ValueError(f"track {track.name} names a data set {photos.dataset!r} that is not in datasets")
+        return self
 
     def track(self, name: str) -> Track:
         if name not in self.tracks:
@@ -181,20 +291,38 @@ def list_suites() -> list[str]:
     return sorted(path.parent.name for path in (content_root() / "benchmark").glob("*/suite.yaml"))
 
 
+def suite_folder(name: str) -> Path:
+    """Where a suite's definition lies: `name` is one of `list_suites()`, or a folder that holds a `suite.yaml`.
+
+    Raises:
+        ClbenchError: there is no such suite.
+    """
+    if name in list_suites():
+        return content_root() / "benchmark" / name
+    folder = Path(name)
+    if (folder / "suite.yaml").is_file():
+        return folder
+    if folder.is_dir() or len(folder.parts) > 1:
+        raise ClbenchError(f"there is no {folder / 'suite.yaml'}; `clbench new-suite {folder}` writes one")
+    raise ClbenchError(f"there is no suite {name!r}{did_you_mean(name, list_suites())}")
+
+
 def load_suite(name: str) -> Suite:
-    """Read and check a suite by name.
+    """Read and check a suite: a name of `list_suites()`, or a folder that holds a `suite.yaml`.
 
     Raises:
         ClbenchError: unknown name, or a definition that does not fit the schema (names the file and the field).
     """
-    if name not in list_suites():
-        raise ClbenchError(f"there is no suite {name!r}{did_you_mean(name, list_suites())}")
-    path = content_root() / "benchmark" / name / "suite.yaml"
+    folder = suite_folder(name)
+    path = folder / "suite.yaml"
     raw = _read_yaml(path)
     try:
         for track_name, track in raw["tracks"].items():
             track["name"] = track_name
-            track["tasks"] = _read_yaml(content_root() / "tasks" / track["tasks"])["tasks"]
+            beside = folder / track["tasks"]
+            track["tasks"] = _read_yaml(beside if beside.is_file() else content_root() / "tasks" / track["tasks"])[
+                "tasks"
+            ]
         return Suite.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
 from clbench.backbone import Backbone
 from clbench.errors import WorkFailed
@@ -15,6 +19,25 @@ from clbench.lora import Adapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.rng import generator
 from clbench.suite import Training
+
+
+def make_examples(images: list[Image.Image], prompt: str, resolution: int, source: torch.Generator) -> list[Example]:
+    """Pictures as training examples: the shorter side resized (PIL, bilinear) to `resolution`, a random square of it.
+
+    The squares are drawn once a task. Pictures of that size are taken as they are.
+    """
+    examples, cut = [], v2.functional
+    for picture in images:
+        image: Any = picture  # torchvision's annotations know tensors alone
+        original, corner = (image.height, image.width), (0, 0)
+        if original != (resolution, resolution):
+            image = cut.resize(image, [resolution], v2.InterpolationMode.BILINEAR)
+            spare = (image.height - resolution, image.width - resolution)
+            top, left = (int(torch.randint(room + 1, (), generator=source)) for room in spare)
+            image, corner = cut.crop(image, top, left, resolution, resolution), (top, left)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+        examples.append(Example(pixels, prompt, original, corner))
+    return examples
 
 
 class Task:
@@ -25,9 +48,10 @@ class Task:
         pixels = torch.stack([example.pixels for example in examples])
         self.mean, self.std = backbone.encode_images(pixels)
         self.hidden, self.pooled = backbone.encode_prompts([example.prompt for example in examples])
-        # SDXL's micro-conditioning: original size, crop corner, target size; the images come at full size, uncropped.
-        ids = [pixels.shape[2], pixels.shape[3], 0, 0, resolution, resolution]
-        self.time_ids = torch.tensor([ids], dtype=torch.float32, device=backbone.device)
+        # SDXL's micro-conditioning: original size, crop corner, target size.
+        target = (resolution, resolution)
+        ids = [(*(example.original_size or target), *example.corner, *target) for example in examples]
+        self.time_ids = torch.tensor(ids, dtype=torch.float32, device=backbone.device)
 
     def batches(self, count: int, size: int, source: torch.Generator) -> Iterator[Batch]:
         """`count` random batches of `size`, with fresh latents, noise and time steps."""
@@ -46,8 +70,7 @@ class Task:
         target = batch.noise
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        time_ids = self.time_ids.expand(len(noisy), -1)
-        hidden, pooled = self.hidden[batch.examples], self.pooled[batch.examples]
+        hidden, pooled, time_ids = (values[batch.examples] for values in (self.hidden, self.pooled, self.time_ids))
         predicted = self.backbone.denoise(noisy, batch.timesteps, hidden, pooled, time_ids)
         return F.mse_loss(predicted.float(), target)
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from clbench.assets import Assets
 from clbench.bench import Bench
 from clbench.errors import ClbenchError
 from clbench.method import get_method
@@ -53,6 +54,10 @@ class Job(BaseModel):
     store: Path
     device: str
     precision: str
+    assets: Assets
+    low_memory: bool = False
+    keep: frozenset[str] = frozenset()
+    """Of `states` and `images`: what is kept beyond need."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,17 @@ class Unit:
 
 def open_job(job: Job, reuse: bool = True) -> tuple[Bench, list[Sequence]]:
     """A job's bench and its sequences, in the protocol's order; no model is loaded yet."""
-    bench = Bench(job.suite, job.track, Store(job.store, reuse), job.device, job.precision)
+    bench = Bench(
+        job.suite,
+        job.track,
+        Store(job.store, reuse),
+        job.device,
+        job.precision,
+        job.assets,
+        low_memory=job.low_memory,
+        keep_states="states" in job.keep,
+        keep_images="images" in job.keep,
+    )
     method = get_method(job.method, job.settings, job.plugins)
     return bench, [Sequence(bench, method, order, seed) for order in job.orders for seed in job.seeds]
 
@@ -141,7 +156,8 @@ def work_off(bench: Bench, pieces: list[Unit], report: Report = silent) -> None:
             with bench.store.try_lock(unit.key) as mine:
                 if mine and not unit.done():
                     report(finished, unit.label)
-                    unit.do()
+                    with _watched(bench, unit, finished, report):
+                        unit.do()
                     break
             waiting = waiting or not mine
         else:
@@ -150,6 +166,23 @@ def work_off(bench: Bench, pieces: list[Unit], report: Report = silent) -> None:
             report(finished, "waiting for the other workers")
             time.sleep(0.05)
     report(whole, "done")
+
+
+@contextmanager
+def _watched(bench: Bench, unit: Unit, finished: float, report: Report) -> Iterator[None]:
+    """Report a unit's progress for as long as it is done."""
+    made = 0.0
+
+    def on_work(passes: float) -> None:
+        nonlocal made
+        made = min(made + passes, unit.work)
+        report(finished + made, unit.label)
+
+    bench.on_work = on_work
+    try:
+        yield
+    finally:
+        bench.on_work = lambda passes: None
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Lab:
         suite, task = bench.suite, bench.track.tasks[0]
         self.backbone, self.suite = bench.backbone, suite
         self.prompts = bench.track.eval_prompts(task)
-        self.data = Task(self.backbone, bench.examples(task), suite.resolution)
+        self.data = Task(self.backbone, bench.examples(task, torch.Generator()), suite.resolution)
         generator = torch.Generator().manual_seed(0)
         shapes, rank = self.backbone.shapes, suite.training.rank
         self.adapter = Adapter(
@@ -66,20 +66,21 @@ class Lab:
 
     def cell(self) -> None:
         self.backbone.use_adapter(None)
-        draw_cell(self.backbone, self.prompts, self.suite.sampling)
+        draw_cell(self.backbone, self.prompts, self.suite.sampling, self.suite.resolution)
 
     def cell_with_adapter(self) -> None:
         self.backbone.use_adapter(self.adapter)
-        draw_cell(self.backbone, self.prompts, self.suite.sampling)
+        draw_cell(self.backbone, self.prompts, self.suite.sampling, self.suite.resolution)
 
     def cell_encoding_prompts(self) -> None:
         self.backbone._prompts.clear()
         self.cell()
 
     def cell_one_by_one(self) -> None:
+        one_each = self.suite.sampling.model_copy(update={"images_per_prompt": 1})
         for prompt in self.prompts:
-            draw_cell(self.backbone, [prompt], self.suite.sampling.model_copy(update={"images_per_prompt": 1}))
-            draw_cell(self.backbone, [prompt], self.suite.sampling.model_copy(update={"images_per_prompt": 1}))
+            draw_cell(self.backbone, [prompt], one_each, self.suite.resolution)
+            draw_cell(self.backbone, [prompt], one_each, self.suite.resolution)
 
     def step(self) -> None:
         live = self.backbone.use_adapter(self.adapter) if not self.backbone._live else None

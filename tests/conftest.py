@@ -51,6 +51,7 @@ def shared_models(models, mock_suite, monkeypatch):
     from clbench.bench import Bench
 
     monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(harness, "suite_folder", lambda name: Path())
     monkeypatch.setattr(Bench, "backbone", models.backbone)
     monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
 

@@ -7,6 +7,7 @@ import clbench.suite
 
 suite = clbench.suite.Suite.model_validate_json(Path(sys.argv.pop(1)).read_text())
 clbench.suite.load_suite = lambda name: suite
+clbench.suite.suite_folder = lambda name: Path()
 
 import clbench.cli  # noqa: E402
 

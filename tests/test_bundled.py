@@ -42,7 +42,8 @@ def test_a_style_prompt_draws_that_style_and_no_other(bench):
     right = 0
     for index, style in enumerate(styles):
         one_each = SUITE.sampling.model_copy(update={"images_per_prompt": 1})
-        images = to_pil(draw_cell(bench.backbone, [f"{style} image of a {shape}" for shape in shapes], one_each))
+        prompts = [f"{style} image of a {shape}" for shape in shapes]
+        images = to_pil(draw_cell(bench.backbone, prompts, one_each, SUITE.resolution))
         right += int(((csd.embed(images) @ real.T).argmax(dim=1) == index).sum())
     assert right / (len(styles) * len(shapes)) >= 0.9
 

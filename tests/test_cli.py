@@ -229,8 +229,10 @@ def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_p
         result = saved(method=method, seed=index, level=0.3 + 0.2 * index)
         clbench("submit", result, "--submitter", "me", "--submissions", folder)
     options = ("leaderboard", "--submissions", folder, "--output", board, "--json")
-    page, *data = map(Path, json.loads(clbench(*options)))
+    written = [Path(path) for path in json.loads(clbench(*options))]
+    page, *data = [path for path in written if path.parent.name == "mini-v1"]
     assert page == board / "mini-v1" / "styles.md"
+    assert "published" in (board / "sdxl-v1" / "styles.md").read_text()
     assert {path.suffix for path in data} == {".csv", ".json", ".tex"}
     text = page.read_text()
     assert text.index("yours") < text.index("mine")

@@ -18,7 +18,7 @@ from clbench.miniworld.captions import Mix, captioned, vocabulary
 from clbench.miniworld.fit import Draw, fit
 from clbench.miniworld.losses import tokenize
 from clbench.miniworld.pretrain import pretrain
-from clbench.miniworld.render import Pictures, draw, draw_set
+from clbench.miniworld.render import Pictures, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -31,6 +31,7 @@ from clbench.miniworld.world import (
     random_look,
     visible,
 )
+from clbench.pictures import load_images
 from clbench.suite import load_suite
 
 
@@ -102,7 +103,7 @@ def test_the_suites_prompts_use_only_words_the_base_model_knows():
 
 def test_a_task_entry_always_draws_the_same_images():
     task = load_suite("mini-v1").track("objects").tasks[0]
-    first, second = draw_set(task.train), draw_set(task.train)
+    first, second = (load_images(task.train, 32, {}) for _ in range(2))
     assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
     assert len({image.tobytes() for image in first}) == 5
 
@@ -146,7 +147,7 @@ def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
     weights = tmp_path / "weights"
     backbone = Backbone.load(weights / "pipeline", load_suite("mini-v1").training)
     assert len(backbone.layers) == 56
-    images = draw_set(load_suite("mini-v1").track("styles").tasks[0].train)
+    images = load_images(load_suite("mini-v1").track("styles").tasks[0].train, 32, {})
     for name in ("clip", "csd", "dino"):
         rows = load_encoder(name, weights / name).embed(images)
         assert torch.allclose(rows.norm(dim=1), torch.ones(len(images)), atol=1e-5)

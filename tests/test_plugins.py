@@ -67,7 +67,8 @@ def test_ewc_stays_nearer_to_what_earlier_tasks_needed(sequence):
 def test_ewcs_fisher_information_is_the_mean_squared_gradient_under_the_trained_adapter(sequence, backbone):
     made = sequence("ewc")
     state = made.state(0)
-    data = engine.TrainingTask(backbone, made.bench.examples(made.tasks[0]), made.bench.suite.resolution)
+    examples = made.bench.examples(made.tasks[0], generator(0, "crop", 0))
+    data = engine.TrainingTask(backbone, examples, made.bench.suite.resolution)
     backbone.deploy({})
     live = State(adapter=backbone.use_adapter(state.adapter)).tensors()
     expected = {name: torch.zeros_like(value) for name, value in live.items()}
@@ -149,7 +150,8 @@ def test_replayed_images_are_the_previous_models_from_noise_that_is_not_the_eval
     assert torch.equal(pixels, drawn(method.weights(before), generator(0, "method samples", 1)))
     assert not torch.equal(pixels, drawn({}, generator(0, "method samples", 1)))
     bench.backbone.deploy(method.weights(before))
-    assert not torch.equal(pixels, draw_cell(bench.backbone, prompt, bench.suite.sampling) * 2 - 1)
+    deployed = draw_cell(bench.backbone, prompt, bench.suite.sampling, bench.suite.resolution) * 2 - 1
+    assert not torch.equal(pixels, deployed)
 
 
 def test_replay_changes_later_tasks_but_not_the_first(sequence):

@@ -10,6 +10,8 @@ from test_harness import outcome, watch
 import clbench
 from clbench import harness
 from clbench import sequence as engine
+from clbench.assets import gather
+from clbench.data import Places
 from clbench.result import Result
 from clbench.store import Store
 from clbench.workers import Job, helpers, open_job, units, work_off
@@ -28,6 +30,7 @@ def job(mock_suite, tmp_path):
         store=tmp_path / "runs" / "store",
         device="cpu",
         precision="fp32",
+        assets=gather(mock_suite, "mock", "styles", Places(tmp_path, tmp_path)),
     )
 
 

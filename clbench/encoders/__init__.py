@@ -7,7 +7,7 @@ score = mean_pairwise_cosine(encoder.embed(generated), encoder.embed(references)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor
@@ -32,11 +32,14 @@ def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
     return (generated @ reference.T).mean(dim=1).mean().item()
 
 
-def load_encoder(name: str, source: Path, device: str = "cpu") -> Encoder:
+def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) -> Encoder:
     """An encoder by name from a local folder.
 
+    Args:
+        settings: what a definition says beside the folder: `resize` of dino, `quick_gelu` of clip.
+
     Raises:
-        ClbenchError: unknown name, or a folder that does not hold such a model.
+        ClbenchError: unknown name, a folder that does not hold such a model, or a setting that it does not have.
     """
     from clbench.encoders.clip import CLIPEncoder
     from clbench.encoders.csd import CSDEncoder
@@ -46,6 +49,6 @@ def load_encoder(name: str, source: Path, device: str = "cpu") -> Encoder:
     if name not in kinds:
         raise ClbenchError(f"there is no encoder {name!r}{did_you_mean(name, list(kinds))}")
     try:
-        return kinds[name](source, device)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        return kinds[name](source, device, **settings)
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ClbenchError(f"{source} does not hold a {name} encoder: {error}") from error

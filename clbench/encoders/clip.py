@@ -8,16 +8,23 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor
 
 
 class CLIPEncoder:
-    """An open_clip model in a local folder (open_clip's own layout: configuration, weights, tokenizer)."""
+    """An open_clip model in a local folder (open_clip's own layout: configuration, weights, tokenizer).
 
-    def __init__(self, source: Path, device: str = "cpu") -> None:
+    Args:
+        quick_gelu: refuse a folder whose model lacks OpenAI's activation: the same weights would load, and mislead.
+    """
+
+    def __init__(self, source: Path, device: str = "cpu", quick_gelu: bool = False) -> None:
         loaded: Any = open_clip.create_model_from_pretrained(f"local-dir:{source}", device=device)
         model, self._transform = loaded
+        if quick_gelu and not any(isinstance(module, QuickGELU) for module in model.modules()):
+            raise ValueError("its open_clip_config.json lacks `quick_gelu: true`")
         self.model = model.eval().float()
         self._tokenize = open_clip.get_tokenizer(f"local-dir:{source}")
         self.device = device

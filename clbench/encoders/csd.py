@@ -1,26 +1,34 @@
-"""CSD: a CLIP image tower without its projection, times a style head (Somepalli et al. 2024)."""
+"""CSD: a CLIP image tower without its projection, times a style head (Somepalli et al. 2024).
+
+folder = converted(Path("csd_checkpoint.pth"), cache)      # once; never unpickles anything but tensors
+CSDEncoder(folder).embed(images)
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from clbench.files import file_sha256, write_atomic, write_text
 
 
 class CSD(nn.Module):
     """The style embedding is the tower's feature times `last_layer_style`; the content head is kept as published."""
 
-    def __init__(self, vision_cfg: dict, embed_dim: int) -> None:
+    def __init__(self, vision_cfg: dict, embed_dim: int, quick_gelu: bool = False) -> None:
         super().__init__()
-        tower: Any = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg))
+        tower: Any = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg), quick_gelu)
         width = tower.proj.shape[0]
         tower.proj = None
         self.backbone = tower
@@ -37,7 +45,7 @@ class CSDEncoder:
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
         config = json.loads((source / "config.json").read_text())
-        self.model = CSD(config["vision_cfg"], config["embed_dim"])
+        self.model = CSD(config["vision_cfg"], config["embed_dim"], config.get("quick_gelu", False))
         self.model.load_state_dict(load_file(source / "model.safetensors"))
         self.model.to(device).eval().float()
         size = config["vision_cfg"]["image_size"]
@@ -51,3 +59,67 @@ class CSDEncoder:
     def embed(self, images: list[Image.Image]) -> Tensor:
         pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
         return F.normalize(self.model(pixels), dim=-1).float().cpu()
+
+
+def converted(source: Path, cache: Path) -> Path:
+    """The folder `CSDEncoder` loads: `source` itself, or the weights found there in that form, kept under `cache`.
+
+    Args:
+        source: such a folder, or a published checkpoint or the folder that holds it.
+
+    Raises:
+        ValueError: the weights are not those of a CSD model on OpenAI's CLIP. OSError: they cannot be read or written.
+    """
+    if source.is_dir():
+        settings = source / "config.json"
+        if settings.exists() and "vision_cfg" in json.loads(settings.read_text()):
+            return source
+        names = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "csd-vit-l.pth", "csd_checkpoint.pth")
+        source = next((source / name for name in names if (source / name).is_file()), source / names[0])
+    folder = cache / "converted" / f"csd-{file_sha256(source)[:16]}"
+    if not (folder / "config.json").exists():
+        state = _published_weights(source)
+        width, _, patch, _ = state["backbone.conv1.weight"].shape
+        patches = state["backbone.positional_embedding"].shape[0] - 1
+        config = {
+            "embed_dim": state["last_layer_style"].shape[1],
+            "quick_gelu": True,  # it was fine-tuned from OpenAI's CLIP
+            "vision_cfg": {
+                "image_size": patch * math.isqrt(patches),
+                "layers": sum(name.endswith(".ln_1.weight") for name in state),
+                "width": width,
+                "patch_size": patch,
+            },
+            "preprocess_cfg": {
+                "mean": list(OPENAI_DATASET_MEAN),
+                "std": list(OPENAI_DATASET_STD),
+                "interpolation": "bicubic",
+                "resize_mode": "shortest",
+            },
+        }
+        wrong = CSD(config["vision_cfg"], config["embed_dim"], True).load_state_dict(state, strict=False)
+        if wrong.missing_keys or wrong.unexpected_keys:
+            raise ValueError(f"it lacks {wrong.missing_keys[:2]} and has {wrong.unexpected_keys[:2]} too many")
+        write_atomic(folder / "model.safetensors", lambda path: save_file(state, path))
+        write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    return folder
+
+
+def _published_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the names of `CSD`, in fp32; anything but tensors in it is an error."""
+    if path.suffix == ".safetensors":
+        loaded: Any = load_file(path)
+    else:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch wraps what is wrong with a file in many kinds of error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(f"{path.name} is not a file of tensors: {reason}") from None
+    for wrapper in ("model_state_dict", "state_dict"):
+        loaded = loaded.get(wrapper, loaded)
+    state = {name.removeprefix("module."): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    needed = ("backbone.conv1.weight", "backbone.positional_embedding", "last_layer_style", "last_layer_content")
+    for name in needed:
+        if name not in state:
+            raise ValueError(f"{path.name} has no tensor {name!r}")
+    return {name: value.float().contiguous() for name, value in state.items()}

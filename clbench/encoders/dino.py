@@ -14,16 +14,22 @@ from transformers import ViTModel
 
 
 class DINOEncoder:
-    """A ViT folder of transformers; resizing is PIL's, with the settings of its `preprocessor_config.json`."""
+    """A ViT folder of transformers; resizing is PIL's, bicubic, to the size in its `preprocessor_config.json`.
 
-    def __init__(self, source: Path, device: str = "cpu") -> None:
+    Args:
+        resize: resize the shorter side to this instead, and cut that size out of the centre.
+    """
+
+    def __init__(self, source: Path, device: str = "cpu", resize: int | None = None) -> None:
         model = ViTModel.from_pretrained(source, add_pooling_layer=False, local_files_only=True)
         self.model = model.to(device).eval().float()  # type: ignore[arg-type]
         settings = json.loads((source / "preprocessor_config.json").read_text())
-        size = (settings["size"]["height"], settings["size"]["width"])
+        size = settings["size"]  # older files have one number
+        size = (size, size) if isinstance(size, int) else (size["height"], size["width"])
         self._transform = v2.Compose(
             [
-                v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC),
+                v2.Resize(resize or size, interpolation=v2.InterpolationMode.BICUBIC),
+                v2.CenterCrop(size),
                 v2.PILToTensor(),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(settings["image_mean"], settings["image_std"]),

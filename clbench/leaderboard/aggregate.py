@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clbench.errors import ClbenchError
 from clbench.files import write_text
+from clbench.human import human_bytes
+from clbench.leaderboard.published import Published, published_pages, published_section
 from clbench.leaderboard.rank import ALPHA, Ranking, rank
 from clbench.leaderboard.records import final_state_bytes, records, seconds_a_task, to_csv, to_json
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
@@ -23,9 +25,14 @@ BLANK = Cell("–")
 
 
 def build_leaderboard(
-    submissions: Path, out: Path, *, load: Callable[[str], Suite] = load_suite, samples: Path | None = None
+    submissions: Path,
+    out: Path,
+    *,
+    load: Callable[[str], Suite] = load_suite,
+    samples: Path | None = None,
+    published: Mapping[str, Published] | None = None,
 ) -> list[Path]:
-    """Write <out>/<suite>/<track>.{md,csv,json,tex} for every track with submissions.
+    """Write <out>/<suite>/<track>.{md,csv,json,tex} for every track with submissions, and what was published beside it.
 
     The same submissions give the same bytes.
 
@@ -34,6 +41,7 @@ def build_leaderboard(
         out: the leaderboard's folder.
         load: how a suite is found by its name.
         samples: folder of <suite>/<track>/<method>.png sample grids, shown on the page where they exist.
+        published: suite -> what the paper printed, shown beside its tracks.
 
     Returns:
         The files written.
@@ -41,19 +49,25 @@ def build_leaderboard(
     Raises:
         ClbenchError: a submission is invalid or partial (all of them are named), or a page cannot be written.
     """
-    written = []
-    for (suite_name, track_name), results in read_submissions(submissions, load).items():
+    texts: dict[Path, str] = {}
+    boards = read_submissions(submissions, load)
+    for suite_name, printed in (published or {}).items():
+        measured = {track for suite, track in boards if suite == suite_name}
+        texts |= published_pages(out / suite_name, suite_name, printed, measured)
+    for (suite_name, track_name), results in boards.items():
         path = out / suite_name / f"{track_name}.md"
         suite = load(suite_name)
         track = suite.track(track_name)
         ranking = rank_results(track, results)
         table, rows = leaderboard_table(track, results, ranking), records(track, results, ranking)
-        page = render_page(suite, track, results, table, ranking, _grids(samples, path))
-        texts = {".md": page, ".csv": to_csv(rows), ".json": to_json(suite, track, rows, ranking)}
-        for suffix, text in (texts | {".tex": to_latex(table)}).items():
-            write_text(path.with_suffix(suffix), text)
-            written.append(path.with_suffix(suffix))
-    return written
+        printed = (published or {}).get(suite_name)
+        beside = published_section(printed, track_name, results) if printed else []
+        page = render_page(suite, track, results, table, ranking, _grids(samples, path), beside)
+        data = {".csv": to_csv(rows), ".json": to_json(suite, track, rows, ranking), ".tex": to_latex(table)}
+        texts |= {path.with_suffix(suffix): text for suffix, text in ({".md": page} | data).items()}
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
 
 
 def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tuple[str, str], list[Result]]:
@@ -153,9 +167,15 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
 
 
 def render_page(
-    suite: Suite, track: Track, results: Sequence[Result], table: Table, ranking: Ranking, grids: dict[str, str]
+    suite: Suite,
+    track: Track,
+    results: Sequence[Result],
+    table: Table,
+    ranking: Ranking,
+    grids: dict[str, str],
+    beside: Sequence[str] = (),
 ) -> str:
-    """The markdown page of one track; `grids` maps a method to the link of its sample grid."""
+    """The markdown page of one track; `grids` maps a method to the link of its sample grid, `beside` is more lines."""
     first = METRICS[track.metrics[0]].label
     runs = len(track.orders) * len(suite.seeds)
     lines = [
@@ -182,6 +202,7 @@ def render_page(
         f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
         "",
         *_how_sure(ranking, first),
+        *beside,
         f"The same as [CSV]({track.name}.csv), [JSON]({track.name}.json) and [LaTeX]({track.name}.tex).",
         "",
         "## Reproduce",
@@ -233,15 +254,6 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         f"of at most {ALPHA}.",
         "",
     ]
-
-
-def human_bytes(size: int) -> str:
-    """1500 -> "1.5 kB"; decimal units, as the model hubs show file sizes."""
-    if size < 1000:
-        return f"{size} B"
-    units = ("kB", "MB", "GB", "TB")
-    step = next((n for n in range(1, 4) if size / 1000**n < 999.95), 4)
-    return f"{size / 1000**step:.1f} {units[step - 1]}"
 
 
 def _ranked(track: Track, results: list[Result]) -> list[Result]:

@@ -1,0 +1,261 @@
+"""What a run will cost, counted on the U-Net's graph before anything is loaded: time, device memory, disk.
+
+    price = count(unet_config, suite.training, resolution, vae_scale_factor=8)
+    expected(price, work=5e4, runs=8, ...)
+
+Shapes are enough for that, so the graph runs on PyTorch's `meta` device, which computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from clbench.backbone import adapter_parameters, check_architecture
+from clbench.errors import ClbenchError
+from clbench.human import human_bytes, human_time
+from clbench.suite import Suite, Training
+
+Memory = Literal["auto", "low", "high"]
+EFFICIENCY = 0.5
+"""Share of a device's matrix multiplication rate that such a U-Net is taken to reach."""
+MARGIN = 1.15
+"""On memory: the allocator's rounding, workspaces and the driver."""
+IMAGE_BYTES = 1.5
+"""A kept PNG's size a pixel, about."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one U-Net costs."""
+
+    parameters: int
+    """Of the U-Net."""
+    adapter: int
+    """Values of one adapter."""
+    adapted: int
+    """Values of the weights that it changes."""
+    pass_flops: float
+    """Of one forward pass for one image; a backward pass counts as two."""
+    saved: int
+    """fp32 bytes kept for a backward pass of one image."""
+    saved_low: int
+    """The same with gradient checkpointing."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a run will take."""
+
+    seconds: float
+    device_bytes: int
+    """On the accelerator, or of main memory where there is none."""
+    disk_bytes: tuple[int, int]
+    """If the method hands on an adapter; if it hands on merged weights."""
+    low_memory: bool
+
+    def __str__(self) -> str:
+        small, large = (human_bytes(size) for size in self.disk_bytes)
+        mode = " (with gradient checkpointing)" if self.low_memory else ""
+        return (
+            f"expects about {human_time(self.seconds)}, {human_bytes(self.device_bytes)} of memory{mode} and "
+            f"{small} (adapters) to {large} (merged weights) of disk"
+        )
+
+
+def count(config: Mapping[str, Any], training: Training, latent_side: int) -> Price:
+    """Count a U-Net of SDXL's class.
+
+    Args:
+        config: its `config.json`.
+        latent_side: of one image.
+
+    Raises:
+        ClbenchError: it is not the architecture that the definition names.
+    """
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(dict(config))
+        unet.requires_grad_(False)
+        parameters = sum(value.numel() for value in unet.parameters())
+        lora = LoraConfig(
+            r=training.rank,
+            lora_alpha=training.alpha,  # type: ignore[arg-type]
+            target_modules=list(training.targets),
+            init_lora_weights=False,
+        )
+        unet.add_adapter(lora)
+        unet.to("meta")
+        layers = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+        weights: dict[str, Any] = {name: layer.base_layer.weight for name, layer in layers.items()}
+        shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+        check_architecture(shapes, training)
+        blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
+        with _saved_bytes(unet, blocks) as (total, inside), FlopCounterMode(display=False) as flops:
+            unet(
+                torch.empty(1, unet.config.in_channels, latent_side, latent_side),
+                torch.zeros(1),
+                torch.empty(1, 77, unet.config.cross_attention_dim),
+                added_cond_kwargs={
+                    "text_embeds": torch.empty(1, _pooled_width(unet.config)),
+                    "time_ids": torch.empty(1, 6),
+                },
+            )
+    return Price(
+        parameters=parameters,
+        adapter=adapter_parameters(shapes, training.rank),
+        adapted=sum(out * inputs for out, inputs in shapes.values()),
+        pass_flops=float(flops.get_total_flops()),
+        saved=total[0],
+        saved_low=total[0] - sum(inside) + max(inside, default=0),
+    )
+
+
+def _pooled_width(config: Any) -> int:
+    return config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+
+
+@contextmanager
+def _saved_bytes(unet: Any, blocks: list[Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """Bytes that autograd keeps during a forward pass: in all, and within each of `blocks`, the parameters left out."""
+    total, inside, seen = [0], [], {id(value.untyped_storage()) for value in unet.parameters()}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if id(storage) not in seen:
+            seen.add(id(storage))
+            alive.append(storage)
+            total[0] += storage.nbytes()
+        return value
+
+    alive, starts = [], []
+    hooks = []
+    for block in blocks:
+        hooks.append(block.register_forward_pre_hook(lambda *_: starts.append(total[0])))
+        hooks.append(block.register_forward_hook(lambda *_: inside.append(total[0] - starts.pop())))
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            yield total, inside
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def price_of(suite: Suite, backbone: Path) -> Price:
+    """Count the U-Net of a pipeline's folder at the suite's resolution."""
+    try:
+        config = json.loads((backbone / "unet" / "config.json").read_text())
+        vae = json.loads((backbone / "vae" / "config.json").read_text()) if (backbone / "vae").is_dir() else {}
+    except (OSError, ValueError) as error:
+        raise ClbenchError(f"{backbone} does not hold a pipeline of Stable Diffusion XL's class: {error}") from None
+    factor = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
+    return count(config, suite.training, suite.resolution // factor)
+
+
+def expect(
+    price: Price,
+    suite: Suite,
+    *,
+    device: str,
+    precision: str,
+    memory: Memory,
+    work: float,
+    workers: int,
+    runs: int,
+    tasks: int,
+    images: int,
+    keep: frozenset[str],
+) -> Expectation:
+    """What a run will take.
+
+    Args:
+        work: U-Net passes of one image that are still to be made.
+        images: how many are drawn in all.
+
+    Raises:
+        ClbenchError: there is not the memory, even with `low`.
+    """
+    width = 2 if precision == "bf16" else 4
+    batch = suite.training.batch_size
+    fixed = price.parameters * width + 4 * 4 * price.adapter  # the adapter, its gradient, two moments
+    need = {
+        low: round(MARGIN * (fixed + batch * (price.saved_low if low else price.saved) * width / 4))
+        for low in (False, True)
+    }
+    free = free_memory(device)
+    low = {"low": True, "high": False}.get(memory, need[False] > free)
+    if workers * need[low] > free:
+        what = f"{human_bytes(free)} of memory are free on {device}, but training"
+        if workers > 1:
+            each = f"{human_bytes(need[low])} in each of {workers} processes"
+            raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
+        if low:
+            raise ClbenchError(f"{what} takes at least about {human_bytes(need[True])}, even with --memory low")
+        sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
+        raise ClbenchError(f"{what} takes about {sizes}")
+    states = runs * tasks if "states" in keep else runs + 1
+    kept = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
+    firsts = runs * 4 * price.adapter
+    disk = tuple(firsts + kept + states * 4 * values for values in (price.adapter, price.adapted))
+    passes = work * price.pass_flops * (4 / 3 if low else 1)
+    seconds = passes / (EFFICIENCY * workers * matmul_rate(device, precision))
+    return Expectation(seconds, workers * need[low], (disk[0], disk[1]), low)
+
+
+def check_disk(expectation: Expectation, folder: Path) -> str | None:
+    """A warning where the disk may not do; what `folder` already holds counts as done.
+
+    Raises:
+        ClbenchError: it cannot do.
+    """
+    free = shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    small, large = (max(0, size - there) for size in expectation.disk_bytes)
+    if free < small:
+        raise ClbenchError(
+            f"{folder} has {human_bytes(free)} free, but the run keeps at least {human_bytes(small)} there; make space "
+            f"or give another --output"
+        )
+    if free < large:
+        return f"{folder} has {human_bytes(free)} free; methods that hand on merged weights need {human_bytes(large)}"
+    return None
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available
+
+
+def matmul_rate(device: str, precision: str) -> float:
+    """Measured FLOP a second of a matrix product of such layers' size, by one process."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    side = 8192 if device.startswith("cuda") else 1024
+    a, b = (torch.ones(side, side, dtype=kind, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(3):
+        _wait(device)
+        began = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

@@ -1,0 +1,18 @@
+"""Sizes and times for people."""
+
+
+def human_bytes(size: int) -> str:
+    """1500 -> "1.5 kB"; decimal units, as the model hubs show file sizes."""
+    if size < 1000:
+        return f"{size} B"
+    units = ("kB", "MB", "GB", "TB")
+    step = next((n for n in range(1, 4) if size / 1000**n < 999.95), 4)
+    return f"{size / 1000**step:.1f} {units[step - 1]}"
+
+
+def human_time(seconds: float) -> str:
+    """45 -> "45 s", 7200 -> "2.0 h"."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
