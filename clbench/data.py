@@ -260,7 +260,8 @@ def _needed(item: Item, folder: Path) -> tuple[Path, dict[str, Path]]:
     missing = [file for file in item.files if file not in found]
     if missing:
         raise _Wrong(_incomplete(item, found, missing))
-    return base, {file: found[file] for file in item.files}
+    paths = [found[file] for file in item.files]
+    return base, {path.relative_to(base).as_posix(): path for path in paths}
 
 
 def _those_there(base: Path, files: tuple[str, ...]) -> dict[str, Path]:

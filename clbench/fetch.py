@@ -46,7 +46,9 @@ def fetch(item: Item, places: Places) -> Found:
 @contextmanager
 def _in_one_sentence(item: Item) -> Iterator[None]:
     from huggingface_hub import errors
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # it tells of every retry with a traceback
     where = f"{item.name} ({item.place})"
     try:
         yield
@@ -54,11 +56,13 @@ def _in_one_sentence(item: Item) -> Iterator[None]:
         revision = isinstance(error, errors.RevisionNotFoundError)
         what = f"revision {item.spec.revision}" if revision else "such repository"
         raise ClbenchError(f"cannot fetch {where}: the hub has no {what}, or not for this user") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+    except ClbenchError:
+        raise
+    except Exception as error:  # the client's own, its HTTP library's (which changes with its version), the system's
         reason = " ".join(str(error).split())[:200]
         raise WorkFailed(
             f"cannot fetch {where}: {reason}; what has arrived is kept, and the same command goes on from there"
-        ) from None
+        ) from error
 
 
 def _fetch_files(item: Item) -> None:

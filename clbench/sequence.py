@@ -253,7 +253,7 @@ class Sequence:
         """Run what may hold a plugin's code; its errors become one sentence that says where."""
         try:
             return work()
-        except ClbenchError:
+        except (ClbenchError, torch.OutOfMemoryError):  # the latter is told by whoever chose the memory mode
             raise
         except Exception as error:
             file = source_of(self.method).path
