@@ -156,15 +156,20 @@ def _saved_bytes(unet: Any, blocks: list[Any]) -> Iterator[tuple[list[int], list
             hook.remove()
 
 
-def price_of(suite: Suite, backbone: Path) -> Price:
-    """Count the U-Net of a pipeline's folder at the suite's resolution."""
+def price_of(suite: Suite, folders: Mapping[str, Path]) -> Price:
+    """Count a pipeline's U-Net at the suite's resolution; `folders` holds the backbone's and maybe another VAE's.
+
+    Raises:
+        ClbenchError: a configuration is missing, or not of such a pipeline.
+    """
+    backbone = folders["backbone"]
     try:
         config = json.loads((backbone / "unet" / "config.json").read_text())
-        vae = json.loads((backbone / "vae" / "config.json").read_text()) if (backbone / "vae").is_dir() else {}
-    except (OSError, ValueError) as error:
-        raise ClbenchError(f"{backbone} does not hold a pipeline of Stable Diffusion XL's class: {error}") from None
-    factor = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
-    return count(config, suite.training, suite.resolution // factor)
+        vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        return count(config, suite.training, suite.resolution // factor)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClbenchError(f"{backbone} holds no pipeline of Stable Diffusion XL's class: {error}") from error
 
 
 def expect(

@@ -159,7 +159,7 @@ def _expect(job: Job, memory: Memory, workers: int, resume: bool) -> Expectation
     tasks, runs = len(bench.track.tasks), len(sequences)
     cells = tasks + runs * tasks * (tasks + 1) // 2
     return expect(
-        price_of(job.suite, job.assets.folders["backbone"]),
+        price_of(job.suite, job.assets.folders),
         job.suite,
         device=job.device,
         precision=job.precision,

@@ -39,6 +39,7 @@ def write_world(root: Path, photos: Path | None) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipeline().save_pretrained(root / "stable-diffusion-xl-base-1.0")
+        shutil.rmtree(root / "stable-diffusion-xl-base-1.0" / "vae")  # which the suite does not fetch
         vae().save_pretrained(root / "sdxl-vae-fp16-fix")
         write_clip(root / "vit_base_patch32_clip_224.openai")
         write_dino(root / "dino-vits16")
