@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,10 @@ class Price:
     """fp32 bytes kept for a backward pass of one image."""
     saved_low: int
     """The same with gradient checkpointing."""
+    encoders: int = 0
+    """Bytes of the encoders' weights."""
+    decode: int = 0
+    """fp32 bytes that decoding one image needs, about: four of the VAE's largest feature maps."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,14 @@ def price_of(suite: Suite, folders: Mapping[str, Path]) -> Price:
     try:
         config = json.loads((backbone / "unet" / "config.json").read_text())
         vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        return count(config, suite.training, suite.resolution // factor)
+        channels = vae["block_out_channels"]
+        price = count(config, suite.training, suite.resolution // 2 ** (len(channels) - 1))
+        encoders = [path for name in suite.encoders if name in folders for path in folders[name].iterdir()]
+        return replace(
+            price,
+            encoders=sum(path.stat().st_size for path in encoders),
+            decode=4 * 4 * suite.resolution**2 * max(channels[:2]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ClbenchError(f"{backbone} holds no pipeline of Stable Diffusion XL's class: {error}") from error
 
@@ -197,15 +207,14 @@ def expect(
     """
     width = 2 if precision == "bf16" else 4
     batch = suite.training.batch_size
-    fixed = price.parameters * width + 4 * 4 * price.adapter  # the adapter, its gradient, two moments
-    need = {
-        low: round(MARGIN * (fixed + batch * (price.saved_low if low else price.saved) * width / 4))
-        for low in (False, True)
-    }
+    always = price.parameters * width + price.encoders
+    adapter = 4 * 4 * price.adapter  # with its gradient and two moments
+    kept = {low: batch * (price.saved_low if low else price.saved) * width / 4 for low in (False, True)}
+    need = {low: round(MARGIN * (always + max(adapter + kept[low], price.decode))) for low in kept}
     free = free_memory(device)
     low = {"low": True, "high": False}.get(memory, need[False] > free)
     if workers * need[low] > free:
-        what = f"{human_bytes(free)} of memory are free on {device}, but training"
+        what = f"{human_bytes(free)} of memory are free on {device}, but the run"
         if workers > 1:
             each = f"{human_bytes(need[low])} in each of {workers} processes"
             raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
@@ -214,11 +223,10 @@ def expect(
         sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
         raise ClbenchError(f"{what} takes about {sizes}")
     states = runs * tasks if "states" in keep else runs + 1
-    kept = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
+    pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
     firsts = runs * 4 * price.adapter
-    disk = tuple(firsts + kept + states * 4 * values for values in (price.adapter, price.adapted))
-    passes = work * price.pass_flops * (4 / 3 if low else 1)
-    seconds = passes / (EFFICIENCY * workers * matmul_rate(device, precision))
+    disk = tuple(firsts + pictures + states * 4 * values for values in (price.adapter, price.adapted))
+    seconds = work * price.pass_flops / (EFFICIENCY * workers * matmul_rate(device, precision))
     return Expectation(seconds, workers * need[low], (disk[0], disk[1]), low)
 
 
