@@ -102,15 +102,13 @@ class Backbone:
         with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
             try:
                 other = {"vae": AutoencoderKL.from_pretrained(vae, local_files_only=True)} if vae else {}
-                pipeline: Any = StableDiffusionXLPipeline.from_pretrained(
-                    folder, local_files_only=True, torch_dtype=torch.float32, **other
-                )
+                pipeline: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, **other)
             except (OSError, ValueError, TypeError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 raise ClbenchError(f"{folder} holds no pipeline of Stable Diffusion XL's class: {reason}") from error
             if scheduler:
                 pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-            return cls(pipeline, training, device, precision, low_memory)
+            return cls(pipeline.to(torch.float32), training, device, precision, low_memory)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

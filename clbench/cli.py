@@ -304,13 +304,14 @@ def samples(
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
     device: Annotated[str | None, typer.Option(help="Where the run was made; default as for a run.")] = None,
     plugin: Plugins = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Show one run as a picture: what each task looked like after every later one."""
     load_suite(suite).track(track)
     _import_harness()
     from clbench.samples import draw_grid
 
-    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device)
+    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device, data_root)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

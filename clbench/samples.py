@@ -6,14 +6,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from clbench.assets import gather
 from clbench.bench import STRIP, Bench, default_device, smaller
+from clbench.data import Places, default_root
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
 from clbench.method import get_method
 from clbench.pictures import load_images
 from clbench.sequence import Sequence
 from clbench.store import Store
-from clbench.suite import Task, load_suite
+from clbench.suite import Task, load_suite, suite_folder
 from clbench.workers import one_thread
 
 TILE, LABEL, HEADER = 64, 92, 30
@@ -27,6 +29,7 @@ def draw_grid(
     to: Path,
     plugins: tuple[Path, ...] = (),
     device: str | None = None,
+    data_root: Path | None = None,
     prompt: int = 0,
 ) -> Path:
     """Write `<to>/<suite>/<track>/<method>.png` for the protocol's first order and seed.
@@ -34,17 +37,19 @@ def draw_grid(
     Args:
         output: the folder that the run wrote to.
         device: where the run was made; default as for a run.
+        data_root: as for the run.
         prompt: which evaluation prompt is shown.
 
     Raises:
         ClbenchError: that run is not in the store.
     """
     definition, device = load_suite(suite), device or default_device()
+    assets = gather(definition, suite, track, Places(data_root or default_root(), suite_folder(suite)))
     with one_thread(device):  # as the run was, whose keys this looks up
-        bench = Bench(definition, track, Store(output / "store"), device)
+        bench = Bench(definition, track, Store(output / "store"), device, definition.precision or "fp32", assets)
         rows, tasks = _rows(bench, method, output, plugins, prompt)
     grid = _paint(rows, [task.name for task in tasks])
-    path = to / suite / track / f"{method}.png"
+    path = to / definition.name / track / f"{method}.png"
     write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
     return path
 

@@ -406,6 +406,30 @@ def test_pictures_are_taken_out_of_tables_by_what_their_rows_say(tmp_path):
 # --- suites of one's own ---
 
 
+@pytest.mark.slow
+def test_from_data_status_to_a_validated_result_on_the_command_line(tiny, world, tmp_path):
+    def call(*words: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [str(word) for word in (*CLBENCH, *words)]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CLBENCH_DATA_ROOT": str(world)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    status = call("data", "status", "--suite", tiny).stdout.splitlines()
+    assert [line.split()[0] for line in status[:-1]] == ["ready"] * 7
+    run = ("run", "--method", "naive", "--track", "objects", "--suite", tiny, "--quick", "--workers", "1", "--json")
+    done = call(*run)
+    assert "expects about" in done.stderr
+    assert json.loads(done.stdout)["suite"]["name"] == "tiny"
+    result = tmp_path / "runs" / "tiny" / "objects" / "naive.partial.json"
+    assert "valid" in call("validate", "--allow-partial", "--suite", tiny, result).stdout
+    assert "have a board" in call("submit", result, "--submitter", "me", code=2).stderr
+    assert "wrote" in call("export", result, "--task", "glasses", "--suite", tiny).stdout
+    shutil.rmtree(world / "CSD")
+    assert "not ready  csd" in call("data", "status", "--suite", tiny, code=1).stdout
+
+
 @pytest.mark.parametrize("like", ["sdxl-v1", "mini-v1"])
 def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
     new_suite(tmp_path / "my-cats", like)

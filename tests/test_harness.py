@@ -159,6 +159,7 @@ def test_a_sample_grid_shows_every_cell_of_a_run_whatever_the_threads_of_its_rea
     run, mock_suite, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(samples, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(samples, "suite_folder", lambda name: tmp_path)
     with pytest.raises(ClbenchError, match="does not hold the run of naive on styles"):
         samples.draw_grid("naive", "styles", "mock", tmp_path / "runs", tmp_path, device="cpu")
     run("naive")
