@@ -240,7 +240,7 @@ class Backbone:
                 if size == 1:
                     raise
                 self.batch = size // 2
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # here the failed attempt's tensors are gone
 
     def _denoised(self, hidden: Tensor, pooled: Tensor, latents: Tensor, steps: int, guidance_scale: float) -> Tensor:
         """Latents after all steps of the sampler, which are fp32 whatever the U-Net's precision."""

@@ -9,7 +9,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -369,7 +369,7 @@ def data_status(
     as_json: Json = False,
 ) -> None:
     """Say of each model and data set whether it is there, where, and whether it is whole; exit 1 if one is not."""
-    _report_data(suite, item, data_root, as_json, lambda one, places: data.inspect(one, places))
+    _report_data(suite, item, data_root, as_json, data.inspect, _progress(transient=True))
 
 
 @data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
@@ -382,22 +382,33 @@ def data_fetch(
     """Get what is missing from the Hugging Face hub; what arrived before is not fetched again."""
     from clbench.fetch import fetch
 
-    _report_data(suite, item, data_root, as_json, fetch)
+    _report_data(suite, item, data_root, as_json, fetch, None)  # the hub's client draws its own bars
 
 
 def _report_data(
-    suite: str, names: list[str] | None, root: Path | None, as_json: bool, work: Callable[[Item, Places], Found]
+    suite: str,
+    names: list[str] | None,
+    root: Path | None,
+    as_json: bool,
+    work: Callable[[Item, Places], Found],
+    progress: Any | None,
 ) -> None:
     """Do something to each item and print what was found."""
     from clbench.human import human_bytes
 
     definition, places = load_suite(suite), data.Places(root or data.default_root(), suite_folder(suite))
+    wanted = data.choose(data.items(definition, suite), names)
     found: list[Found] = []
-    with _needing_extras(), _progress(transient=True) as progress:
-        bar = progress.add_task("", total=None)
-        for item in data.choose(data.items(definition, suite), names):
-            progress.update(bar, description=item.name)
+    with _needing_extras(), progress or nullcontext():
+        bar = progress.add_task("", total=len(wanted)) if progress else None
+        for item in wanted:
+            if progress:
+                progress.update(bar, description=item.name)
+            else:
+                err.print(Text(f"{item.name}: {item.place}", style="dim"), soft_wrap=True)
             found.append(work(item, places))
+            if progress:
+                progress.advance(bar)
     if as_json:
         typer.echo(json.dumps([_data_row(one) for one in found], indent=1))
     else:

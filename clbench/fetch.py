@@ -59,7 +59,7 @@ def _in_one_sentence(item: Item) -> Iterator[None]:
     except ClbenchError:
         raise
     except Exception as error:  # the client's own, its HTTP library's (which changes with its version), the system's
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split()).split(". ")[0][:300]
         raise WorkFailed(
             f"cannot fetch {where}: {reason}; what has arrived is kept, and the same command goes on from there"
         ) from error
