@@ -1,12 +1,14 @@
 """How sure a ranking is, against scipy and against what a coin would say."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clbench.leaderboard.rank import bootstrap_intervals, holm, rank, sign_flip_p
+from clbench.leaderboard.rank import bootstrap_intervals, holm, joint_p, rank, sign_flip_p
 
 RUNS = [(order, seed) for order in ("0", "5", "10", "42") for seed in (0, 5)]
 
@@ -40,6 +42,50 @@ def test_holms_correction_equals_its_definition(values):
     ordered = list(enumerate(sorted(values)))
     expected = [min(1.0, max((len(p) - place) * q for place, q in ordered if q <= own)) for own in values]
     assert holm(p) == pytest.approx(expected)
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(2, 6))
+def test_the_joint_p_equals_its_definition(seed, rows, runs):
+    """Row by row: the share of sign flips in which any row that is no more extreme comes as far; then never falling."""
+    differences = np.random.default_rng(seed).normal(0.3, 1, size=(rows, runs))
+    differences[0] *= seed % 2
+    norms = [np.linalg.norm(row) or 1.0 for row in differences]
+    observed = [abs(row.sum()) / norm for row, norm in zip(differences, norms, strict=True)]
+    alone = []
+    for own in observed:
+        rivals = [number for number, other in enumerate(observed) if other <= own]
+        reached = [
+            max(abs(np.dot(signs, differences[rival])) / norms[rival] for rival in rivals) >= own - 1e-9
+            for signs in itertools.product((1, -1), repeat=runs)
+        ]
+        alone.append(np.mean(reached))
+    expected = [max(p for p, other in zip(alone, observed, strict=True) if other >= own) for own in observed]
+    assert joint_p(differences) == pytest.approx(expected)
+
+
+def test_of_a_single_pair_the_joint_p_is_its_own():
+    for seed in range(5):
+        row = np.random.default_rng(seed).normal(0.4, 1.0, size=(1, 8))
+        assert joint_p(row) == pytest.approx(sign_flip_p(row))
+
+
+@pytest.mark.parametrize("noise", ["normal", "exponential", "uniform"])
+def test_among_six_equal_methods_a_wrong_verdict_is_rare(noise):
+    source = np.random.default_rng(11)
+    wrong = 0
+    for _ in range(1000):
+        scores = getattr(source, noise)(size=(6, 8))
+        pairs = np.array([one - two for one, two in itertools.combinations(scores, 2)])
+        wrong += bool((joint_p(pairs) <= 0.05).any())
+    assert wrong <= 60  # 50 expected at most, two standard deviations of the draw
+
+
+def test_a_fifth_method_does_not_make_all_methods_inseparable():
+    base = np.array(draws(0))
+    ranking = rank(table(**{name: (base + 0.1 * place).tolist() for place, name in enumerate("abcde")}), RUNS)
+    assert [one.rank for one in ranking.standings] == ["1", "2", "3", "4", "5"]
+    assert all(pair.p_holm > 0.05 for pair in ranking.pairs)
 
 
 def test_two_equal_methods_are_told_apart_in_at_most_five_of_a_hundred_draws():

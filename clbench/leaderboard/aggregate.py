@@ -229,6 +229,7 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         Column("... over orders"),
         Column("p"),
         Column("p, Holm"),
+        Column("p, joint"),
         Column("Separable", align="left"),
     )
     rows = tuple(
@@ -239,6 +240,7 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
             *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
             Cell(f"{pair.p:.3f}"),
             Cell(f"{pair.p_holm:.3f}"),
+            Cell(f"{pair.p_joint:.3f}"),
             Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
         )
         for pair in ranking.pairs
@@ -248,10 +250,11 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         "",
         to_markdown(Table(columns, rows)),
         "",
-        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
-        "permutation test, Holm-corrected over all pairs; percentile bootstrap over runs and, since the runs of one",
-        f"order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected p",
-        f"of at most {ALPHA}.",
+        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share. *p*: exact",
+        "sign-flip permutation test of that pair; *Holm*: corrected over all pairs; *joint*: the test of all pairs at",
+        "once (signs flipped together, step-down), which corrects for their number too, and decides: methods are",
+        f"separable at a joint p of at most {ALPHA}. Intervals: percentile bootstrap over runs and, since the runs of",
+        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}).",
         "",
     ]
 

@@ -75,6 +75,7 @@ def to_json(suite: Suite, track: Track, rows: Sequence[Record], ranking: Ranking
             "interval_95_over_orders": pair.order_interval,
             "p": pair.p,
             "p_holm": pair.p_holm,
+            "p_joint": pair.p_joint,
             "separable": pair.separable,
         }
         for pair in ranking.pairs
