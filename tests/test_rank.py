@@ -85,7 +85,15 @@ def test_a_fifth_method_does_not_make_all_methods_inseparable():
     base = np.array(draws(0))
     ranking = rank(table(**{name: (base + 0.1 * place).tolist() for place, name in enumerate("abcde")}), RUNS)
     assert [one.rank for one in ranking.standings] == ["1", "2", "3", "4", "5"]
-    assert all(pair.p_holm > 0.05 for pair in ranking.pairs)
+    assert ranking.correction == "joint"
+    assert (holm(np.array([pair.p for pair in ranking.pairs])) > 0.05).all()
+
+
+def test_the_correction_is_holms_where_it_can_decide():
+    four = rank(table(**{name: draws(place) for place, name in enumerate("abcd")}), RUNS)
+    assert four.correction == "Holm"
+    p = np.array([pair.p for pair in four.pairs])
+    assert [pair.p_corrected for pair in four.pairs] == pytest.approx(holm(p))
 
 
 def test_two_equal_methods_are_told_apart_in_at_most_five_of_a_hundred_draws():

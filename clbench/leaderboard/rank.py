@@ -3,10 +3,11 @@
     ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...])
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
 
-Two methods are separable if their paired differences have p <= 0.05 in a sign-flip permutation test of all pairs at
-once (`joint_p`: step-down, Westfall and Young 1993). It keeps the chance of any wrong verdict on the board below 5 %,
-as Holm's correction of each pair's own exact test does; but with eight runs that test has no p below 2/256, so that
-Holm could tell nobody apart from the fifth method on, which makes ten pairs. Both are reported.
+Two methods are separable if the exact sign-flip permutation test of their paired differences, corrected over all
+pairs, has p <= 0.05, so that a wrong verdict anywhere on the board is that rare. The correction is Holm's for as long as
+it can decide: with eight runs no p is below 2/256, and from the fifth method on, which makes ten pairs, it could tell
+nobody apart. Then it is the test of all pairs at once (`joint_p`: signs flipped together; Westfall and Young 1993).
+Which one is used hangs on the numbers of methods and runs alone.
 
 A method's rank runs from one more than the methods that are separably better to as many as are not separably worse.
 The bootstrap intervals are reported beside that and decide nothing; those that resample whole task orders are wider,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +50,12 @@ class Pair:
     """The same, resampling task orders with all their seeds."""
     p: float
     """Two-sided exact sign-flip permutation p."""
-    p_holm: float
-    """The same, Holm-corrected over all pairs of the ranking."""
-    p_joint: float
-    """Corrected over all pairs by flipping the signs of all of them together."""
+    p_corrected: float
+    """The same, corrected over all pairs of the ranking (`Ranking.correction`)."""
 
     @property
     def separable(self) -> bool:
-        return self.p_joint <= ALPHA
+        return self.p_corrected <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Ranking:
     unranked: tuple[str, ...]
     """Methods that lack a run: never imputed."""
     runs: int
+    correction: Literal["Holm", "joint"]
+    """How p is corrected over all pairs."""
     bootstrap_seed: int = BOOTSTRAP_SEED
 
 
@@ -105,8 +107,10 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
     values = np.array([complete[name] for name in names]).reshape(len(names), len(keys))
     first, second = np.triu_indices(len(names), k=1)  # every pair, the better one first
     differences = values[first] - values[second]
-    joint = joint_p(differences)
-    apart = joint <= ALPHA
+    p = sign_flip_p(differences)
+    correction = "Holm" if len(p) * 2 ** (1 - len(keys)) <= ALPHA else "joint"
+    corrected = holm(p) if correction == "Holm" else joint_p(differences)
+    apart = corrected <= ALPHA
     better = np.bincount(second[apart], minlength=len(names)).tolist()
     worse = np.bincount(first[apart], minlength=len(names)).tolist()
     standings = tuple(
@@ -119,7 +123,6 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
     groups = np.stack(
         [differences[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1
     )
-    p = sign_flip_p(differences)
     columns = (
         first[listed],
         second[listed],
@@ -127,14 +130,13 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
         bootstrap_intervals(differences[listed]),
         bootstrap_intervals(groups[listed]),
         p[listed],
-        holm(p)[listed],
-        joint[listed],
+        corrected[listed],
     )
     pairs = tuple(
         Pair(names[a], names[b], mean, (low, high), (order_low, order_high), *own)
         for a, b, mean, (low, high), (order_low, order_high), *own in zip(*(c.tolist() for c in columns), strict=True)
     )
-    return Ranking(standings, pairs, tuple(sorted(set(scores) - set(names))), len(keys))
+    return Ranking(standings, pairs, tuple(sorted(set(scores) - set(names))), len(keys), correction)
 
 
 def sign_flip_p(differences: NDArray) -> NDArray:

@@ -74,8 +74,7 @@ def to_json(suite: Suite, track: Track, rows: Sequence[Record], ranking: Ranking
             "interval_95": pair.interval,
             "interval_95_over_orders": pair.order_interval,
             "p": pair.p,
-            "p_holm": pair.p_holm,
-            "p_joint": pair.p_joint,
+            "p_corrected": pair.p_corrected,
             "separable": pair.separable,
         }
         for pair in ranking.pairs
@@ -85,6 +84,7 @@ def to_json(suite: Suite, track: Track, rows: Sequence[Record], ranking: Ranking
         "track": track.name,
         "ranked_by": f"{track.metrics[0]}.average_score",
         "bootstrap_seed": ranking.bootstrap_seed,
+        "correction": ranking.correction,
         "methods": list(rows),
         "pairs": pairs,
     }
