@@ -224,28 +224,22 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
-    from clbench.result import load_result
-    from clbench.validation import check_result
+    from clbench.submission import check_file
 
-    verdicts: dict[str, list[dict[str, str]]] = {}
-    for path in files:
-        try:
-            loaded = load_result(path)
-            findings = check_result(loaded, load_suite(suite or loaded.suite.name), allow_partial=allow_partial)
-            verdicts[str(path)] = [{"code": finding.code, "message": finding.message} for finding in findings]
-        except ClbenchError as error:
-            verdicts[str(path)] = [{"code": "CLB000", "message": str(error)}]
+    verdicts = {str(path): check_file(path, suite, allow_partial=allow_partial) for path in files}
+    invalid = sum(bool(found) for found in verdicts.values())
     if as_json:
-        typer.echo(json.dumps(verdicts, indent=1))
+        rows = {name: [vars(finding) for finding in found] for name, found in verdicts.items()}
+        typer.echo(json.dumps(rows, indent=1))
     else:
         for name, found in verdicts.items():
             for finding in found:
-                out.print(Text(f"{name}: {finding['code']} {finding['message']}"), soft_wrap=True)
-            out.print(
-                Text.assemble(f"{name}: ", ("invalid", "bold red") if found else ("valid", "bold green")),
-                soft_wrap=True,
-            )
-    if any(verdicts.values()):
+                out.print(Text(f"{name}: {finding.code} {finding.message}"), soft_wrap=True)
+            if len(files) == 1 or found:
+                out.print(Text(f"{name}: {'invalid' if found else 'valid'}"), soft_wrap=True)
+        if len(files) > 1:
+            out.print(Text(f"{len(files) - invalid} of {len(files)} files are valid", "red" if invalid else "green"))
+    if invalid:
         raise typer.Exit(2)
 
 
@@ -255,25 +249,46 @@ def submit(
     submitter: Annotated[str, typer.Option(help="Who submits it.")],
     submissions: Annotated[Path, typer.Option(help="Folder of all submissions.")] = Path("submissions"),
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
+    board: Annotated[
+        Path | None, typer.Option("--leaderboard", help="Folder of the tables; default beside the submissions.")
+    ] = None,
+    samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
 ) -> None:
-    """Check a result and file it as `submissions/<suite>/<track>/<method>.json`."""
-    from clbench.result import load_result, save_result
-    from clbench.validation import check_result
+    """Check a result, file it as `submissions/<suite>/<track>/<method>.json`, and rebuild the tables."""
+    from clbench import submission
+    from clbench.leaderboard.aggregate import build_leaderboard
+    from clbench.leaderboard.published import load_published
 
-    loaded = load_result(result).model_copy(update={"submitter": submitter})
-    if loaded.suite.name not in list_suites():
-        known = ", ".join(list_suites())
-        raise ClbenchError(
-            f"{result} is of suite {loaded.suite.name!r}; only those of {known} have a board to submit to"
-        )
-    findings = check_result(loaded, load_suite(loaded.suite.name))
-    if findings:
-        raise ClbenchError(f"{result} cannot be submitted: {findings[0].code} {findings[0].message}")
-    path = submissions / loaded.suite.name / loaded.track / f"{loaded.method.name}.json"
-    if path.exists() and not replace:
-        raise ClbenchError(f"{path} exists; give --replace to put this result in its place")
-    save_result(loaded, path)
-    out.print(Text(f"filed as {path}; `clbench leaderboard` rebuilds the tables"), soft_wrap=True)
+    place, filed = submission.submit(result, submitter, submissions, replace)
+    out.print(Text(f"filed as {place}"), soft_wrap=True)
+    board = board or submissions.parent / "leaderboard"
+    written = build_leaderboard(submissions, board, samples=samples, published=load_published())
+    out.print(Text(f"rebuilt {len(written)} files under {board}"), soft_wrap=True)
+    for line in ("", *submission.next_steps(place, filed, written)):
+        out.print(Text(line), soft_wrap=True)
+
+
+@app.command(epilog="Example: `clbench compare submissions/mini-v1/styles/magmax.json runs/mini-v1/styles/mine.json`")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result file.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same track.")],
+    suite: OwnSuite = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two results on the runs they share: every statistic, the paired test, the matrices' difference."""
+    from clbench.compare import compare_results, render_comparison
+    from clbench.result import load_result
+    from clbench.submission import check_file, known_suite
+
+    for path in (first, second):
+        if findings := check_file(path, suite, allow_partial=True):
+            raise ClbenchError(f"{path} is not valid: {findings[0].code} {findings[0].message}")
+    results = load_result(first), load_result(second)
+    comparison = compare_results(*results, known_suite(suite or results[0].suite.name))
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json(), indent=1))
+        return
+    render_comparison(comparison, out)
 
 
 @app.command(epilog="Example: `clbench leaderboard --submissions submissions --output leaderboard`")

@@ -26,7 +26,7 @@ from clbench.errors import ClbenchError, WorkFailed
 from clbench.files import write_atomic
 from clbench.human import human_time
 from clbench.method import Method, get_method, source_of
-from clbench.result import BackboneRef, MethodRef, Result, SuiteRef, save_result, summarize
+from clbench.result import BackboneRef, MethodRef, Result, SuiteRef, content_sha256, save_result, summarize
 from clbench.suite import Suite, Track, Weights, load_suite, suite_folder
 from clbench.workers import Job, Report, helpers, one_thread, open_job, silent, units, work_off
 
@@ -132,15 +132,17 @@ def run(
         work_off(bench, pieces, report)
         controls, runs = bench.controls(), [sequence.run() for sequence in sequences]
         environment = describe(device)
+    suite_reference = SuiteRef(name=definition.name, version=definition.version, sha256=definition.sha256)
     result = Result(
         schema_version="1",
-        suite=SuiteRef(name=definition.name, version=definition.version, sha256=definition.sha256),
+        suite=suite_reference,
         track=track,
         method=reference,
         backbone=_backbone(definition.backbone, assets.sha256["backbone"]),
         runs=tuple(runs),
         controls=controls,
         summary=summarize(tuple(runs), controls, chosen),
+        checksum=content_sha256(suite_reference, track, reference, runs, controls),
         partial=len(runs) < len(chosen.orders) * len(definition.seeds),
         environment=environment,
         settings={"device": device, "precision": precision, "workers": count, "low_memory": expected.low_memory},

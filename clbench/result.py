@@ -9,6 +9,7 @@ is checked in `clbench.validation`. Nothing here imports torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -167,6 +168,8 @@ class Result(_Record):
     """What frames the scores."""
     summary: dict[Name, MetricSummary]
     """Metric id -> statistics over the runs; recomputed wherever it is used."""
+    checksum: Sha256
+    """Of what was measured, and with what (`content_sha256`): shows an edit or a damage that no statistic feels."""
     partial: bool
     """Whether runs of the protocol are missing."""
     environment: Environment
@@ -184,6 +187,12 @@ class Result(_Record):
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
     """A score matrix as a result holds it: nan becomes null."""
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
+
+
+def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequence[Run], controls: Controls) -> str:
+    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another."""
+    content = [track, *(part.model_dump(mode="json") for part in (suite, method, controls, *runs))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def result_schema() -> dict[str, Any]:
@@ -236,10 +245,15 @@ def save_result(result: Result, path: Path) -> None:
     Raises:
         WorkFailed: the file cannot be written.
     """
+    write_text(path, result_text(result))
+
+
+def result_text(result: Result) -> str:
+    """A result as its file has it."""
     text = json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     # One line a matrix row: a JSON string holds no raw newline, so this meets lists of numbers and nulls only.
     text = re.sub(r'\[\n([^\[\]{}"]*)\n\s*\]', lambda match: "[" + " ".join(match[1].split()) + "]", text)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def load_result(path: Path) -> Result:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clbench.metrics import METRICS
-from clbench.result import Result, Rows, Run, Spread, summarize
+from clbench.result import Result, Rows, Run, Spread, content_sha256, summarize
 from clbench.suite import Suite, Track
 
 
@@ -262,6 +262,14 @@ def _same(a: Spread | None, b: Spread | None) -> bool:
     if a is None or b is None:
         return a is b
     return a.n == b.n and abs(a.mean - b.mean) <= 1e-9 and abs(a.std - b.std) <= 1e-9
+
+
+@_check("CLB018")
+def _content_fits_its_checksum(case: _Case) -> Iterator[str]:
+    result = case.result
+    found = content_sha256(result.suite, result.track, result.method, result.runs, result.controls)
+    if found != result.checksum:
+        yield f"checksum is {result.checksum[:12]}..., but the content has {found[:12]}...: it was edited or damaged"
 
 
 @_check("CLB017")

@@ -14,6 +14,7 @@ from clbench.result import (
     Result,
     Run,
     SuiteRef,
+    content_sha256,
     summarize,
     to_rows,
 )
@@ -109,24 +110,33 @@ def make_result(
         real_against_real={metric: tuple(values.tolist()) for metric, values in real.items()},
         last_task_floor={metric: tuple(map(tuple, values.tolist())) for metric, values in floor.items()},
     )
+    suite_reference = SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256)
+    reference = MethodRef(
+        name=method,
+        version="1",
+        config={"scale": 1.0, "betas": [0.9, 0.999]},
+        source_sha256="a" * 64,
+        distribution=None,
+    )
     return Result(
         schema_version="1",
-        suite=SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256),
+        suite=suite_reference,
         track=track_name,
-        method=MethodRef(
-            name=method,
-            version="1",
-            config={"scale": 1.0, "betas": [0.9, 0.999]},
-            source_sha256="a" * 64,
-            distribution=None,
-        ),
+        method=reference,
         backbone=BackboneRef(id="bundled:none", revision="0" * 64),
         runs=runs,
         controls=controls,
         summary=summarize(runs, controls, track),
+        checksum=content_sha256(suite_reference, track_name, reference, runs, controls),
         partial=quick,
         environment=Environment(python="3.11", packages={"torch": "2.4", "accelerate": None}),
         settings={"precision": "fp32", "device": "cpu", "steps": None, "scale": 1, "factor": 1.0, "resume": True},
         command=f"clbench run --method {method} --track {track_name} --suite {suite.name}",
         created_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
     )
+
+
+def signed(result: Result) -> Result:
+    """The same with a checksum that fits, as its maker would write it."""
+    parts = result.suite, result.track, result.method, result.runs, result.controls
+    return result.model_copy(update={"checksum": content_sha256(*parts)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_result, tiny_suite
+from builders import make_result, signed, tiny_suite
 from rich.console import Console
 
 import clbench.files
@@ -187,7 +187,8 @@ def test_a_statistic_that_is_undefined_in_a_run_is_null():
 
 
 def codes(result: Result, **options) -> list[str]:
-    return sorted({finding.code for finding in check_result(result, SUITE, **options)})
+    """What is found where the checksum is as its maker would write it."""
+    return sorted({finding.code for finding in check_result(signed(result), SUITE, **options)})
 
 
 def with_run(number: int, **update) -> Result:
@@ -412,3 +413,13 @@ def test_a_ten_task_heatmap_fits_80_columns_without_cutting_a_score(named):
     assert max(map(len, lines)) <= 80
     assert "-0.05" in console.file.getvalue()
     assert sum(line.count("0.25") for line in lines) == 54
+
+
+def test_clb018_an_edit_that_no_statistic_feels():
+    """Two scores of the last row swapped: every mean stays."""
+    rows = [list(row) for row in GOOD.runs[0].scores["csd"]]
+    rows[-1][0], rows[-1][1] = rows[-1][1], rows[-1][0]
+    runs = (GOOD.runs[0].model_copy(update={"scores": {**GOOD.runs[0].scores, "csd": rows}}), *GOOD.runs[1:])
+    edited_ = GOOD.model_copy(update={"runs": runs, "summary": summarize(runs, GOOD.controls, SUITE.track("styles"))})
+    assert [finding.code for finding in check_result(edited_, SUITE)] == ["CLB018"]
+    assert check_result(signed(edited_), SUITE) == []  # it is no signature

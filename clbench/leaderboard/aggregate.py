@@ -254,8 +254,8 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         "",
         f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
         f"permutation test, {_CORRECTIONS[ranking.correction]}; percentile bootstrap over runs and, since the runs of",
-        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected p",
-        f"of at most {ALPHA}.",
+        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected",
+        f"p of at most {ALPHA}.",
         "",
     ]
 

@@ -4,8 +4,8 @@
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
 
 Two methods are separable if the exact sign-flip permutation test of their paired differences, corrected over all
-pairs, has p <= 0.05, so that a wrong verdict anywhere on the board is that rare. The correction is Holm's for as long as
-it can decide: with eight runs no p is below 2/256, and from the fifth method on, which makes ten pairs, it could tell
+pairs, has p <= 0.05, so that a wrong verdict anywhere on the board is that rare. The correction is Holm's for as long
+as it can decide: with eight runs no p is below 2/256, and from the fifth method on, with ten pairs, it could tell
 nobody apart. Then it is the test of all pairs at once (`joint_p`: signs flipped together; Westfall and Young 1993).
 Which one is used hangs on the numbers of methods and runs alone.
 

@@ -1,0 +1,154 @@
+"""Two results run by run: what differs, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clbench.errors import ClbenchError
+from clbench.leaderboard.rank import ALPHA, MOST_RUNS, bootstrap_intervals, sign_flip_p
+from clbench.metrics import METRICS
+from clbench.result import Result, Run, floor_row
+from clbench.scores import STATISTICS
+from clbench.show import heatmap
+from clbench.suite import Suite, Track
+
+COMPARED = {
+    "average_score": "score",
+    "average_forgetting": "forgetting",
+    "plasticity": "plasticity",
+    "backward_transfer": "transfer",
+    "memory": "memory",
+}
+"""Statistic -> what the table calls it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One statistic of one metric on the shared runs."""
+
+    first: float
+    """Mean over the runs."""
+    second: float
+    difference: float
+    """Mean of first - second."""
+    interval: tuple[float, float]
+    """95 % percentile bootstrap interval of the difference, resampling runs."""
+    p: float
+    """Two-sided exact sign-flip permutation p."""
+
+    @property
+    def separable(self) -> bool:
+        return self.p <= ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the runs that both have."""
+
+    names: tuple[str, str]
+    track: Track
+    runs: tuple[tuple[str, int], ...]
+    """(order, seed)"""
+    statistics: dict[str, dict[str, Difference | None]]
+    """Metric -> statistic -> its difference; None where it is undefined in any run."""
+    matrices: dict[str, NDArray[np.float64]]
+    """Metric -> mean over runs of first - second, (T + 1, T), nan where not measured."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "first": self.names[0],
+            "second": self.names[1],
+            "track": self.track.name,
+            "runs": [list(run) for run in self.runs],
+            "statistics": {
+                metric: {name: vars(value) if value else None for name, value in own.items()}
+                for metric, own in self.statistics.items()
+            },
+        }
+
+
+def compare_results(first: Result, second: Result, suite: Suite) -> Comparison:
+    """Compare two valid results of one track of `suite`.
+
+    Raises:
+        ClbenchError: they are of different suites or tracks, or share no run.
+    """
+    for result in (first, second):
+        if (result.suite.sha256, result.track) != (suite.sha256, first.track):
+            raise ClbenchError("the results are of different suites or tracks, so that their scores cannot be compared")
+    track = suite.track(first.track)
+    by_run = [{(run.order, run.seed): run for run in result.runs} for result in (first, second)]
+    shared = sorted(by_run[0].keys() & by_run[1].keys())[:MOST_RUNS]
+    if not shared:
+        raise ClbenchError("the results share no run: no order and seed is in both")
+    pairs = [(by_run[0][key], by_run[1][key]) for key in shared]
+    names = (first.method.name, second.method.name)
+    controls = (first.controls, second.controls)
+    statistics, matrices = {}, {}
+    for metric in track.metrics:
+
+        def values(statistic: str, side: int, metric: str = metric) -> NDArray[np.float64]:
+            def own(run: Run) -> float:
+                return STATISTICS[statistic](run.matrix(metric), floor_row(controls[side], metric, run, track))
+
+            return np.array([own(pair[side]) for pair in pairs])
+
+        statistics[metric] = {name: _difference(values(name, 0), values(name, 1)) for name in COMPARED}
+        matrices[metric] = np.mean([one.matrix(metric) - two.matrix(metric) for one, two in pairs], axis=0)
+    return Comparison(names, track, tuple(shared), statistics, matrices)
+
+
+def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference | None:
+    if not np.isfinite([first, second]).all():
+        return None
+    paired = (first - second)[None]
+    low, high = bootstrap_intervals(paired)[0].tolist()
+    return Difference(
+        float(first.mean()), float(second.mean()), float(paired.mean()), (low, high), float(sign_flip_p(paired)[0])
+    )
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print a comparison. Fits 80 columns."""
+    first, second = comparison.names
+    console.print(
+        Text(f"{first} against {second} on {comparison.track.name}, {len(comparison.runs)} shared runs", "bold")
+    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    table.add_column("Metric", no_wrap=True)
+    table.add_column("Statistic", no_wrap=True)
+    for heading in (first, second, "difference", "95 % interval", "p"):
+        table.add_column(Text(heading), justify="right", no_wrap=True, max_width=16)
+    for metric, own in comparison.statistics.items():
+        label = METRICS[metric].label
+        for name, value in own.items():
+            if value is None:
+                table.add_row(label, COMPARED[name], *["–"] * 5)
+            else:
+                low, high = value.interval
+                table.add_row(
+                    label,
+                    COMPARED[name],
+                    f"{value.first:.3f}",
+                    f"{value.second:.3f}",
+                    Text(f"{value.difference:+.3f}", style="bold" if value.separable else ""),
+                    f"{low:.3f} to {high:.3f}",
+                    f"{value.p:.3f}",
+                )
+            label = ""
+    smallest = 2.0 ** (1 - len(comparison.runs))
+    table.caption = (
+        f"p: exact, uncorrected sign-flip test; with these runs none is below {smallest:.3f}. Bold: p <= {ALPHA}"
+    )
+    console.print(table)
+    for metric, matrix in comparison.matrices.items():
+        console.print(heatmap(matrix, [""] * len(comparison.track.tasks), title=METRICS[metric].label))
+        console.print()
