@@ -191,7 +191,7 @@ def to_rows(matrix: NDArray[np.float64]) -> Rows:
 
 def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequence[Run], controls: Controls) -> str:
     """The checksum of a result. It is no signature: whoever edits a file on purpose can write another."""
-    content = [track, *(part.model_dump(mode="json") for part in (suite, method, controls, *runs))]
+    content = [track, *(part.model_dump(mode="json", warnings=False) for part in (suite, method, controls, *runs))]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

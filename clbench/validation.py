@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clbench.metrics import METRICS
+from clbench.onrecord import on_record
 from clbench.result import Result, Rows, Run, Spread, content_sha256, summarize
 from clbench.suite import Suite, Track
 
@@ -264,6 +265,14 @@ def _same(a: Spread | None, b: Spread | None) -> bool:
     return a.n == b.n and abs(a.mean - b.mean) <= 1e-9 and abs(a.std - b.std) <= 1e-9
 
 
+@_check("CLB017")
+def _file_lies_where_it_says(case: _Case) -> Iterator[str]:
+    result = case.result
+    expected = (result.suite.name, result.track, f"{result.method.name}.json")
+    if case.path is not None and case.path.parts[-3:] != expected:
+        yield f"the file belongs at submissions/{'/'.join(expected)}"
+
+
 @_check("CLB018")
 def _content_fits_its_checksum(case: _Case) -> Iterator[str]:
     result = case.result
@@ -272,9 +281,23 @@ def _content_fits_its_checksum(case: _Case) -> Iterator[str]:
         yield f"checksum is {result.checksum[:12]}..., but the content has {found[:12]}...: it was edited or damaged"
 
 
-@_check("CLB017")
-def _file_lies_where_it_says(case: _Case) -> Iterator[str]:
-    result = case.result
-    expected = (result.suite.name, result.track, f"{result.method.name}.json")
-    if case.path is not None and case.path.parts[-3:] != expected:
-        yield f"the file belongs at submissions/{'/'.join(expected)}"
+@_check("CLB019")
+def _base_row_is_the_known_one(case: _Case) -> Iterator[str]:
+    """Where it is on record: every method starts from the same public model, so that this row is no method's own."""
+    known = on_record(case.suite.name)
+    if known is None or known.suite_sha256 != case.suite.sha256:
+        return
+    for metric, tasks in known.base[case.result.track].items():
+        for label, run in case.runs[:1]:  # the others agree with it, or CLB011 says so
+            if case.readable(run):
+                found = dict(zip(run.task_order, run.scores[metric][0], strict=True))
+                wrong = [
+                    task
+                    for task, score in tasks.items()
+                    if (value := found.get(task)) is not None and abs(value - score) > known.base_tolerance
+                ]
+                if wrong:
+                    yield (
+                        f"{metric} of {label}: base score of {wrong[0]!r} is {found[wrong[0]]}, on record is "
+                        f"{tasks[wrong[0]]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+                    )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from clbench.onrecord import on_record
 from clbench.result import (
     BackboneRef,
     Controls,
@@ -78,6 +79,12 @@ def make_result(
     track = suite.track(track_name)
     T = len(track.tasks)
     base = {metric: rng.uniform(0.1, 0.15, T) for metric in track.metrics}
+    known = on_record(suite.name)
+    if known and known.suite_sha256 == suite.sha256:
+        base = {
+            metric: np.array([tasks[name] for name in track.task_names])
+            for metric, tasks in known.base[track_name].items()
+        }
     real = {metric: rng.uniform(0.8, 0.9, T) for metric in track.metrics}
     floor = {metric: rng.uniform(0.15, 0.2, (T, T)) for metric in track.metrics}
     for metric in track.metrics:

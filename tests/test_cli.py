@@ -212,7 +212,10 @@ def test_submit_files_a_valid_result_once_and_refuses_partial_and_edited_ones(sa
     assert "CLB004" in refusal("submit", saved("partial.json", quick=True), *options)
     assert "CLB" in refusal("submit", edited, *options)
     assert not folder.exists()
-    clbench("submit", saved(), *options)
+    told = clbench("submit", saved(), *options)
+    assert "git switch -c submit-mini-v1-styles-mine" in told
+    assert "Before you open the pull request" in told
+    assert "mine" in (tmp_path / "leaderboard" / "mini-v1" / "styles.md").read_text()
     filed = folder / "mini-v1" / "styles" / "mine.json"
     assert json.loads(filed.read_text())["submitter"] == "A. Lab"
     before = filed.read_bytes()
@@ -244,6 +247,33 @@ def test_an_unwritable_place_is_one_sentence_and_exit_1(saved, tmp_path):
     (tmp_path / "file").touch()
     options = ("--submitter", "me", "--submissions", tmp_path / "file" / "submissions")
     assert str(tmp_path / "file") in refusal("submit", saved(), *options, code=1)
+
+
+def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved):
+    worse, better = saved("worse.json", method="worse", level=0.3), saved("better.json", method="better", level=0.5)
+    told = json.loads(clbench("compare", better, worse, "--json"))
+    assert len(told["runs"]) == 8
+    score = told["statistics"]["csd"]["average_score"]
+    assert score["first"] - score["second"] == pytest.approx(score["difference"])
+    assert score["interval"][0] < score["difference"] < score["interval"][1]
+    assert score["p"] == 2 / 2**8
+    table = clbench("compare", better, worse)
+    assert "better against worse on styles, 8 shared runs" in table
+    assert max(map(len, table.splitlines())) <= 82
+
+
+def test_compare_refuses_results_that_cannot_be_compared(saved, edited):
+    assert "not valid: CLB" in refusal("compare", edited, saved())
+    objects = saved("objects.json", track_name="objects")
+    assert "different suites or tracks" in refusal("compare", saved(), objects)
+
+
+def test_validate_ends_with_one_verdict_over_many_files(saved, edited):
+    done = execute(CLBENCH, "validate", saved("good.json"), edited, code=2)
+    assert done.stdout.splitlines()[-1] == "1 of 2 files are valid"
+    assert {"CLB011", "CLB016", "CLB018", "CLB019"} <= {
+        word for line in done.stdout.splitlines() for word in line.split() if word.startswith("CLB")
+    }
 
 
 # --- run ---

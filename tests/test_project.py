@@ -8,9 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clbench.leaderboard.aggregate import build_leaderboard
 from clbench.leaderboard.published import load_published
+from clbench.onrecord import on_record
 from clbench.result import load_result
 from clbench.suite import load_suite
 from clbench.validation import check_result
@@ -99,3 +101,29 @@ def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
         "clbench/result.schema.json",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "perf", "runs"))]
+
+
+def test_what_is_on_record_is_of_the_definition_that_results_are_made_with():
+    known = on_record("mini-v1")
+    assert known is not None
+    suite = load_suite("mini-v1")
+    assert known.suite_sha256 == suite.sha256
+    assert known.base_tolerance > 10 * known.noise.base
+    for name, track in suite.tracks.items():
+        assert set(known.base[name]) == set(track.metrics)
+        assert all(set(tasks) == set(track.task_names) for tasks in known.base[name].values())
+
+
+def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_request():
+    text = (ROOT / ".github" / "workflows" / "submissions.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert set(workflow[True]) == {"pull_request"}  # YAML reads the key `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets" not in text
+    steps = workflow["jobs"]["validate"]["steps"]
+    checkouts = {step["with"]["path"]: step["with"] for step in steps if "checkout" in step.get("uses", "")}
+    assert "base.sha" in checkouts["base"]["ref"]
+    assert all(not checkout["persist-credentials"] for checkout in checkouts.values())
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert not any("${{" in script for script in scripts)  # no text of the request enters a shell
+    assert [script for script in scripts if "install" in script] == ["python -m pip install ./base"]

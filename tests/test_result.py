@@ -14,6 +14,7 @@ import clbench.files
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.result import Result, Spread, load_result, result_schema, save_result, summarize
 from clbench.show import heatmap, render_result, result_table
+from clbench.suite import load_suite
 from clbench.validation import check_result
 
 SUITE = tiny_suite()
@@ -423,3 +424,23 @@ def test_clb018_an_edit_that_no_statistic_feels():
     edited_ = GOOD.model_copy(update={"runs": runs, "summary": summarize(runs, GOOD.controls, SUITE.track("styles"))})
     assert [finding.code for finding in check_result(edited_, SUITE)] == ["CLB018"]
     assert check_result(signed(edited_), SUITE) == []  # it is no signature
+
+
+def test_clb019_a_base_row_that_is_not_the_known_one():
+    mini = load_suite("mini-v1")
+    good = make_result(mini)
+    assert check_result(good, mini) == []
+
+    def moved(by: float) -> Result:
+        runs = []
+        for run in good.runs:
+            rows = [list(row) for row in run.scores["csd"]]
+            rows[0][run.task_order.index("winter")] += by
+            runs.append(run.model_copy(update={"scores": {**run.scores, "csd": rows}}))
+        summary = summarize(runs, good.controls, mini.track("styles"))
+        return signed(good.model_copy(update={"runs": tuple(runs), "summary": summary}))
+
+    [finding] = check_result(moved(0.01), mini)
+    assert finding.code == "CLB019"
+    assert "base score of 'winter'" in finding.message
+    assert check_result(moved(1e-5), mini) == []  # another machine's last digits

@@ -1,0 +1,57 @@
+"""What is on record of a suite: the base model's scores, and how much a repetition differs from the original.
+
+A suite's `record.json` lies beside its definition.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pydantic import ConfigDict, ValidationError
+
+from clbench.errors import ClbenchError
+from clbench.suite import Frozen, content_root
+
+
+class Noise(Frozen):
+    """Largest differences of one run from its repetition with another number of threads."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    base: float
+    """Of a cell of the untouched model."""
+    cell: float
+    """Of a cell of a trained model: training lets the last bits grow."""
+    average_score: float
+    """Of a run's average score."""
+    measured: str
+    """On what, and how."""
+
+
+class OnRecord(Frozen):
+    """The measured facts of one version of a suite."""
+
+    suite_sha256: str
+    """Of the definition that they were measured with."""
+    base: dict[str, dict[str, dict[str, float]]]
+    """Track -> metric -> task -> score of the untouched model."""
+    base_tolerance: float
+    """How far another machine's base row may lie from it: many times the noise, which was measured on one machine."""
+    noise: Noise
+
+
+@cache
+def on_record(suite: str) -> OnRecord | None:
+    """The record of a suite by name; None where there is none.
+
+    Raises:
+        ClbenchError: the file does not fit the schema.
+    """
+    path = content_root() / "benchmark" / suite / "record.json"
+    if not path.is_file():
+        return None
+    try:
+        return OnRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ClbenchError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
