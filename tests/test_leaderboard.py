@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import make_result, tiny_suite
+from scipy import stats
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard import build_leaderboard
-from clbench.leaderboard.aggregate import human_bytes
+from clbench.human import human_bytes
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.result import Result, save_result
+from clbench.scores import average_score
 
 SUITE = tiny_suite()
 LEVELS = {"naive": 0.4, "merge_init": 0.6, "magmax": 0.5}
@@ -96,7 +100,12 @@ def test_a_row_shows_mean_and_std_memory_state_regime_and_seconds_a_task(submiss
     score, memory = result.summary["csd"]["average_score"], result.summary["csd"]["memory"]
     assert score is not None
     assert memory is not None
-    assert row["CSD score ↑"] == f"**{score.mean:.3f} ± {score.std:.3f}**"
+    averages = [average_score(run.matrix("csd")) for run in result.runs]
+    low, high = stats.bootstrap((averages,), np.mean, method="percentile", rng=1).confidence_interval
+    shown = re.fullmatch(r"\*\*(.+)\*\* \((.+) to (.+)\)", row["CSD score ↑"])
+    assert shown
+    assert shown[1] == f"{score.mean:.3f} ± {score.std:.3f}"
+    assert (float(shown[2]), float(shown[3])) == pytest.approx((low, high), abs=0.002)
     assert row["CSD memory"] == f"{100 * memory.mean:.0f} %"
     assert (row["State"], row["Regime"]) == ("12.0 kB", "adapter")
     assert (row["Train s/task"], row["Eval s/task"]) == ("3.5", "2.1")

@@ -119,7 +119,7 @@ def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_req
     workflow = yaml.safe_load(text)
     assert set(workflow[True]) == {"pull_request"}  # YAML reads the key `on` as true
     assert workflow["permissions"] == {"contents": "read"}
-    assert "secrets" not in text
+    assert "secrets." not in text
     steps = workflow["jobs"]["validate"]["steps"]
     checkouts = {step["with"]["path"]: step["with"] for step in steps if "checkout" in step.get("uses", "")}
     assert "base.sha" in checkouts["base"]["ref"]

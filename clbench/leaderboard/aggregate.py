@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from clbench.files import write_text
 from clbench.human import human_bytes
 from clbench.leaderboard.published import Published, published_pages, published_section
 from clbench.leaderboard.rank import ALPHA, Ranking, rank
-from clbench.leaderboard.records import final_state_bytes, records, seconds_a_task, to_csv, to_json
+from clbench.leaderboard.records import final_state_bytes, interval, records, seconds_a_task, to_csv, to_json
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.metrics import METRICS
 from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
@@ -120,6 +121,7 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
         *(Column(f"{label[metric]} score ↑", better="higher") for metric in headline),
         *(Column(f"{label[metric]} forgetting ↓", better="lower") for metric in headline),
         *(Column(f"{label[metric]} plasticity") for metric in headline),
+        *(Column(f"{label[metric]} transfer") for metric in headline),
         *(Column(f"{label[metric]} memory") for metric in headline),
         *(Column(f"{label[metric]} score") for metric in secondary),
         Column("State"),
@@ -134,13 +136,18 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
         def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
             return [show(result.summary[metric][statistic]) for metric in metrics]
 
+        def with_interval(metric: str, statistic: str) -> Cell:
+            cell, found = _mean_std(result.summary[metric][statistic]), interval(result, track, metric, statistic)
+            return replace(cell, note=f"{found[0]:.3f} to {found[1]:.3f}") if found else cell
+
         train, evaluation = seconds_a_task(result, track)
         return (
             Cell(places[result.method.name]),
             Cell(result.method.name, mark="code"),
-            *cells(headline, "average_score", _mean_std),
-            *cells(headline, "average_forgetting", _mean_std),
+            *(with_interval(metric, "average_score") for metric in headline),
+            *(with_interval(metric, "average_forgetting") for metric in headline),
             *cells(headline, "plasticity", _mean),
+            *cells(headline, "backward_transfer", _mean),
             *cells(headline, "memory", _percent),
             *cells(secondary, "average_score", _mean_std),
             Cell(human_bytes(final_state_bytes(result))),
@@ -194,7 +201,8 @@ def render_page(
         "told apart with so many runs; see below.",
         "",
         "- *Score*: mean over all tasks after the last one. *Forgetting*: mean drop of a past task from its best score",
-        "  since it was learned. *Plasticity*: mean score of a task right after it was learned.",
+        "  since it was learned. *Plasticity*: mean score of a task right after it was learned. *Transfer* (backward):",
+        "  mean change of a past task's score since then. In brackets: 95 % bootstrap interval of the mean over runs.",
         "- *Memory*: what past tasks keep above the last-task floor, as a share of what was learned above it.",
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",

@@ -8,11 +8,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from clbench.leaderboard.rank import Ranking
-from clbench.result import Result
+import numpy as np
+
+from clbench.leaderboard.rank import Ranking, bootstrap_intervals
+from clbench.result import Result, floor_row
+from clbench.scores import STATISTICS
 from clbench.suite import Suite, Track
 
 Record = dict[str, str | int | float | None]
+WITH_INTERVAL = ("average_score", "average_forgetting")
+"""Statistics whose interval is shown."""
 
 
 def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[Record]:
@@ -26,6 +31,9 @@ def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[R
             for statistic, spread in result.summary[metric].items():
                 record[f"{metric}.{statistic}.mean"] = spread.mean if spread else None
                 record[f"{metric}.{statistic}.std"] = spread.std if spread else None
+            for statistic in WITH_INTERVAL:
+                low, high = interval(result, track, metric, statistic) or (None, None)
+                record |= {f"{metric}.{statistic}.ci_low": low, f"{metric}.{statistic}.ci_high": high}
         record |= {
             "runs": len(result.runs),
             "state_bytes": final_state_bytes(result),
@@ -37,6 +45,16 @@ def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[R
         }
         found.append(record)
     return found
+
+
+def interval(result: Result, track: Track, metric: str, statistic: str) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of a statistic's mean, resampling runs; None where a run has no value."""
+    runs = [(run.matrix(metric), floor_row(result.controls, metric, run, track)) for run in result.runs]
+    values = np.array([[STATISTICS[statistic](*run) for run in runs]])
+    if not np.isfinite(values).all():
+        return None
+    low, high = bootstrap_intervals(values)[0].tolist()
+    return low, high
 
 
 def seconds_a_task(result: Result, track: Track) -> tuple[float, float]:

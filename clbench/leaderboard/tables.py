@@ -22,6 +22,8 @@ class Cell:
     """What is compared with the rest of the column; None = not compared."""
     mark: Literal["", "best", "second", "code"] = ""
     """Bold, underlined, or set as code."""
+    note: str = ""
+    """What is added where there is room, such as an interval; LaTeX leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -112,4 +114,4 @@ def _markdown_cell(cell: Cell) -> str:
     if cell.mark == "code":
         return code_span(cell.text).replace("|", "\\|")  # a table splits at bare pipes, in code spans too
     around = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}[cell.mark]
-    return around.format(escape(cell.text))
+    return around.format(escape(cell.text)) + (f" ({escape(cell.note)})" if cell.note else "")
