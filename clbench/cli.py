@@ -20,7 +20,7 @@ from rich.text import Text
 
 from clbench import data
 from clbench.data import Found, Item, Places
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 
 app = typer.Typer(
@@ -258,11 +258,13 @@ def submit(
     from clbench import submission
     from clbench.leaderboard.aggregate import build_leaderboard
     from clbench.leaderboard.published import load_published
+    from clbench.verify import read_verified
 
     place, filed = submission.submit(result, submitter, submissions, replace)
     out.print(Text(f"filed as {place}"), soft_wrap=True)
     board = board or submissions.parent / "leaderboard"
-    written = build_leaderboard(submissions, board, samples=samples, published=load_published())
+    verified = read_verified(submissions / "VERIFIED.json")
+    written = build_leaderboard(submissions, board, samples=samples, published=load_published(), verified=verified)
     out.print(Text(f"rebuilt {len(written)} files under {board}"), soft_wrap=True)
     for line in ("", *submission.next_steps(place, filed, written)):
         out.print(Text(line), soft_wrap=True)
@@ -291,6 +293,73 @@ def compare(
     render_comparison(comparison, out)
 
 
+@app.command(
+    epilog="Examples:\n\n`clbench verify submissions/mini-v1/styles/magmax.json --level rerun --cells 3`\n\n"
+    "`clbench verify mine.json --level artifacts --images mine-images`"
+)
+def verify(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    level: Annotated[str, typer.Option(help="`recomputed`, `artifacts` or `rerun`.")] = "recomputed",
+    images: Annotated[Path | None, typer.Option(help="Folder of images with a manifest, for `artifacts`.")] = None,
+    cells: Annotated[int, typer.Option(help="How many cells to run again.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Which cells are chosen.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the store of `rerun`.")] = Path("verify"),
+    note: Annotated[Path | None, typer.Option("--record", help="Maintainers' file to note the level in.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to run again; default: what is there.")] = None,
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Check a result more deeply: recompute it, score its images, or run chosen cells again."""
+    from clbench import verify as verifying
+    from clbench.errors import did_you_mean
+    from clbench.result import load_result
+    from clbench.submission import check_file
+
+    if level not in verifying.LEVELS:
+        raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verifying.LEVELS))}")
+    if level == "artifacts" and images is None:
+        raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
+    if findings := check_file(result, suite, allow_partial=True):
+        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
+    loaded, checked = load_result(result), []
+    if level != "recomputed":
+        _import_harness()
+        from clbench.again import open_again
+
+        with (
+            _progress() as progress,
+            open_again(loaded, suite, output, plugin, device, data_root) as (bench, sequences),
+        ):
+            bar = progress.add_task("loading the models", total=None)
+            if level == "artifacts" and images is not None:
+                found = verifying.score_images(loaded, bench, images)
+            else:
+                found = verifying.run_again(
+                    loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)
+                )
+            checked = list(found)
+    limit = verifying.tolerance(loaded, level)
+    worst = max((one.difference for one in checked), default=0.0)
+    wrong = [one for one in checked if one.difference > limit]
+    if as_json:
+        rows = [vars(one) | {"difference": one.difference} for one in checked]
+        typer.echo(json.dumps({"level": level, "tolerance": limit, "largest": worst, "checked": rows}, indent=1))
+    elif checked:
+        out.print(Text(f"{len(checked)} scores compared: largest difference {worst:.2g}, noise on record {limit:.2g}"))
+    if wrong:
+        one = wrong[0]
+        raise WorkFailed(
+            f"{result} does not hold: run {one.run}, {one.metric} of {one.task!r} after task {one.row} is "
+            f"{one.submitted:.4f} in the file, but {one.found:.4f} here"
+        )
+    if note is not None:
+        verifying.record(note, loaded, level, checked)
+    if not as_json:
+        out.print(Text(f"{result}: {level}", style="green"))
+
+
 @app.command(epilog="Example: `clbench leaderboard --submissions submissions --output leaderboard`")
 def leaderboard(
     submissions: Annotated[Path, typer.Option(help="Folder of submitted results.")] = Path("submissions"),
@@ -301,8 +370,10 @@ def leaderboard(
     """Turn submissions into ranked tables: a page a suite and track, and the same as CSV, JSON and LaTeX."""
     from clbench.leaderboard.aggregate import build_leaderboard
     from clbench.leaderboard.published import load_published
+    from clbench.verify import read_verified
 
-    paths = build_leaderboard(submissions, output, samples=samples, published=load_published())
+    verified = read_verified(submissions / "VERIFIED.json")
+    paths = build_leaderboard(submissions, output, samples=samples, published=load_published(), verified=verified)
     if as_json:
         typer.echo(json.dumps([str(path) for path in paths]))
         return
@@ -333,7 +404,8 @@ def samples(
 @app.command(epilog="Example: `clbench export runs/mini-v1/styles/naive.json --task winter --to naive-winter`")
 def export(
     result: Annotated[Path, typer.Argument(help="A result file.")],
-    task: Annotated[str, typer.Option(help="A task's name, or its number in the run's order.")],
+    task: Annotated[str | None, typer.Option(help="A task's name, or its number in the run's order.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="All scored images instead, for `clbench verify`.")] = False,
     to: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("export"),
     run: Annotated[int, typer.Option(help="Which run, counted from 1.")] = 1,
     output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
@@ -343,24 +415,21 @@ def export(
     data_root: DataRoot = None,
 ) -> None:
     """Write the model after a task for diffusers: an adapter for `load_lora_weights`, or a merged U-Net."""
-    from clbench.data import default_root
     from clbench.result import load_result
 
     loaded = load_result(result)
+    if (task is None) != images:
+        raise ClbenchError("give either --task or --images")
     _import_harness()
-    from clbench import export as exporting
+    from clbench.again import open_again
+    from clbench.export import export_model
+    from clbench.verify import write_images
 
-    path = exporting.export(
-        loaded,
-        task,
-        to,
-        store=output / "store",
-        run=run,
-        suite=suite,
-        plugins=tuple(plugin or ()),
-        data_root=data_root or default_root(),
-        dtype=dtype,
-    )
+    with open_again(loaded, suite, output, plugin, None, data_root) as (bench, sequences):
+        if task is None:
+            path = write_images(bench, sequences, to)
+        else:
+            path = export_model(bench, sequences, task, to, run, dtype)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -10,42 +10,26 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
-from clbench.assets import gather
 from clbench.bench import Bench
-from clbench.data import Places
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.files import cannot_write, write_atomic
 from clbench.lora import Adapter
-from clbench.method import Method, get_method, source_of
-from clbench.result import Result
+from clbench.method import Method
 from clbench.sequence import Sequence
 from clbench.state import State
-from clbench.store import Store
-from clbench.suite import load_suite, suite_folder
-from clbench.workers import one_thread
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def export(
-    result: Result,
-    task: str,
-    to: Path,
-    *,
-    store: Path,
-    run: int = 1,
-    suite: str | None = None,
-    plugins: tuple[Path, ...] = (),
-    data_root: Path,
-    dtype: str = "fp32",
+def export_model(
+    bench: Bench, sequences: list[Sequence], task: str, to: Path, run: int = 1, dtype: str = "fp32"
 ) -> Path:
     """Write the model after a task: `<to>/pytorch_lora_weights.safetensors`, or `<to>/unet/` where weights were merged.
 
     Args:
+        bench, sequences: as `clbench.again.open_again` gives them.
         task: a task's name, or its number in the run's order, from 1.
-        store: the run's store.
-        run: which run of the result, from 1.
-        suite: what `--suite` took; default the result's suite by name.
+        run: which run, from 1.
         dtype: of the merged U-Net; one of `DTYPES`.
 
     Raises:
@@ -53,31 +37,20 @@ def export(
     """
     if dtype not in DTYPES:
         raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
-    if not 1 <= run <= len(result.runs):
-        raise ClbenchError(f"there is no run {run}; this result has runs 1 to {len(result.runs)}")
-    chosen = result.runs[run - 1]
-    name = suite or result.suite.name
-    definition = load_suite(name)
-    if definition.sha256 != result.suite.sha256:
-        raise ClbenchError(f"the result was made with another version of suite {result.suite.name} than {name} is now")
-    method = get_method(result.method.name, result.method.config, plugins)
-    if source_of(method).sha256 != result.method.source_sha256:
-        raise ClbenchError(f"method {method.name} ({source_of(method).path}) has changed since the result was made")
-    assets = gather(definition, name, result.track, Places(data_root, suite_folder(name)))
-    device, precision = str(result.settings.get("device")), str(result.settings.get("precision"))
-    with one_thread(device):  # as the run was, whose keys this looks up
-        bench = Bench(definition, result.track, Store(store), device, precision, assets)
-        sequence = Sequence(bench, method, chosen.order, chosen.seed)
-        position = _position(list(chosen.task_order), task)
-        state = sequence.stored_state(position)
+    if not 1 <= run <= len(sequences):
+        raise ClbenchError(f"there is no run {run}; this result has runs 1 to {len(sequences)}")
+    sequence = sequences[run - 1]
+    method, tasks = sequence.method, [one.name for one in sequence.tasks]
+    position = _position(tasks, task)
+    state = sequence.stored_state(position)
     if state is None:
         raise ClbenchError(
-            f"{store} does not hold the state after task {chosen.task_order[position]!r}: of a run only the last one "
-            f"is kept, unless it is given --keep states"
+            f"{bench.store.root} does not hold the state after task {tasks[position]!r}: of a run only the last one is "
+            f"kept, unless it is given --keep states"
         )
     if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
         return _write_adapter(state.adapter, to)
-    return _write_unet(assets.folders["backbone"], method, state, to, DTYPES[dtype])
+    return _write_unet(bench.assets.folders["backbone"], method, state, to, DTYPES[dtype])
 
 
 def _position(tasks: list[str], task: str) -> int:

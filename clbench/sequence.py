@@ -121,6 +121,13 @@ class Sequence:
         self._drop_spent_states(position)
         return row
 
+    def cell_scores(self, position: int, column: int) -> dict[str, float]:
+        """Metric -> score of the task at `column` after the one at `position`, trained and drawn, or from the store."""
+        state = self.state(position)
+        weights = self.call("weights", position, state)
+        prompts = self.prompts(position, state, self.bench.track.eval_prompts(self.tasks[column]))
+        return self.bench.cell(self.tasks[column], prompts, weights, digest(weights))[1]
+
     def trained(self, position: int) -> bool:
         """Whether the state after the task at `position` is in the store."""
         return self.bench.store.has(f"state-{self.hashes[position]}", ".safetensors")

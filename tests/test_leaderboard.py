@@ -11,8 +11,8 @@ from builders import make_result, tiny_suite
 from scipy import stats
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard import build_leaderboard
 from clbench.human import human_bytes
+from clbench.leaderboard import build_leaderboard
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.result import Result, save_result
 from clbench.scores import average_score

@@ -13,12 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from builders import signed
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from tiny_sdxl import RESOLUTION, write_suite, write_world
 from torchvision import transforms
 
 from clbench import harness
+from clbench.again import open_again
 from clbench.assets import gather
 from clbench.bench import Bench
 from clbench.cost import count
@@ -27,10 +29,10 @@ from clbench.encoders import load_encoder, mean_pairwise_cosine
 from clbench.encoders.csd import converted
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.evaluate import mean_of_different
-from clbench.export import export
+from clbench.export import export_model
 from clbench.leaderboard.published import load_published
 from clbench.method import Batch, get_method
-from clbench.result import load_result
+from clbench.result import Result, load_result
 from clbench.rng import generator
 from clbench.sample import shared_noise
 from clbench.sequence import Sequence
@@ -38,6 +40,7 @@ from clbench.store import Store
 from clbench.suite import Photos, load_suite
 from clbench.train import Task, fit, make_examples
 from clbench.validation import check_result
+from clbench.verify import read_verified, record, run_again, score_images, status, write_images
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOS = SHARED / "data" / "dreambooth_small"
@@ -525,7 +528,8 @@ def images_of(
 @pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
 def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
     result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
-    path = export(result, task, tmp_path, store=kept / "runs" / "store", suite=str(kept / "short"), data_root=world)
+    with open_again(result, str(kept / "short"), kept / "runs", data_root=world) as (bench, sequences):
+        path = export_model(bench, sequences, task, tmp_path)
     _, ours, prompts, noise = images_of(kept, world, method, position)
     pipeline = plain_pipeline(world)
     if method == "naive":
@@ -548,11 +552,74 @@ def test_all_states_and_images_are_kept_where_asked(kept):
 
 def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(kept, world, tmp_path):
     result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    options = {"suite": str(kept / "short"), "data_root": world}
-    with pytest.raises(ClbenchError, match="--keep states"):
-        export(result, "1", tmp_path, store=tmp_path / "store", **options)
-    with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
-        export(result, "sneakers", tmp_path, store=kept / "runs" / "store", **options)
+    with open_again(result, str(kept / "short"), tmp_path, data_root=world) as (bench, sequences):
+        with pytest.raises(ClbenchError, match="--keep states"):
+            export_model(bench, sequences, "1", tmp_path)
+        with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
+            export_model(bench, sequences, "sneakers", tmp_path)
+
+
+# --- verifying ---
+
+
+@pytest.fixture
+def naive(kept, world):
+    """A kept result, and its bench and sequences."""
+    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
+    with open_again(result, str(kept / "short"), kept / "runs", data_root=world) as opened:
+        yield result, *opened
+
+
+def lie(result: Result) -> Result:
+    """One score of a trained model raised."""
+    run = result.runs[0]
+    rows = [list(row) for row in run.scores["dino"]]
+    rows[2][0] += 0.3  # type: ignore[operator]
+    return result.model_copy(update={"runs": (run.model_copy(update={"scores": {**run.scores, "dino": rows}}),)})
+
+
+def test_submitted_images_give_the_submitted_scores_and_a_raised_one_is_found(naive, tmp_path):
+    result, bench, sequences = naive
+    write_images(bench, sequences, tmp_path)
+    checked = list(score_images(result, bench, tmp_path))
+    assert len(checked) == 6 * 2  # cells of three tasks, two metrics
+    assert max(one.difference for one in checked) < 1e-6
+    [wrong] = [one for one in score_images(lie(result), bench, tmp_path) if one.difference > 0.01]
+    assert (wrong.run, wrong.row, wrong.metric) == (1, 2, "dino")
+
+
+def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
+    result, bench, sequences = naive
+    write_images(bench, sequences, tmp_path)
+    Image.new("RGB", (RESOLUTION, RESOLUTION)).save(tmp_path / "run-1" / "02" / "01" / "003.png")
+    with pytest.raises(ClbenchError, match=r"003\.png is missing, or is not the image"):
+        list(score_images(result, bench, tmp_path))
+    (tmp_path / "manifest.json").write_text('{"../../secret": "0"}')
+    with pytest.raises(ClbenchError, match="not a manifest of files below"):
+        list(score_images(result, bench, tmp_path))
+
+
+def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
+    result, *_ = naive
+    with open_again(result, str(kept / "short"), tmp_path, data_root=world) as (_, sequences):
+        checked = list(run_again(result, sequences, 6, 0, lambda what: None))
+        assert len({(one.row, one.task) for one in checked}) == 6
+        assert max(one.difference for one in checked) == 0
+        wrong = [one for one in run_again(lie(result), sequences, 6, 0, lambda what: None) if one.difference > 0.01]
+    assert [(one.row, one.metric) for one in wrong] == [(2, "dino")]
+
+
+def test_what_was_verified_holds_for_that_result_alone_and_is_never_lowered(naive, tmp_path):
+    result, *_ = naive
+    path = tmp_path / "VERIFIED.json"
+    assert status(read_verified(path), result) == "unverified"
+    record(path, result, "rerun", [])
+    record(path, result, "recomputed", [])
+    assert status(read_verified(path), result) == "rerun"
+    assert status(read_verified(path), signed(lie(result))) == "unverified"
+    path.write_text("[]")
+    with pytest.raises(ClbenchError, match="not a file of verifications"):
+        read_verified(path)
 
 
 # --- memory, disk, devices ---

@@ -21,6 +21,7 @@ from clbench.result import Result, Spread, load_result, past_floor, spread, summ
 from clbench.scores import average_score
 from clbench.suite import Suite, Track, load_suite
 from clbench.validation import check_result
+from clbench.verify import Verification, status
 
 BLANK = Cell("–")
 _CORRECTIONS = {
@@ -36,6 +37,7 @@ def build_leaderboard(
     load: Callable[[str], Suite] = load_suite,
     samples: Path | None = None,
     published: Mapping[str, Published] | None = None,
+    verified: Mapping[str, Verification] | None = None,
 ) -> list[Path]:
     """Write <out>/<suite>/<track>.{md,csv,json,tex} for every track with submissions, and what was published beside it.
 
@@ -47,6 +49,7 @@ def build_leaderboard(
         load: how a suite is found by its name.
         samples: folder of <suite>/<track>/<method>.png sample grids, shown on the page where they exist.
         published: suite -> what the paper printed, shown beside its tracks.
+        verified: what maintainers found (`clbench.verify.read_verified`).
 
     Returns:
         The files written.
@@ -64,7 +67,8 @@ def build_leaderboard(
         suite = load(suite_name)
         track = suite.track(track_name)
         ranking = rank_results(track, results)
-        table, rows = leaderboard_table(track, results, ranking), records(track, results, ranking)
+        checked = [status(verified or {}, result) for result in results]
+        table, rows = leaderboard_table(track, results, ranking, checked), records(track, results, ranking, checked)
         printed = (published or {}).get(suite_name)
         beside = published_section(printed, track_name, results) if printed else []
         page = render_page(suite, track, results, table, ranking, _grids(samples, path), beside)
@@ -110,8 +114,15 @@ def rank_results(track: Track, results: Sequence[Result]) -> Ranking:
     return rank(scores, set.intersection(*(set(own) for own in scores.values())))
 
 
-def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking) -> Table:
-    """The ranked table with its control rows: base model above, last-task floor and real images below the methods."""
+def leaderboard_table(
+    track: Track, results: Sequence[Result], ranking: Ranking, verified: Sequence[str] | None = None
+) -> Table:
+    """The ranked table with its control rows: base model above, last-task floor and real images below the methods.
+
+    Args:
+        verified: how far each result was verified; default not at all.
+    """
+    checked = dict(zip((result.method.name for result in results), verified or (), strict=False))
     headline = [metric for metric in track.metrics if not METRICS[metric].secondary]
     secondary = [metric for metric in track.metrics if METRICS[metric].secondary]
     label = {metric: METRICS[metric].label for metric in track.metrics}
@@ -128,6 +139,7 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
         Column("Regime", align="left"),
         Column("Train s/task"),
         Column("Eval s/task"),
+        Column("Verified", align="left"),
     )
 
     places = {standing.method: standing.rank for standing in ranking.standings}
@@ -154,6 +166,7 @@ def leaderboard_table(track: Track, results: Sequence[Result], ranking: Ranking)
             Cell(", ".join(sorted({run.regime for run in result.runs}))),
             Cell(f"{train:.1f}"),
             Cell(f"{evaluation:.1f}"),
+            Cell(checked.get(result.method.name, "unverified")),
         )
 
     def control_row(name: str, score: Callable[[str], Cell]) -> tuple[Cell, ...]:
@@ -207,6 +220,8 @@ def render_page(
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",
+        "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
+        "  submitted images give), `rerun` (chosen cells were trained and scored again).",
         "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",
         "  what a model that only remembers its newest task would get. *Real against real*: real images of each task.",
         *(f"- *{METRICS[metric].label}*: {METRICS[metric].description}" for metric in track.metrics),

@@ -20,11 +20,13 @@ WITH_INTERVAL = ("average_score", "average_forgetting")
 """Statistics whose interval is shown."""
 
 
-def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[Record]:
+def records(
+    track: Track, results: Sequence[Result], ranking: Ranking, verified: Sequence[str] | None = None
+) -> list[Record]:
     """One flat record a method, in the board's order; a statistic that is not measured is None."""
     places = {standing.method: standing.rank for standing in ranking.standings}
     found = []
-    for result in results:
+    for result, checked in zip(results, verified or ["unverified"] * len(results), strict=True):
         train, evaluation = seconds_a_task(result, track)
         record: Record = {"rank": places[result.method.name], "method": result.method.name}
         for metric in track.metrics:
@@ -40,6 +42,7 @@ def records(track: Track, results: Sequence[Result], ranking: Ranking) -> list[R
             "regime": "+".join(sorted({run.regime for run in result.runs})),
             "train_seconds_a_task": train,
             "eval_seconds_a_task": evaluation,
+            "verified": checked,
             "submitter": result.submitter,
             "command": result.command,
         }

@@ -1,0 +1,53 @@
+"""A result's bench and sequences as they were, from what the result says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clbench.assets import gather
+from clbench.bench import Bench, default_device
+from clbench.data import Places, default_root
+from clbench.errors import ClbenchError
+from clbench.method import get_method, source_of
+from clbench.result import Result
+from clbench.sequence import Sequence as TaskSequence
+from clbench.store import Store
+from clbench.suite import load_suite, suite_folder
+from clbench.workers import one_thread
+
+
+@contextmanager
+def open_again(
+    result: Result,
+    suite: str | None,
+    output: Path,
+    plugins: Sequence[Path] | None = None,
+    device: str | None = None,
+    data_root: Path | None = None,
+) -> Iterator[tuple[Bench, list[TaskSequence]]]:
+    """The bench and one sequence a run; within, a CPU has one thread, as the run had, whose keys are looked up.
+
+    Args:
+        suite: what `--suite` took; default the result's suite by name.
+        output: the folder that holds the store.
+        device: default the result's, if it is here, else what is.
+
+    Raises:
+        ClbenchError: the suite or the method is not the one that the result was made with.
+    """
+    name = suite or result.suite.name
+    definition = load_suite(name)
+    if definition.sha256 != result.suite.sha256:
+        raise ClbenchError(f"the result was made with another version of suite {result.suite.name} than {name} is now")
+    method = get_method(result.method.name, result.method.config, tuple(plugins or ()))
+    if source_of(method).sha256 != result.method.source_sha256:
+        raise ClbenchError(f"method {method.name} ({source_of(method).path}) has changed since the result was made")
+    precision = str(result.settings.get("precision", "fp32"))
+    recorded = str(result.settings.get("device", "cpu"))
+    device = device or (recorded if recorded in ("cpu", default_device()) else default_device())
+    assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
+    with one_thread(device):
+        bench = Bench(definition, result.track, Store(output / "store"), device, precision, assets)
+        yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]

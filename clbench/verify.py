@@ -1,0 +1,225 @@
+"""How far a result can be believed, rung by rung; what was found is kept in a maintainers' file, never in the result.
+
+recomputed   the summary is what the matrices give, and every other check of `clbench validate` passes
+artifacts    the scores are what the submitted images give (`write_images` makes the folder)
+rerun        chosen cells, trained and scored again, are what the result says, within the noise on record
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import AwareDatetime, ValidationError
+
+from clbench.errors import ClbenchError
+from clbench.files import file_sha256, write_atomic, write_text
+from clbench.onrecord import on_record
+from clbench.result import Result, Sha256
+from clbench.suite import Frozen
+
+if TYPE_CHECKING:  # the first rung needs no torch
+    from clbench.bench import Bench
+    from clbench.sequence import Sequence
+
+Level = Literal["recomputed", "artifacts", "rerun"]
+LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
+"""From the weakest to the strongest."""
+ENCODER_NOISE = 1e-4
+"""How far two machines' encoders may differ on one image set, where no record says more."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One cell that was looked at."""
+
+    run: int
+    """Number in the result, from 1."""
+    row: int
+    task: str
+    metric: str
+    submitted: float
+    found: float
+
+    @property
+    def difference(self) -> float:
+        return abs(self.submitted - self.found)
+
+
+class Verification(Frozen):
+    """What a maintainer found."""
+
+    level: Level
+    checksum: Sha256
+    """Of the result that it was found of: of an edited one nothing is known."""
+    at: AwareDatetime
+    cells: int = 0
+    """How many cells were scored again."""
+    largest_difference: float = 0.0
+
+
+# --- images ---
+
+
+def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
+    """The images of every cell of a result's runs, with a manifest of their sha256 sums.
+
+    They are `<to>/run-<number>/<row>/<task number>/<image>.png`, all numbers as in the result's matrices.
+
+    Raises:
+        ClbenchError: the store does not hold them.
+    """
+    from clbench.bench import image_suffix
+
+    each = len(bench.track.eval_prompt_templates) * bench.suite.sampling.images_per_prompt
+    manifest: dict[str, str] = {}
+    for number, sequence in enumerate(sequences, start=1):
+        for row, key in enumerate(sequence.hashes, start=1):
+            stored = bench.store.get_json(f"row-{key}")
+            if stored is None:
+                raise ClbenchError(f"{bench.store.root} does not hold run {number} of this result")
+            for column, cell in enumerate(stored["cells"]):
+                for image in range(each):
+                    source = bench.store.get(cell, image_suffix(image))
+                    if source is None:
+                        raise ClbenchError(
+                            f"{bench.store.root} does not hold the images of run {number}: they are kept where a run "
+                            f"is given --keep images"
+                        )
+                    file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"
+                    content = source.read_bytes()
+                    write_atomic(to / file, lambda path, content=content: path.write_bytes(content))
+                    manifest[file] = file_sha256(to / file)
+    write_text(to / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    return to / "manifest.json"
+
+
+def score_images(result: Result, bench: Bench, folder: Path) -> Iterator[Checked]:
+    """Every cell of a result, scored from its submitted images.
+
+    Raises:
+        ClbenchError: an image is missing, or is not the one that the manifest names.
+    """
+    from clbench.pictures import open_photo
+
+    manifest = _read_manifest(folder)
+    for number, run in enumerate(result.runs, start=1):
+        tasks = bench.track.ordered(run.order)
+        for row in range(1, len(tasks) + 1):
+            for column, task in enumerate(tasks[:row]):
+                start = f"run-{number}/{row:02d}/{column:02d}/"
+                files = sorted(file for file in manifest if file.startswith(start))
+                expected = len(bench.track.eval_prompt_templates) * bench.suite.sampling.images_per_prompt
+                if len(files) != expected:
+                    raise ClbenchError(f"{folder}: {start} has {len(files)} images in the manifest, needs {expected}")
+                for file in files:
+                    path = folder / file
+                    if not path.is_file() or file_sha256(path) != manifest[file]:
+                        raise ClbenchError(f"{path} is missing, or is not the image that the manifest names")
+                found = bench.evaluator.score(task, [open_photo(folder / file) for file in files])
+                for metric, value in found.items():
+                    yield _checked(result, number, row, column, metric, value)
+
+
+def _read_manifest(folder: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClbenchError(f"cannot read {folder / 'manifest.json'}: {error}") from None
+    if not isinstance(manifest, dict) or any(".." in Path(file).parts or Path(file).is_absolute() for file in manifest):
+        raise ClbenchError(f"{folder / 'manifest.json'} is not a manifest of files below that folder")
+    return manifest
+
+
+# --- running again ---
+
+
+def run_again(
+    result: Result, sequences: list[Sequence], cells: int, seed: int, report: Callable[[str], None]
+) -> Iterator[Checked]:
+    """Some cells of trained models, chosen at random, trained and scored again.
+
+    Args:
+        sequences: one a run, in the result's order.
+    """
+    tasks = len(result.runs[0].task_order)
+    everywhere = [
+        (number, row, column)
+        for number in range(1, len(result.runs) + 1)
+        for row in range(1, tasks + 1)
+        for column in range(row)
+    ]
+    for number, row, column in sorted(random.Random(seed).sample(everywhere, min(cells, len(everywhere)))):
+        sequence = sequences[number - 1]
+        report(f"run {number}, task {column + 1} after task {row}")
+        for metric, value in sequence.cell_scores(row - 1, column).items():
+            yield _checked(result, number, row, column, metric, value)
+
+
+def _checked(result: Result, number: int, row: int, column: int, metric: str, found: float) -> Checked:
+    run = result.runs[number - 1]
+    return Checked(number, row, run.task_order[column], metric, float(run.matrix(metric)[row, column]), found)
+
+
+def tolerance(result: Result, level: Level) -> float:
+    """How far a repeated cell may lie from the submitted one: the noise on record, else the encoders'."""
+    known = on_record(result.suite.name)
+    if known is None or known.suite_sha256 != result.suite.sha256:
+        return ENCODER_NOISE
+    return known.noise.cell if level == "rerun" else known.base_tolerance
+
+
+# --- the maintainers' file ---
+
+
+def read_verified(path: Path) -> dict[str, Verification]:
+    """`<suite>/<track>/<method>` -> what was found.
+
+    Raises:
+        ClbenchError: the file does not fit the schema.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {key: Verification.model_validate(value) for key, value in raw.items()}
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise ClbenchError(f"{path} is not a file of verifications: {' '.join(str(error).split())[:200]}") from None
+
+
+def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> Verification:
+    """Note that a result reached a rung; a higher one that it reached before is kept.
+
+    Raises:
+        WorkFailed: the file cannot be written.
+    """
+    known, key = read_verified(path), key_of(result)
+    found = Verification(
+        level=level,
+        checksum=result.checksum,
+        at=datetime.now(UTC).replace(microsecond=0),
+        cells=len({(one.run, one.row, one.task) for one in checked}),
+        largest_difference=max((one.difference for one in checked), default=0.0),
+    )
+    before = known.get(key)
+    if before and before.checksum == found.checksum and LEVELS.index(before.level) > LEVELS.index(level):
+        return before
+    known[key] = found
+    rows = {name: known[name].model_dump(mode="json") for name in sorted(known)}
+    write_text(path, json.dumps(rows, indent=1) + "\n")
+    return found
+
+
+def key_of(result: Result) -> str:
+    return f"{result.suite.name}/{result.track}/{result.method.name}"
+
+
+def status(verified: Mapping[str, Verification], result: Result) -> str:
+    """The rung a result is known to have reached, or "unverified"."""
+    found = verified.get(key_of(result))
+    return found.level if found and found.checksum == result.checksum else "unverified"
