@@ -16,6 +16,7 @@ from clbench.onrecord import on_record
 from clbench.result import load_result
 from clbench.suite import load_suite
 from clbench.validation import check_result
+from clbench.verify import read_verified, status
 
 ROOT = Path(__file__).parent.parent
 SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*/*.json"))
@@ -41,8 +42,9 @@ def test_every_file_the_readme_links_to_exists():
 def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")  # the pages link to the samples beside them
     out = tmp_path / "leaderboard"
+    verified = read_verified(ROOT / "submissions" / "VERIFIED.json")
     rebuilt = build_leaderboard(
-        ROOT / "submissions", out, samples=tmp_path / "docs" / "samples", published=load_published()
+        ROOT / "submissions", out, samples=tmp_path / "docs" / "samples", published=load_published(), verified=verified
     )
     fresh = {path.relative_to(out): path.read_bytes() for path in rebuilt}
     committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.*")}
@@ -127,3 +129,8 @@ def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_req
     scripts = [step["run"] for step in steps if "run" in step]
     assert not any("${{" in script for script in scripts)  # no text of the request enters a shell
     assert [script for script in scripts if "install" in script] == ["python -m pip install ./base"]
+
+
+def test_every_submission_was_verified_as_it_now_is():
+    verified = read_verified(ROOT / "submissions" / "VERIFIED.json")
+    assert {status(verified, load_result(path)) for path in SUBMISSIONS} <= {"recomputed", "artifacts", "rerun"}
