@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,7 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tu
     Raises:
         ClbenchError: names every submission that is invalid or partial.
     """
+    load = cache(load)
     boards: dict[tuple[str, str], list[Result]] = {}
     wrong = []
     for path in sorted(submissions.glob("*/**/*.json")):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -184,10 +185,15 @@ def _all_signs(count: int) -> NDArray:
 
 def bootstrap_intervals(differences: NDArray, level: float = 1 - ALPHA) -> NDArray:
     """Percentile interval of the mean of each row [P, n], every row resampled alike: [P, 2]."""
-    count = differences.shape[1]
-    weights = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, [1 / count] * count, RESAMPLES) / count
+    weights = _resamples(differences.shape[1])
     tails = [50 * (1 - level), 50 * (1 + level)]
     return np.array([np.percentile(weights @ row, tails) for row in differences])
+
+
+@cache
+def _resamples(count: int) -> NDArray:
+    """How much each of `count` runs weighs in each resample, [RESAMPLES, count]."""
+    return np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, [1 / count] * count, RESAMPLES) / count
 
 
 def holm(p: NDArray) -> NDArray:

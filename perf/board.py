@@ -1,0 +1,71 @@
+"""A thousand submissions: how long they take to validate, and to become tables and the site: `python perf/board.py`."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clbench.leaderboard.aggregate import build_leaderboard
+from clbench.result import Result, content_sha256, load_result, save_result, summarize
+from clbench.submission import check_file, known_suite
+from clbench.suite import content_root
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    count = parser.parse_args().count
+    template = load_result(content_root() / "submissions" / "mini-v1" / "styles" / "naive.json")
+    with tempfile.TemporaryDirectory() as folder:
+        submissions = Path(folder) / "submissions"
+        paths = [submissions / "mini-v1" / "styles" / f"method-{number:04d}.json" for number in range(count)]
+        for number, path in enumerate(paths):
+            save_result(varied(template, number), path)
+        wrong = timed(f"validate {count} files", lambda: [path for path in paths if check_file(path)])
+        assert not wrong, wrong[:1]
+        timed("build the tables", lambda: build_leaderboard(submissions, Path(folder) / "leaderboard"))
+
+
+def varied(template: Result, number: int) -> Result:
+    """Another method's result: every score of a trained model moved a little."""
+    source = np.random.default_rng(number)
+    runs = []
+    for run in template.runs:
+        level = source.normal(0, 0.05)
+        scores = {
+            metric: (
+                rows[0],
+                *(
+                    tuple(None if value is None else float(np.clip(value + level, -1, 1)) for value in row)
+                    for row in rows[1:]
+                ),
+            )
+            for metric, rows in run.scores.items()
+        }
+        runs.append(run.model_copy(update={"scores": scores}))
+    method = template.method.model_copy(update={"name": f"method-{number:04d}"})
+    track = known_suite(template.suite.name).track(template.track)
+    update = {
+        "method": method,
+        "runs": tuple(runs),
+        "summary": summarize(runs, template.controls, track),
+        "checksum": content_sha256(template.suite, template.track, method, runs, template.controls),
+    }
+    return template.model_copy(update=update)
+
+
+def timed(what: str, work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    done = work()
+    print(f"{what}: {time.perf_counter() - began:.1f} s", flush=True)
+    return done
+
+
+if __name__ == "__main__":
+    main()
