@@ -268,6 +268,16 @@ def test_compare_refuses_results_that_cannot_be_compared(saved, edited):
     assert "different suites or tracks" in refusal("compare", saved(), objects)
 
 
+def test_verify_recomputes_and_notes_it_for_the_maintainers(saved, edited, tmp_path):
+    path, note = saved(), tmp_path / "VERIFIED.json"
+    assert f"{path}: recomputed" in clbench("verify", path, "--record", note)
+    noted = json.loads(note.read_text())["mini-v1/styles/mine"]
+    assert (noted["level"], noted["checksum"]) == ("recomputed", json.loads(path.read_text())["checksum"])
+    assert "CLB" in refusal("verify", edited)
+    assert "did you mean 'rerun'" in refusal("verify", path, "--level", "reruns")
+    assert "--images" in refusal("verify", path, "--level", "artifacts")
+
+
 def test_validate_ends_with_one_verdict_over_many_files(saved, edited):
     done = execute(CLBENCH, "validate", saved("good.json"), edited, code=2)
     assert done.stdout.splitlines()[-1] == "1 of 2 files are valid"
