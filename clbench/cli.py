@@ -360,20 +360,30 @@ def verify(
         out.print(Text(f"{result}: {level}", style="green"))
 
 
-@app.command(epilog="Example: `clbench leaderboard --submissions submissions --output leaderboard`")
+@app.command(
+    epilog="Examples:\n\n`clbench leaderboard --submissions submissions --output leaderboard`\n\n"
+    "`clbench leaderboard --site site`"
+)
 def leaderboard(
     submissions: Annotated[Path, typer.Option(help="Folder of submitted results.")] = Path("submissions"),
     output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboard"),
     samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
+    site: Annotated[Path | None, typer.Option(help="Also a static site, in this folder: open its index.html.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn submissions into ranked tables: a page a suite and track, and the same as CSV, JSON and LaTeX."""
-    from clbench.leaderboard.aggregate import build_leaderboard
+    """Turn submissions into ranked tables (a page a suite and track, as CSV, JSON and LaTeX too), and into a site."""
+    from clbench.leaderboard.aggregate import read_submissions, write_tables
     from clbench.leaderboard.published import load_published
-    from clbench.verify import read_verified
+    from clbench.leaderboard.site import build_site
+    from clbench.verify import read_verified, status
 
+    boards, published = read_submissions(submissions, load_suite), load_published()
     verified = read_verified(submissions / "VERIFIED.json")
-    paths = build_leaderboard(submissions, output, samples=samples, published=load_published(), verified=verified)
+    paths = write_tables(boards, output, samples=samples, published=published, verified=verified)
+    if site is not None:
+        levels = {(*key, one.method.name): status(verified, one) for key, results in boards.items() for one in results}
+        build_site(boards, site, samples=samples, published=published, verified=levels)
+        paths.append(site / "index.html")
     if as_json:
         typer.echo(json.dumps([str(path) for path in paths]))
         return

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clbench.leaderboard.aggregate import build_leaderboard
+from clbench.leaderboard.aggregate import read_submissions, write_tables
+from clbench.leaderboard.site import build_site
 from clbench.result import Result, content_sha256, load_result, save_result, summarize
 from clbench.submission import check_file, known_suite
-from clbench.suite import content_root
+from clbench.suite import content_root, load_suite
 
 
 def main() -> None:
@@ -29,7 +30,9 @@ def main() -> None:
             save_result(varied(template, number), path)
         wrong = timed(f"validate {count} files", lambda: [path for path in paths if check_file(path)])
         assert not wrong, wrong[:1]
-        timed("build the tables", lambda: build_leaderboard(submissions, Path(folder) / "leaderboard"))
+        boards = timed("read them", lambda: read_submissions(submissions, load_suite))
+        timed("build the tables", lambda: write_tables(boards, Path(folder) / "leaderboard"))
+        timed("build the site", lambda: build_site(boards, Path(folder) / "site"))
 
 
 def varied(template: Result, number: int) -> Result:

@@ -58,8 +58,22 @@ def build_leaderboard(
     Raises:
         ClbenchError: a submission is invalid or partial (all of them are named), or a page cannot be written.
     """
+    return write_tables(
+        read_submissions(submissions, load), out, load=load, samples=samples, published=published, verified=verified
+    )
+
+
+def write_tables(
+    boards: Mapping[tuple[str, str], list[Result]],
+    out: Path,
+    *,
+    load: Callable[[str], Suite] = load_suite,
+    samples: Path | None = None,
+    published: Mapping[str, Published] | None = None,
+    verified: Mapping[str, Verification] | None = None,
+) -> list[Path]:
+    """As `build_leaderboard`, from what `read_submissions` gives."""
     texts: dict[Path, str] = {}
-    boards = read_submissions(submissions, load)
     for suite_name, printed in (published or {}).items():
         measured = {track for suite, track in boards if suite == suite_name}
         texts |= published_pages(out / suite_name, suite_name, printed, measured)

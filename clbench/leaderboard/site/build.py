@@ -1,0 +1,162 @@
+"""From ranked results to the site's files: what is written, and what an earlier build left that must go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from clbench.errors import ClbenchError
+from clbench.files import cannot_write, write_atomic, write_text
+from clbench.leaderboard.published import Published
+from clbench.leaderboard.records import records, to_csv, to_json
+from clbench.leaderboard.site.pages import (
+    Board,
+    board_page,
+    compare_page,
+    empty_page,
+    make_board,
+    method_page,
+    study_page,
+)
+from clbench.method import list_methods
+from clbench.result import Result
+from clbench.suite import Suite, load_suite
+
+MANIFEST = "site-files.json"
+"""Lists what the site wrote, so that a later build removes what it no longer writes, and nothing else."""
+
+
+def build_site(
+    boards: Mapping[tuple[str, str], Sequence[Result]],
+    out: Path,
+    *,
+    load: Callable[[str], Suite] = load_suite,
+    samples: Path | None = None,
+    published: Mapping[str, Published] | None = None,
+    verified: Mapping[tuple[str, str, str], str] | None = None,
+) -> list[Path]:
+    """Write the leaderboard as a static site: `<out>/index.html` and a folder a track.
+
+    It needs no server and asks nothing of any other host. The same input gives the same bytes. Files that an earlier
+    build wrote and this one does not are removed; files of anybody else are left alone.
+
+    Args:
+        boards: (suite, track) -> its ranked results, as `read_submissions` gives them.
+        out: the site's folder.
+        load: how a suite is found by its name.
+        samples: folder of <suite>/<track>/<method>.png sample grids, copied into the site where they exist.
+        published: suite -> what the paper printed, shown on its tracks and never among what was measured.
+        verified: (suite, track, method) -> how far somebody else has checked the result; missing = "unverified".
+
+    Returns:
+        The files of the site.
+
+    Raises:
+        ClbenchError: a suite cannot be loaded, or the list of an earlier build's files cannot be read.
+        WorkFailed: a file cannot be written.
+    """
+    files = _files(_boards(boards, load, published or {}, verified or {}), samples)
+    before = _written_before(out)
+    # The list comes first, so that the files of a build that is interrupted are known to the next one.
+    _write_manifest(out, {*before, *files})
+    for name, content in files.items():
+        write_atomic(out / name, lambda temporary, content=content: temporary.write_bytes(content))
+    _remove(out, sorted(before - files.keys()))
+    _write_manifest(out, files)
+    return [*(out / name for name in files), out / MANIFEST]
+
+
+def _boards(
+    boards: Mapping[tuple[str, str], Sequence[Result]],
+    load: Callable[[str], Suite],
+    published: Mapping[str, Published],
+    verified: Mapping[tuple[str, str, str], str],
+) -> list[Board]:
+    """Every track of every suite that has submissions or published results."""
+    made = []
+    for name in sorted({*(suite for suite, _ in boards), *published}):
+        suite = load(name)
+        for track in suite.tracks:
+            levels = {method: level for (*place, method), level in verified.items() if place == [name, track]}
+            made.append(make_board(suite, track, boards.get((name, track), ()), published.get(name), levels))
+    return made
+
+
+def _files(boards: Sequence[Board], samples: Path | None) -> dict[str, bytes]:
+    """Path below the site's root -> content."""
+    static = Path(__file__).parent / "static"
+    files = {f"static/{path.name}": path.read_bytes() for path in sorted(static.iterdir())}
+    # The first board that has something measured is the front page too.
+    front = next((board for board in boards if board.methods), boards[0] if boards else None)
+    pages = {"index.html": board_page(front, boards, root="") if front else empty_page()}
+    abouts = _abouts()
+    for board in boards:
+        root = "../../"
+        pages[f"{board.folder}/index.html"] = board_page(board, boards, root)
+        if board.published:
+            pages[f"{board.suite.name}/prompt-study.html"] = study_page(board, boards, "../")
+        if len(board.methods) > 1:
+            pages[f"{board.folder}/compare.html"] = compare_page(board, boards, root)
+        if board.methods:
+            ranking = board.rankings[board.track.metrics[0]]
+            rows = records(board.track, board.results, ranking, [board.level(method) for method in board.methods])
+            pages[f"{board.folder}/board.csv"] = to_csv(rows)
+            pages[f"{board.folder}/board.json"] = to_json(board.suite, board.track, rows, ranking)
+        for method in board.methods:
+            grid = samples / board.folder / f"{method.name}.png" if samples else None
+            place = f"{board.folder}/methods/{method.name}"
+            if grid and grid.is_file():
+                files[f"{place}.png"] = grid.read_bytes()
+            link = f"{method.name}.png" if f"{place}.png" in files else None
+            about = abouts.get(method.name, "")
+            pages[f"{place}.html"] = method_page(board, boards, "../../../", method, about, link)
+            pages[f"{place}.json"] = method.result.model_dump_json(indent=1) + "\n"
+    return files | {name: text.encode() for name, text in pages.items()}
+
+
+def _abouts() -> dict[str, str]:
+    """Method -> what it does, in the first paragraph of its class, for those that are registered here."""
+    documents = {name: cls.__doc__ or "" for name, cls in list_methods().items()}
+    return {name: " ".join(document.split("\n\n")[0].split()) for name, document in documents.items()}
+
+
+# --- What an earlier build wrote ---
+
+
+def _written_before(out: Path) -> set[str]:
+    path = out / MANIFEST
+    if not path.is_file():
+        return set()
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if not all(_is_inside(name) for name in names):
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ClbenchError(f"{path} is not the list of a site's files; remove the folder and build it anew") from None
+    return set(names)
+
+
+def _is_inside(name: object) -> bool:
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    return bool(parts) and not PurePosixPath(*parts).is_absolute() and ".." not in parts
+
+
+def _write_manifest(out: Path, names: Iterable[str]) -> None:
+    write_text(out / MANIFEST, json.dumps({"files": sorted(names)}, indent=1) + "\n")
+
+
+def _remove(out: Path, names: Sequence[str]) -> None:
+    """Remove files, and the folders that this leaves empty."""
+    for name in names:
+        path = out / name
+        if not path.resolve().is_relative_to(out.resolve()):  # somebody has put a link in its place
+            continue
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        for folder in (folder for folder in path.parents if folder.is_relative_to(out) and folder != out):
+            with suppress(OSError):  # not empty
+                folder.rmdir()

@@ -1,0 +1,398 @@
+"""The pages of the site, each from one track's board. Every text of a submission meets a template, which escapes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from clbench.human import human_bytes, human_time
+from clbench.leaderboard.published import Published
+from clbench.leaderboard.rank import ALPHA, MOST_LISTED, Pair, Ranking
+from clbench.leaderboard.records import final_state_bytes, seconds_a_task
+from clbench.leaderboard.site import heat, plots, table
+from clbench.leaderboard.site.figures import Measured, control_scores, measure, rankings
+from clbench.metrics import METRICS
+from clbench.result import Result
+from clbench.scores import STATISTICS
+from clbench.suite import Suite, Track
+
+UNVERIFIED = "unverified"
+
+
+@dataclass(frozen=True)
+class Board:
+    """One track: what was measured on it, best first, and what was published."""
+
+    suite: Suite
+    track_name: str
+    methods: tuple[Measured, ...]
+    rankings: Mapping[str, Ranking]
+    """Metric -> its ranking; empty where nothing was submitted."""
+    published: Published | None
+    verification: Mapping[str, str]
+    """Method -> its level, of those that somebody checked."""
+
+    @property
+    def track(self) -> Track:
+        return self.suite.track(self.track_name)
+
+    @property
+    def results(self) -> list[Result]:
+        return [method.result for method in self.methods]
+
+    @property
+    def folder(self) -> str:
+        """Of its pages, below the site's root; both names are checked to be safe in a path and in a link."""
+        return f"{self.suite.name}/{self.track_name}"
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Of the track, as the templates' metric switch wants them."""
+        return [
+            {"index": index, "id": metric, "info": METRICS[metric]} for index, metric in enumerate(self.track.metrics)
+        ]
+
+    @cached_property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Metric -> the scale on which all of the track's heatmaps are shaded."""
+        return {
+            metric: heat.scale([run.matrix(metric) for result in self.results for run in result.runs])
+            for metric in self.track.metrics
+        }
+
+    def level(self, method: Measured) -> str:
+        return self.verification.get(method.name, UNVERIFIED)
+
+
+def make_board(
+    suite: Suite,
+    track_name: str,
+    results: Sequence[Result],
+    published: Published | None,
+    verification: Mapping[str, str],
+) -> Board:
+    track = suite.track(track_name)
+    measured = tuple(measure(result, track) for result in results)
+    return Board(suite, track_name, measured, rankings(track, results) if results else {}, published, verification)
+
+
+# --- Pages ---
+
+
+def board_page(board: Board, boards: Sequence[Board], root: str) -> str:
+    """The ranked table, the plots and what was published; `root` leads from the page to the site's root."""
+    columns = table.headings(board.track)
+    controls = control_scores(board.track, board.results) if board.methods else {}
+    styles = plots.series([method.name for method in board.methods])
+    views = [
+        {
+            **metric,
+            "scatter": plots.scatter(board.methods, styles, metric["id"]),
+            "retention": plots.retention(board.methods, styles, metric["id"]),
+            "ranks": plots.ranks(board.methods, styles, metric["id"], ranking),
+            "wins": _wins(ranking),
+            "ranking": ranking,
+            "more": len(ranking.standings) - MOST_LISTED,
+            "inseparable": [pair for pair in ranking.pairs if not pair.separable],
+        }
+        for metric, ranking in zip(board.metrics, board.rankings.values(), strict=False)
+    ]
+    return _render(
+        "board.html",
+        board,
+        boards,
+        root,
+        columns=columns,
+        rows=table.rows(board.track, board.methods, board.rankings[board.track.metrics[0]], board.level)
+        if board.methods
+        else (),
+        controls={name: table.control_values(columns, scores) for name, scores in controls.items()},
+        styles=styles,
+        views=views,
+        alpha=ALPHA,
+        printed=_printed(board),
+    )
+
+
+def method_page(
+    board: Board, boards: Sequence[Board], root: str, method: Measured, about: str, grid: str | None
+) -> str:
+    """One method on one track; `grid` is the link to its sample grid, where there is one."""
+    result, track = method.result, board.track
+    train, evaluation = seconds_a_task(result, track)
+    peaks = [run.peak_memory_bytes for run in result.runs if run.peak_memory_bytes is not None]
+    views = [
+        {
+            **metric,
+            "mean": heat.score_heat(
+                method.means[metric["id"]],
+                f"{metric['info'].label}, mean over {counted(len(result.runs), 'run')}, tasks by their place in a run",
+                board.bounds[metric["id"]],
+            ),
+            "runs": [
+                (
+                    f"Order {run.order}, seed {run.seed}",
+                    heat.score_heat(
+                        run.matrix(metric["id"]),
+                        f"{metric['info'].label}, order {run.order}, seed {run.seed}",
+                        board.bounds[metric["id"]],
+                        run.task_order,
+                    ),
+                )
+                for run in result.runs
+            ],
+            "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
+            "panels": plots.panels(method.means[metric["id"]]),
+            "figures": [
+                (_words(name), table.score(method.figures[metric["id"]].get(name)))
+                for name in STATISTICS
+                if name in method.figures[metric["id"]]
+            ],
+        }
+        for metric in board.metrics
+    ]
+    costs = [
+        ("Training", f"{train:.1f} s a task", f"{human_time(sum(run.train_seconds for run in result.runs))} in all"),
+        (
+            "Evaluation",
+            f"{evaluation:.1f} s a task",
+            f"{human_time(sum(run.eval_seconds for run in result.runs))} in all",
+        ),
+        (
+            "State after the last task",
+            human_bytes(final_state_bytes(result)),
+            f"{human_bytes(max(run.state_bytes[0] for run in result.runs))} after the first",
+        ),
+        ("Peak memory", human_bytes(max(peaks)) if peaks else "not read", "on the device, the run where it is highest"),
+        ("Trained values", f"{max(run.trainable_parameters for run in result.runs):,}", "by one task"),
+    ]
+    return _render(
+        "method.html",
+        board,
+        boards,
+        root,
+        method=method,
+        about=about,
+        grid=grid,
+        rank=next((s.rank for s in board.rankings[track.metrics[0]].standings if s.method == method.name), "–"),
+        level=board.level(method),
+        views=views,
+        costs=costs,
+        facts=_facts(result),
+    )
+
+
+def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
+    """Two methods side by side: the first two as written, any two by the script, from the numbers it carries."""
+    left, right = board.methods[:2]
+    ranking = board.rankings[board.track.metrics[0]]
+    most = {metric: heat.widest([method.means[metric] for method in board.methods]) for metric in board.track.metrics}
+    views = [
+        {
+            **metric,
+            "left": heat.score_heat(left.means[metric["id"]], left.name, board.bounds[metric["id"]]),
+            "right": heat.score_heat(right.means[metric["id"]], right.name, board.bounds[metric["id"]]),
+            "difference": heat.difference_heat(
+                left.means[metric["id"]],
+                right.means[metric["id"]],
+                f"{left.name} minus {right.name}",
+                most[metric["id"]],
+            ),
+            "figures": [
+                (_words(name), *(table.score(method.figures[metric["id"]].get(name)) for method in (left, right)))
+                for name in COMPARED
+            ],
+            "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
+            "most": table.three(most[metric["id"]]),
+        }
+        for metric in board.metrics
+    ]
+    data = {
+        "scales": [[*board.bounds[metric], most[metric]] for metric in board.track.metrics],
+        "methods": {
+            method.name: {
+                "matrices": [heat.cells(method.means[metric]) for metric in board.track.metrics],
+                "figures": [
+                    [
+                        [value.text, value.under]
+                        for value in (table.score(method.figures[metric].get(name)) for name in COMPARED)
+                    ]
+                    for metric in board.track.metrics
+                ],
+            }
+            for method in board.methods
+        },
+        "verdicts": {f"{pair.better} {pair.worse}": _verdict(board, ranking, pair) for pair in ranking.pairs},
+    }
+    return _render(
+        "compare.html",
+        board,
+        boards,
+        root,
+        left=left,
+        right=right,
+        views=views,
+        verdict=next(
+            (
+                _verdict(board, ranking, pair)
+                for pair in ranking.pairs
+                if {pair.better, pair.worse} == {left.name, right.name}
+            ),
+            "",
+        ),
+        data=data,
+    )
+
+
+def study_page(board: Board, boards: Sequence[Board], root: str) -> str:
+    """The paper's prompt study, as printed."""
+    return _render("study.html", board, boards, root)
+
+
+def empty_page() -> str:
+    """The front page of a site with no boards."""
+    return _environment().get_template("empty.html").render(root="", boards=(), board=None)
+
+
+COMPARED = ("average_score", "average_forgetting", "plasticity", "backward_transfer", "memory")
+
+
+def _render(name: str, board: Board, boards: Sequence[Board], root: str, **values: Any) -> str:
+    first_of: dict[str, Board] = {}
+    for other in boards:
+        first_of.setdefault(other.suite.name, other)
+    return (
+        _environment()
+        .get_template(name)
+        .render(
+            board=board,
+            suite=board.suite,
+            track=board.track,
+            metrics=board.metrics,
+            root=root,
+            here=f"{root}{board.folder}/",
+            suites=list(first_of.values()),
+            siblings=[other for other in boards if other.suite.name == board.suite.name],
+            runs=len(board.track.orders) * len(board.suite.seeds),
+            **values,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["counted"] = counted
+    return environment
+
+
+# --- Parts ---
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _words(statistic: str) -> str:
+    return {"average_forgetting_ref": "average forgetting, over all tasks", "base": "base model's score"}.get(
+        statistic, statistic.replace("_", " ")
+    )
+
+
+def _wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """(method, its mean difference to each method) with None on the diagonal, of the best by this ranking."""
+    names = [standing.method for standing in ranking.standings[:MOST_LISTED]]
+    pairs = {(pair.better, pair.worse): pair for pair in ranking.pairs}
+    most = max((pair.difference for pair in ranking.pairs), default=0.0)
+
+    def cell(row: str, column: str) -> dict[str, Any] | None:
+        if row == column:
+            return None
+        pair = pairs.get((row, column)) or pairs[column, row]
+        difference = pair.difference if pair.better == row else -pair.difference
+        shade = heat.difference_shade(difference, most)
+        return {
+            "text": _signed_three(difference),
+            "css": shade.css if pair.separable else "",
+            "separable": pair.separable,
+        }
+
+    return [(row, [cell(row, column) for column in names]) for row in names]
+
+
+def _signed_three(value: float) -> str:
+    return heat.signed(f"{value:+.3f}")
+
+
+def _verdict(board: Board, ranking: Ranking, pair: Pair) -> str:
+    low, high = (_signed_three(bound) for bound in pair.interval)
+    sure = "separable" if pair.separable else f"not separable with {counted(ranking.runs, 'run')}"
+    label = METRICS[board.track.metrics[0]].label
+    return (
+        f"{pair.better} − {pair.worse}: {_signed_three(pair.difference)} in {label} score, "
+        f"95 % interval {low} to {high}; corrected p {pair.p_corrected:.3f}: {sure}."
+    )
+
+
+def _printed(board: Board) -> dict[str, Any] | None:
+    """What the paper printed of this track, as texts."""
+    if board.published is None or board.track_name not in board.published.tracks:
+        return None
+    printed = board.published.tracks[board.track_name]
+
+    def text(values: Mapping[str, tuple[float, float | None]] | None, metric: str) -> str:
+        mean, std = (values or {}).get(metric, (None, None))
+        if mean is None:
+            return "–"
+        return table.three(mean) if std is None else f"{table.three(mean)} ± {table.three(std)}"
+
+    return {
+        "metrics": [METRICS[metric].label for metric in printed.metrics],
+        "rows": [
+            (
+                "base model" if method == "base" else method,
+                [text(row.average_score, metric) for metric in printed.metrics],
+                [text(row.average_forgetting, metric) for metric in printed.metrics],
+            )
+            for method, row in printed.rows.items()
+        ],
+    }
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    """Where a result comes from: every free text of a submission, as text."""
+    method, environment = result.method, result.environment
+    facts = [
+        ("Submitted by", result.submitter or "not said"),
+        ("Run ended", result.created_at.isoformat()),
+        ("Method version", method.version),
+        ("Method source", f"sha256 {method.source_sha256}"),
+        ("Installed from", method.distribution or "a plugin file"),
+        ("Configuration", _listed(method.config) or "none"),
+        ("Suite", f"{result.suite.name} {result.suite.version}, sha256 {result.suite.sha256}"),
+        ("Backbone", f"{result.backbone.id}, revision {result.backbone.revision}"),
+        ("Settings", _listed(result.settings) or "none"),
+        ("Packages", ", ".join(f"{name} {version or '?'}" for name, version in environment.packages.items())),
+    ]
+    facts += [
+        (name.replace("_", " ").capitalize(), str(value))
+        for name, value in environment
+        if name != "packages" and value is not None
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
