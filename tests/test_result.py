@@ -435,7 +435,7 @@ def test_clb019_a_base_row_that_is_not_the_known_one():
         runs = []
         for run in good.runs:
             rows = [list(row) for row in run.scores["csd"]]
-            rows[0][run.task_order.index("winter")] += by
+            rows[0][run.task_order.index("winter")] += by  # type: ignore[operator]
             runs.append(run.model_copy(update={"scores": {**run.scores, "csd": rows}}))
         summary = summarize(runs, good.controls, mini.track("styles"))
         return signed(good.model_copy(update={"runs": tuple(runs), "summary": summary}))
