@@ -15,8 +15,7 @@ from rich.text import Text
 from clbench.errors import ClbenchError
 from clbench.leaderboard.rank import ALPHA, MOST_RUNS, bootstrap_intervals, sign_flip_p
 from clbench.metrics import METRICS
-from clbench.result import Result, Run, floor_row
-from clbench.scores import STATISTICS
+from clbench.result import Result, statistics_of
 from clbench.show import heatmap
 from clbench.suite import Suite, Track
 
@@ -91,17 +90,13 @@ def compare_results(first: Result, second: Result, suite: Suite) -> Comparison:
         raise ClbenchError("the results share no run: no order and seed is in both")
     pairs = [(by_run[0][key], by_run[1][key]) for key in shared]
     names = (first.method.name, second.method.name)
-    controls = (first.controls, second.controls)
     statistics, matrices = {}, {}
     for metric in track.metrics:
-
-        def values(statistic: str, side: int, metric: str = metric) -> NDArray[np.float64]:
-            def own(run: Run) -> float:
-                return STATISTICS[statistic](run.matrix(metric), floor_row(controls[side], metric, run, track))
-
-            return np.array([own(pair[side]) for pair in pairs])
-
-        statistics[metric] = {name: _difference(values(name, 0), values(name, 1)) for name in COMPARED}
+        sides = [
+            statistics_of([pair[side] for pair in pairs], result.controls, metric, track, COMPARED)
+            for side, result in enumerate((first, second))
+        ]
+        statistics[metric] = {name: _difference(*(np.array(side[name]) for side in sides)) for name in COMPARED}
         matrices[metric] = np.mean([one.matrix(metric) - two.matrix(metric) for one, two in pairs], axis=0)
     return Comparison(names, track, tuple(shared), statistics, matrices)
 

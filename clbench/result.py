@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -226,12 +226,20 @@ def past_floor(result: Result, metric: str, track: Track) -> list[float]:
     return [float(np.mean(row)) if row.size else math.nan for row in rows]
 
 
+def statistics_of(
+    runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
+) -> dict[str, list[float]]:
+    """Statistic -> its value in each run; nan where it is undefined."""
+    pairs = [(run.matrix(metric), floor_row(controls, metric, run, track)) for run in runs]
+    return {name: [STATISTICS[name](*pair) for pair in pairs] for name in names}
+
+
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
     """Metric id -> every statistic over the runs, from the score matrices alone."""
     summary: dict[str, MetricSummary] = {}
     for metric in track.metrics:
-        pairs = [(run.matrix(metric), floor_row(controls, metric, run, track)) for run in runs]
-        spreads = {name: spread([statistic(*pair) for pair in pairs]) for name, statistic in STATISTICS.items()}
+        found = statistics_of(runs, controls, metric, track)
+        spreads = {name: spread(values) for name, values in found.items()}
         summary[metric] = {name: value for name, value in spreads.items() if value or name not in IF_MEASURED}
     return summary
 

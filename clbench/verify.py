@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the first rung needs no torch
 Level = Literal["recomputed", "artifacts", "rerun"]
 LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
 """From the weakest to the strongest."""
+UNVERIFIED = "unverified"
+"""What is said of a result that reached no rung."""
 ENCODER_NOISE = 1e-4
 """How far two machines' encoders may differ on one image set, where no record says more."""
 
@@ -222,4 +224,4 @@ def key_of(result: Result) -> str:
 def status(verified: Mapping[str, Verification], result: Result) -> str:
     """The rung a result is known to have reached, or "unverified"."""
     found = verified.get(key_of(result))
-    return found.level if found and found.checksum == result.checksum else "unverified"
+    return found.level if found and found.checksum == result.checksum else UNVERIFIED

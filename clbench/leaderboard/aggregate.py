@@ -8,21 +8,27 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from clbench.errors import ClbenchError
 from clbench.files import write_text
 from clbench.human import human_bytes
 from clbench.leaderboard.published import Published, published_pages, published_section
 from clbench.leaderboard.rank import ALPHA, Ranking, rank
-from clbench.leaderboard.records import final_state_bytes, interval, records, seconds_a_task, to_csv, to_json
+from clbench.leaderboard.records import (
+    control_scores,
+    final_state_bytes,
+    interval,
+    records,
+    seconds_a_task,
+    to_csv,
+    to_json,
+)
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.metrics import METRICS
-from clbench.result import Result, Spread, load_result, past_floor, spread, summarize
+from clbench.result import Result, Spread, load_result, summarize
 from clbench.scores import average_score
 from clbench.suite import Suite, Track, load_suite
 from clbench.validation import check_result
-from clbench.verify import Verification, status
+from clbench.verify import UNVERIFIED, Verification, status
 
 BLANK = Cell("–")
 _CORRECTIONS = {
@@ -120,9 +126,9 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tu
     return {(suite, track): _ranked(load(suite).track(track), boards[suite, track]) for suite, track in sorted(boards)}
 
 
-def rank_results(track: Track, results: Sequence[Result]) -> Ranking:
-    """By the average score in the track's first metric, on the runs that all share."""
-    metric = track.metrics[0]
+def rank_results(track: Track, results: Sequence[Result], metric: str | None = None) -> Ranking:
+    """By the average score, on the runs that all share; the board's ranking is in the track's first metric."""
+    metric = metric or track.metrics[0]
     scores = {
         result.method.name: {(run.order, run.seed): average_score(run.matrix(metric)) for run in result.runs}
         for result in results
@@ -182,7 +188,7 @@ def leaderboard_table(
             Cell(", ".join(sorted({run.regime for run in result.runs}))),
             Cell(f"{train:.1f}"),
             Cell(f"{evaluation:.1f}"),
-            Cell(checked.get(result.method.name, "unverified")),
+            Cell(checked.get(result.method.name, UNVERIFIED)),
         )
 
     def control_row(name: str, score: Callable[[str], Cell]) -> tuple[Cell, ...]:
@@ -191,19 +197,14 @@ def leaderboard_table(
         blank = (scores.get(column.heading.removesuffix(" ↑"), BLANK) for column in columns[2:])
         return (Cell(""), Cell(name), *blank)
 
-    def base(metric: str) -> Cell:
-        return Cell(f"{np.mean([run.matrix(metric)[0] for result in results for run in result.runs]):.3f}")
+    framing = control_scores(track, results)
 
-    def floor(metric: str) -> Cell:
-        return Cell(_mean_std(spread([f for result in results for f in past_floor(result, metric, track)])).text)
-
-    def real(metric: str) -> Cell:
-        rows = [result.controls.real_against_real.get(metric, (np.nan,)) for result in results]
-        return Cell(_mean(spread([float(np.mean(row)) for row in rows])).text)
+    def control(name: str, show: Callable[[Spread | None], Cell] = _mean) -> tuple[Cell, ...]:
+        return control_row(name, lambda metric: Cell(show(framing[name][metric]).text))
 
     methods = (method_row(result) for result in results)
-    controls = (control_row("last-task floor", floor), control_row("real against real", real))
-    return mark_best(Table(columns, (control_row("base model", base), *methods, *controls)))
+    controls = (control("last-task floor", _mean_std), control("real against real"))
+    return mark_best(Table(columns, (control("base model"), *methods, *controls)))
 
 
 def render_page(

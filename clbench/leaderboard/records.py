@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from clbench.leaderboard.rank import Ranking, bootstrap_intervals
-from clbench.result import Result, floor_row
-from clbench.scores import STATISTICS
+from clbench.result import Result, Spread, past_floor, spread, statistics_of
 from clbench.suite import Suite, Track
+from clbench.verify import UNVERIFIED
 
 Record = dict[str, str | int | float | None]
 WITH_INTERVAL = ("average_score", "average_forgetting")
@@ -26,13 +26,13 @@ def records(
     """One flat record a method, in the board's order; a statistic that is not measured is None."""
     places = {standing.method: standing.rank for standing in ranking.standings}
     found = []
-    for result, checked in zip(results, verified or ["unverified"] * len(results), strict=True):
+    for result, checked in zip(results, verified or [UNVERIFIED] * len(results), strict=True):
         train, evaluation = seconds_a_task(result, track)
         record: Record = {"rank": places[result.method.name], "method": result.method.name}
         for metric in track.metrics:
-            for statistic, spread in result.summary[metric].items():
-                record[f"{metric}.{statistic}.mean"] = spread.mean if spread else None
-                record[f"{metric}.{statistic}.std"] = spread.std if spread else None
+            for statistic, own in result.summary[metric].items():
+                record[f"{metric}.{statistic}.mean"] = own.mean if own else None
+                record[f"{metric}.{statistic}.std"] = own.std if own else None
             for statistic in WITH_INTERVAL:
                 low, high = interval(result, track, metric, statistic) or (None, None)
                 record |= {f"{metric}.{statistic}.ci_low": low, f"{metric}.{statistic}.ci_high": high}
@@ -52,12 +52,28 @@ def records(
 
 def interval(result: Result, track: Track, metric: str, statistic: str) -> tuple[float, float] | None:
     """95 % percentile bootstrap interval of a statistic's mean, resampling runs; None where a run has no value."""
-    runs = [(run.matrix(metric), floor_row(result.controls, metric, run, track)) for run in result.runs]
-    values = np.array([[STATISTICS[statistic](*run) for run in runs]])
+    values = np.array([statistics_of(result.runs, result.controls, metric, track, [statistic])[statistic]])
     if not np.isfinite(values).all():
         return None
     low, high = bootstrap_intervals(values)[0].tolist()
     return low, high
+
+
+def control_scores(track: Track, results: Sequence[Result]) -> dict[str, dict[str, Spread | None]]:
+    """Control -> metric -> its score over all results: what frames the methods."""
+
+    def base(metric: str) -> list[float]:
+        return [float(run.matrix(metric)[0].mean()) for result in results for run in result.runs]
+
+    def floor(metric: str) -> list[float]:
+        return [value for result in results for value in past_floor(result, metric, track)]
+
+    def real(metric: str) -> list[float]:
+        rows = (result.controls.real_against_real.get(metric, (np.nan,)) for result in results)
+        return [float(np.mean(row)) for row in rows]
+
+    made = {"base model": base, "last-task floor": floor, "real against real": real}
+    return {name: {metric: spread(score(metric)) for metric in track.metrics} for name, score in made.items()}
 
 
 def seconds_a_task(result: Result, track: Track) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What the pages show of results: statistics with their intervals, mean score matrices, and the controls."""
+"""What the pages show of results: statistics with their intervals, and mean score matrices."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.leaderboard.aggregate import rank_results
-from clbench.leaderboard.rank import Ranking, bootstrap_intervals, rank
-from clbench.result import Result, Spread, floor_row, past_floor, spread
-from clbench.scores import STATISTICS
+from clbench.leaderboard.rank import Ranking, bootstrap_intervals
+from clbench.result import Result, Spread, statistics_of
 from clbench.suite import Track
 
 STRICT = frozenset({"model", "adapter"})
@@ -57,16 +56,10 @@ def measure(result: Result, track: Track) -> Measured:
     matrices = {metric: [run.matrix(metric) for run in result.runs] for metric in track.metrics}
     values = {}
     for metric in track.metrics:
-        floors = [floor_row(result.controls, metric, run, track) for run in result.runs]
-        pairs = list(zip(matrices[metric], floors, strict=True))
-        values[metric] = {
-            name: np.array([statistic(*pair) for pair in pairs])
-            for name, statistic in STATISTICS.items()
-            if name in result.summary[metric]
-        }
+        found = statistics_of(result.runs, result.controls, metric, track, result.summary[metric])
+        values[metric] = {name: np.array(own) for name, own in found.items()}
     flat = {(metric, name): own for metric, by_name in values.items() for name, own in by_name.items()}
     whole = [key for key, own in flat.items() if len(own) > 1 and np.isfinite(own).all()]
-    # All rows at once: the bootstrap draws its resamples anew at every call.
     bounds = bootstrap_intervals(np.stack([flat[key] for key in whole])).tolist() if whole else []
     intervals = {key: (low, high) for key, (low, high) in zip(whole, bounds, strict=True)}
     figures = {
@@ -81,30 +74,4 @@ def measure(result: Result, track: Track) -> Measured:
 
 def rankings(track: Track, results: Sequence[Result]) -> dict[str, Ranking]:
     """Metric -> its ranking. The first is the board's; the others say how sure differences in that metric are."""
-    found = {track.metrics[0]: rank_results(track, results)}
-    for metric in track.metrics[1:]:
-        scores = {
-            result.method.name: {
-                (run.order, run.seed): STATISTICS["average_score"](run.matrix(metric), ()) for run in result.runs
-            }
-            for result in results
-        }
-        found[metric] = rank(scores, set.intersection(*(set(own) for own in scores.values())))
-    return found
-
-
-def control_scores(track: Track, results: Sequence[Result]) -> dict[str, dict[str, Spread | None]]:
-    """Control -> metric -> its score over all results: what frames the methods."""
-
-    def base(metric: str) -> list[float]:
-        return [float(run.matrix(metric)[0].mean()) for result in results for run in result.runs]
-
-    def floor(metric: str) -> list[float]:
-        return [value for result in results for value in past_floor(result, metric, track)]
-
-    def real(metric: str) -> list[float]:
-        rows = (result.controls.real_against_real.get(metric, (np.nan,)) for result in results)
-        return [float(np.mean(row)) for row in rows]
-
-    made = {"base model": base, "last-task floor": floor, "real against real": real}
-    return {name: {metric: spread(score(metric)) for metric in track.metrics} for name, score in made.items()}
+    return {metric: rank_results(track, results, metric) for metric in track.metrics}

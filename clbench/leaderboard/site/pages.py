@@ -11,18 +11,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from clbench.compare import COMPARED
 from clbench.human import human_bytes, human_time
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.rank import ALPHA, MOST_LISTED, Pair, Ranking
-from clbench.leaderboard.records import final_state_bytes, seconds_a_task
+from clbench.leaderboard.records import control_scores, final_state_bytes, seconds_a_task
 from clbench.leaderboard.site import heat, plots, table
-from clbench.leaderboard.site.figures import Measured, control_scores, measure, rankings
+from clbench.leaderboard.site.figures import Measured, measure, rankings
 from clbench.metrics import METRICS
 from clbench.result import Result
 from clbench.scores import STATISTICS
 from clbench.suite import Suite, Track
-
-UNVERIFIED = "unverified"
+from clbench.verify import UNVERIFIED
 
 
 @dataclass(frozen=True)
@@ -258,9 +258,6 @@ def study_page(board: Board, boards: Sequence[Board], root: str) -> str:
 def empty_page() -> str:
     """The front page of a site with no boards."""
     return _environment().get_template("empty.html").render(root="", boards=(), board=None)
-
-
-COMPARED = ("average_score", "average_forgetting", "plasticity", "backward_transfer", "memory")
 
 
 def _render(name: str, board: Board, boards: Sequence[Board], root: str, **values: Any) -> str:
