@@ -96,7 +96,7 @@ def compare_results(first: Result, second: Result, suite: Suite) -> Comparison:
             statistics_of([pair[side] for pair in pairs], result.controls, metric, track, COMPARED)
             for side, result in enumerate((first, second))
         ]
-        statistics[metric] = {name: _difference(*(np.array(side[name]) for side in sides)) for name in COMPARED}
+        statistics[metric] = {name: _difference(*(side[name] for side in sides)) for name in COMPARED}
         matrices[metric] = np.mean([one.matrix(metric) - two.matrix(metric) for one, two in pairs], axis=0)
     return Comparison(names, track, tuple(shared), statistics, matrices)
 

@@ -183,6 +183,16 @@ class Result(_Record):
     submitter: Text | None = None
     """Who submits it."""
 
+    @property
+    def place(self) -> str:
+        """Where it lies below `submissions/`."""
+        return f"{self.suite.name}/{self.track}/{self.method.name}.json"
+
+
+def matrices_of(runs: Sequence[Run], metric: str) -> NDArray[np.float64]:
+    """The score matrices with nan for null, (runs, T + 1, T)."""
+    return np.array([run.scores[metric] for run in runs], dtype=float)
+
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
     """A score matrix as a result holds it: nan becomes null."""
@@ -205,42 +215,52 @@ def result_schema() -> dict[str, Any]:
 
 def spread(values: Sequence[float]) -> Spread | None:
     """Mean and population standard deviation; None if there is no value, or one is nan or beyond all measure."""
-    if not len(values):
-        return None
+    return _spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
+
+
+def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
+    """`spread` of each row of (statistics, runs)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(np.mean(values)), float(np.std(values))
-    return Spread(mean=mean, std=std, n=len(values)) if math.isfinite(mean) and math.isfinite(std) else None
+        pairs = zip(values.mean(axis=1).tolist(), values.std(axis=1).tolist(), strict=True)
+    count = values.shape[1]
+    return [
+        Spread(mean=mean, std=std, n=count) if math.isfinite(mean) and math.isfinite(std) else None
+        for mean, std in pairs
+    ]
 
 
-def floor_row(controls: Controls, metric: str, run: Run, track: Track) -> NDArray[np.float64]:
-    """(T,) in the run's order: the last-task floor of that run's last task; nan where the metric has no floor."""
+def floor_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
+    """(runs, T), each in the run's order: the floor of that run's last task; nan where the metric has none."""
     if metric not in controls.last_task_floor:
-        return np.full(len(run.task_order), np.nan)
-    index = [track.task_names.index(name) for name in run.task_order]
-    return np.array(controls.last_task_floor[metric])[index[-1], index]
+        return np.full((len(runs), len(track.tasks)), np.nan)
+    place = {name: index for index, name in enumerate(track.task_names)}
+    orders = np.array([[place[name] for name in run.task_order] for run in runs])
+    return np.array(controls.last_task_floor[metric])[orders[:, -1:], orders]
 
 
 def past_floor(result: Result, metric: str, track: Track) -> list[float]:
     """For each run, the mean of its last-task floor over the past tasks; nan for a single task."""
-    rows = [floor_row(result.controls, metric, run, track)[:-1] for run in result.runs]
-    return [float(np.mean(row)) if row.size else math.nan for row in rows]
+    rows = floor_rows(result.runs, result.controls, metric, track)[:, :-1]
+    return rows.mean(axis=1).tolist() if rows.shape[1] else [math.nan] * len(rows)
 
 
 def statistics_of(
     runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
-) -> dict[str, list[float]]:
-    """Statistic -> its value in each run; nan where it is undefined."""
-    pairs = [(run.matrix(metric), floor_row(controls, metric, run, track)) for run in runs]
-    return {name: [STATISTICS[name](*pair) for pair in pairs] for name in names}
+) -> dict[str, NDArray[np.float64]]:
+    """Statistic -> its value in each run, (runs,); nan where it is undefined."""
+    matrices, floors = matrices_of(runs, metric), floor_rows(runs, controls, metric, track)
+    return {name: STATISTICS[name].each(matrices, floors) for name in names}
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
     """Metric id -> every statistic over the runs, from the score matrices alone."""
-    summary: dict[str, MetricSummary] = {}
-    for metric in track.metrics:
-        found = statistics_of(runs, controls, metric, track)
-        spreads = {name: spread(values) for name, values in found.items()}
-        summary[metric] = {name: value for name, value in spreads.items() if value or name not in IF_MEASURED}
+    matrices = np.stack([matrices_of(runs, metric) for metric in track.metrics])
+    floors = np.stack([floor_rows(runs, controls, metric, track) for metric in track.metrics])
+    found = [statistic.each(matrices, floors) for statistic in STATISTICS.values()]
+    summary = {}
+    for metric, values in zip(track.metrics, np.stack(found, axis=1), strict=True):  # (statistics, runs)
+        spreads = zip(STATISTICS, _spreads(values), strict=True)
+        summary[metric] = {name: value for name, value in spreads if value or name not in IF_MEASURED}
     return summary
 
 

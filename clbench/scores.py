@@ -5,15 +5,22 @@ model), column j = the j-th task of the run's order, nan where not measured. Wit
 row j + 1. Scores are mean cosines, so every figure here is in cosine units unless it says otherwise.
 
 Below, S_j^i is the paper's score of task j after i tasks, both counted from 1 (arXiv 2410.04891, Appendix A.3).
-A nan that a formula needs makes the figure nan.
+A nan that a formula needs makes the figure nan. The functions take one matrix; `STATISTICS` also has each figure of a
+whole stack of matrices at once, which is what summaries and boards are made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Stack = NDArray[np.float64]
+"""Any number of score matrices, (..., T + 1, T)."""
+Values = NDArray[np.float64]
+"""One value a matrix, (...)."""
 
 
 def average_score(R: ArrayLike) -> float:
@@ -22,7 +29,7 @@ def average_score(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    return float(np.mean(_matrix(R)[-1]))
+    return float(_average_score(_matrix(R)))
 
 
 def average_forgetting(R: ArrayLike) -> float:
@@ -34,8 +41,7 @@ def average_forgetting(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    drops = _drops(_matrix(R))
-    return float(np.mean(drops)) if drops.size else 0.0
+    return float(_average_forgetting(_matrix(R)))
 
 
 def average_forgetting_ref(R: ArrayLike) -> float:
@@ -44,8 +50,7 @@ def average_forgetting_ref(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    matrix = _matrix(R)
-    return float(np.sum(_drops(matrix))) / matrix.shape[1]
+    return float(_average_forgetting_ref(_matrix(R)))
 
 
 def average_incremental_score(R: ArrayLike) -> float:
@@ -56,8 +61,7 @@ def average_incremental_score(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    matrix = _matrix(R)
-    return float(np.mean([np.mean(matrix[i, :i]) for i in range(1, len(matrix))]))
+    return float(_average_incremental_score(_matrix(R)))
 
 
 def plasticity(R: ArrayLike) -> float:
@@ -66,7 +70,7 @@ def plasticity(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    return float(np.mean(_learned(_matrix(R))))
+    return float(_plasticity(_matrix(R)))
 
 
 def backward_transfer(R: ArrayLike) -> float:
@@ -77,9 +81,7 @@ def backward_transfer(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    matrix = _matrix(R)
-    changes = (matrix[-1] - _learned(matrix))[:-1]
-    return float(np.mean(changes)) if changes.size else 0.0
+    return float(_backward_transfer(_matrix(R)))
 
 
 def forward_transfer(R: ArrayLike) -> float:
@@ -90,9 +92,7 @@ def forward_transfer(R: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T).
     """
-    matrix = _matrix(R)
-    gains = (np.diagonal(matrix) - matrix[0])[1:]
-    return float(np.mean(gains)) if gains.size else float("nan")
+    return float(_forward_transfer(_matrix(R)))
 
 
 def memory(R: ArrayLike, floor: ArrayLike) -> float:
@@ -113,25 +113,79 @@ def memory(R: ArrayLike, floor: ArrayLike) -> float:
     Raises:
         ValueError: R is not of shape (T + 1, T), or floor not of shape (T,).
     """
-    matrix = _matrix(R)
-    lowest = np.asarray(floor, dtype=float)
-    if lowest.shape != matrix.shape[1:]:
-        raise ValueError(f"the floor needs one value a task, shape {matrix.shape[1:]}, but has shape {lowest.shape}")
-    kept = float(np.sum((matrix[-1] - lowest)[:-1]))
-    learned = float(np.sum((_learned(matrix) - lowest)[:-1]))
-    return kept / learned if learned > 0 else float("nan")
+    return float(_memory(_matrix(R), np.asarray(floor, dtype=float)))
 
 
-STATISTICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    "average_score": lambda R, floor: average_score(R),
-    "average_forgetting": lambda R, floor: average_forgetting(R),
-    "average_forgetting_ref": lambda R, floor: average_forgetting_ref(R),
-    "average_incremental_score": lambda R, floor: average_incremental_score(R),
-    "plasticity": lambda R, floor: plasticity(R),
-    "backward_transfer": lambda R, floor: backward_transfer(R),
-    "forward_transfer": lambda R, floor: forward_transfer(R),
-    "memory": memory,
-    "base": lambda R, floor: float(np.mean(_matrix(R)[0])),
+# --- The same of every matrix of a stack ---
+
+
+def _average_score(R: Stack) -> Values:
+    return R[..., -1, :].mean(axis=-1)
+
+
+def _average_forgetting(R: Stack) -> Values:
+    return _mean(_drops(R), of_none=0.0)
+
+
+def _average_forgetting_ref(R: Stack) -> Values:
+    return _drops(R).sum(axis=-1) / R.shape[-1]
+
+
+def _average_incremental_score(R: Stack) -> Values:
+    return np.stack([R[..., i, :i].mean(axis=-1) for i in range(1, R.shape[-2])], axis=-1).mean(axis=-1)
+
+
+def _plasticity(R: Stack) -> Values:
+    return _learned(R).mean(axis=-1)
+
+
+def _backward_transfer(R: Stack) -> Values:
+    return _mean((R[..., -1, :] - _learned(R))[..., :-1], of_none=0.0)
+
+
+def _forward_transfer(R: Stack) -> Values:
+    return _mean((np.diagonal(R, axis1=-2, axis2=-1) - R[..., 0, :])[..., 1:], of_none=np.nan)
+
+
+def _memory(R: Stack, floor: NDArray[np.float64]) -> Values:
+    if floor.shape != R.shape[:-2] + R.shape[-1:]:
+        raise ValueError(f"the floor needs one value a task, shape {R.shape[-1:]}, but has shape {floor.shape}")
+    kept = (R[..., -1, :] - floor)[..., :-1].sum(axis=-1)
+    learned = (_learned(R) - floor)[..., :-1].sum(axis=-1)
+    with np.errstate(over="ignore"):  # a denominator may be next to nothing
+        return np.divide(kept, learned, out=np.full_like(kept, np.nan), where=learned > 0)
+
+
+def _base(R: Stack) -> Values:
+    return R[..., 0, :].mean(axis=-1)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a result's summary reports of a score matrix and its last-task floor."""
+
+    each: Callable[[Stack, NDArray[np.float64]], Values]
+    """(R, floor) of shapes (..., T + 1, T) and (..., T), unchecked -> (...)."""
+
+    def __call__(self, R: ArrayLike, floor: ArrayLike) -> float:
+        """Of one matrix, (T + 1, T) and (T,).
+
+        Raises:
+            ValueError: R is not of shape (T + 1, T), or floor not of shape (T,).
+        """
+        return float(self.each(_matrix(R), np.asarray(floor, dtype=float)))
+
+
+STATISTICS: dict[str, Statistic] = {
+    "average_score": Statistic(lambda R, floor: _average_score(R)),
+    "average_forgetting": Statistic(lambda R, floor: _average_forgetting(R)),
+    "average_forgetting_ref": Statistic(lambda R, floor: _average_forgetting_ref(R)),
+    "average_incremental_score": Statistic(lambda R, floor: _average_incremental_score(R)),
+    "plasticity": Statistic(lambda R, floor: _plasticity(R)),
+    "backward_transfer": Statistic(lambda R, floor: _backward_transfer(R)),
+    "forward_transfer": Statistic(lambda R, floor: _forward_transfer(R)),
+    "memory": Statistic(_memory),
+    "base": Statistic(lambda R, floor: _base(R)),
 }
 """Name -> what a result's summary reports of (R, floor). A new statistic is one more entry."""
 
@@ -146,12 +200,17 @@ def _matrix(R: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
-def _learned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T,): each task's score right after it was learned."""
-    return np.diagonal(matrix[1:])
+def _learned(R: Stack) -> NDArray[np.float64]:
+    """(..., T): each task's score right after it was learned."""
+    return np.diagonal(R[..., 1:, :], axis1=-2, axis2=-1)
 
 
-def _drops(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T - 1,): for each past task, its best score since it was learned minus its last one."""
-    tasks = matrix.shape[1]
-    return np.array([np.max(matrix[j + 1 :, j]) - matrix[-1, j] for j in range(tasks - 1)])
+def _drops(R: Stack) -> NDArray[np.float64]:
+    """(..., T - 1): for each past task, its best score since it was learned minus its last one."""
+    best_since = np.maximum.accumulate(R[..., ::-1, :], axis=-2)[..., ::-1, :]
+    return (_learned(best_since) - R[..., -1, :])[..., :-1]
+
+
+def _mean(values: NDArray[np.float64], of_none: float) -> Values:
+    """Mean over the last axis, (..., n) -> (...)."""
+    return values.mean(axis=-1) if values.shape[-1] else np.full(values.shape[:-1], of_none)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
+from clbench.cores import over_cores
 from clbench.errors import ClbenchError
 from clbench.result import Result, load_result, save_result
 from clbench.suite import list_suites, load_suite
@@ -39,6 +41,11 @@ def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = Fa
     return check_result(result, definition, allow_partial=allow_partial, path=place)
 
 
+def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
+    """`check_file` of each path, many of them on all cores."""
+    return over_cores(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
+
+
 def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Path, Result]:
     """File a result as `<folder>/<suite>/<track>/<method>.json`.
 
@@ -54,7 +61,7 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
     if findings:
         more = f" (and {len(findings) - 1} more: `clbench validate {path}`)" if len(findings) > 1 else ""
         raise ClbenchError(f"{path} cannot be submitted: {findings[0].code} {findings[0].message}{more}")
-    place = folder / result.suite.name / result.track / f"{result.method.name}.json"
+    place = folder / result.place
     if place.exists() and not replace:
         raise ClbenchError(f"{place} exists; give --replace to put this result in its place")
     save_result(result, place)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,18 @@ class _Case:
         have = {(run.order, run.seed) for run in self.result.runs}
         return [(order, seed) for order in self.track.orders for seed in self.suite.seeds if (order, seed) not in have]
 
-    def readable(self, run: Run) -> bool:
-        """Whether the run's tasks and matrices have the form and range that arithmetic needs."""
+    @cached_property
+    def readable(self) -> list[tuple[str, Run]]:
+        """The runs whose tasks and matrices have the form and range that arithmetic needs."""
+        return [(label, run) for label, run in self.runs if self._is_readable(run)]
+
+    def _is_readable(self, run: Run) -> bool:
         matrices = [run.scores.get(metric, ()) for metric in self.track.metrics]
         tasks = len(self.track.tasks)
         return (
             sorted(run.task_order) == sorted(self.track.task_names)
             and all([len(row) for row in rows] == [tasks] * (tasks + 1) for rows in matrices)
-            and all(_is_cosine(value) for rows in matrices for row in rows for value in row if value is not None)
+            and not (np.abs(np.array(matrices, dtype=float)) > 1).any()
         )
 
 
@@ -168,8 +173,12 @@ def _matrices_have_the_right_shape(case: _Case) -> Iterator[str]:
 @_check("CLB009")
 def _scores_are_cosines(case: _Case) -> Iterator[str]:
     for label, metric, rows in case.matrices:
-        cells = ((i, j, value) for i, row in enumerate(rows) for j, value in enumerate(row))
-        wrong = [cell for cell in cells if cell[2] is not None and not _is_cosine(cell[2])]
+        wrong = [
+            (i, j, value)
+            for i, row in enumerate(rows)
+            for j, value in enumerate(row)
+            if value is not None and not -1 <= value <= 1
+        ]
         for i, j, value in wrong[:1]:
             yield f"{metric} of {label} has {len(wrong)} values outside [-1, 1]: row {i}, column {j} is {value}"
 
@@ -187,14 +196,12 @@ def _seen_tasks_are_measured(case: _Case) -> Iterator[str]:
 def _base_rows_agree(case: _Case) -> Iterator[str]:
     """The base row is drawn once a track, so that it is the same number in every run."""
     first: dict[tuple[str, str], float] = {}
-    for label, run in case.runs:
-        if case.readable(run):
-            for metric in case.track.metrics:
-                for task, value in zip(run.task_order, run.scores[metric][0], strict=True):
-                    if value is not None and abs(value - first.setdefault((metric, task), value)) > 1e-6:
-                        yield f"{metric} of {label}: base score of {task!r} is {value}, in an earlier run it is " + (
-                            f"{first[metric, task]}"
-                        )
+    for label, run in case.readable:
+        for metric in case.track.metrics:
+            for task, value in zip(run.task_order, run.scores[metric][0], strict=True):
+                if value is not None and abs(value - first.setdefault((metric, task), value)) > 1e-6:
+                    earlier = first[metric, task]
+                    yield f"{metric} of {label}: base score of {task!r} is {value}, in an earlier run it is {earlier}"
 
 
 @_check("CLB012")
@@ -244,7 +251,7 @@ def _controls_are_complete(case: _Case) -> Iterator[str]:
 
 @_check("CLB016")
 def _summary_is_what_the_runs_give(case: _Case) -> Iterator[str]:
-    if not all(case.readable(run) for run in case.result.runs) or any(_controls_are_complete(case)):
+    if len(case.readable) < len(case.result.runs) or any(_controls_are_complete(case)):
         return  # reported above
     expected, given = summarize(case.result.runs, case.result.controls, case.track), case.result.summary
     if set(given) != set(expected):
@@ -267,10 +274,8 @@ def _same(a: Spread | None, b: Spread | None) -> bool:
 
 @_check("CLB017")
 def _file_lies_where_it_says(case: _Case) -> Iterator[str]:
-    result = case.result
-    expected = (result.suite.name, result.track, f"{result.method.name}.json")
-    if case.path is not None and case.path.parts[-3:] != expected:
-        yield f"the file belongs at submissions/{'/'.join(expected)}"
+    if case.path is not None and "/".join(case.path.parts[-3:]) != case.result.place:
+        yield f"the file belongs at submissions/{case.result.place}"
 
 
 @_check("CLB018")
@@ -288,16 +293,15 @@ def _base_row_is_the_known_one(case: _Case) -> Iterator[str]:
     if known is None or known.suite_sha256 != case.suite.sha256:
         return
     for metric, tasks in known.base[case.result.track].items():
-        for label, run in case.runs[:1]:  # the others agree with it, or CLB011 says so
-            if case.readable(run):
-                found = dict(zip(run.task_order, run.scores[metric][0], strict=True))
-                wrong = [
-                    task
-                    for task, score in tasks.items()
-                    if (value := found.get(task)) is not None and abs(value - score) > known.base_tolerance
-                ]
-                if wrong:
-                    yield (
-                        f"{metric} of {label}: base score of {wrong[0]!r} is {found[wrong[0]]}, on record is "
-                        f"{tasks[wrong[0]]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-                    )
+        for label, run in case.readable[:1]:  # the others agree with it, or CLB011 says so
+            found = dict(zip(run.task_order, run.scores[metric][0], strict=True))
+            wrong = [
+                task
+                for task, score in tasks.items()
+                if (value := found.get(task)) is not None and abs(value - score) > known.base_tolerance
+            ]
+            if wrong:
+                yield (
+                    f"{metric} of {label}: base score of {wrong[0]!r} is {found[wrong[0]]}, on record is "
+                    f"{tasks[wrong[0]]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+                )

@@ -13,7 +13,9 @@ from scipy import stats
 from clbench.errors import ClbenchError
 from clbench.human import human_bytes
 from clbench.leaderboard import build_leaderboard
-from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
+from clbench.leaderboard.aggregate import leaderboard_table, read_submissions
+from clbench.leaderboard.figures import measure, rank_results
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_html, to_latex, to_markdown
 from clbench.result import Result, save_result
 from clbench.scores import average_score
 
@@ -144,6 +146,47 @@ def test_the_latex_table_has_the_papers_marks_and_keeps_text_as_text(submissions
         r"\textbackslash{}input\{x\} \$1 \& 5 \% \#\textasciitilde{}\textasciicircum{}\textless{}\_\textgreater{} \\"
     )
     assert to_latex(table).splitlines()[4] == shown
+
+
+def test_html_keeps_text_as_text_and_says_where_a_cell_comes_from():
+    evil = '<script>alert(1)</script>" onclick="x'
+    row = (
+        Cell(evil, mark="code", source=evil),
+        Cell("0.5", mark="best", deviation="± 0.1", note="0 to 1", source="a & b"),
+    )
+    html = to_html(Table((Column(evil, align="left"), Column("score")), (row, (Cell("x"), Cell("–")))))
+    assert "<script" not in html
+    assert '" onclick' not in html
+    assert '<td title="a &amp; b"><b>0.5 ± 0.1</b><small>0 to 1</small></td>' in html
+    assert '<tr><th scope="row">x</th><td>–</td></tr>' in " ".join(html.split()).replace("> <", "><")
+    assert html.count("<tr>") == 3
+
+
+def test_every_score_says_where_it_comes_from(submissions):
+    track, results = SUITE.track("styles"), read_submissions(submissions, lambda name: SUITE)["tiny", "styles"]
+    table = leaderboard_table(track, [measure(one, track) for one in results], rank_results(track, results))
+    first, best, *_, last = table.rows
+    assert best[2].source == "csd.average_score of tiny/styles/merge_init.json"
+    assert all(cell.source for cell in best)
+    assert first[2].source == "csd row 0 of all results"
+    assert last[2].source == "csd controls.real_against_real of all results"
+
+
+def test_every_row_carries_the_command_that_makes_it_again_in_every_format(submissions, tmp_path):
+    command = "clbench run --set 'x=1 % & \\end{tabular}'\n--track styles"
+    submit(submissions, make_result(SUITE, method="odd").model_copy(update={"command": command}))
+    build(submissions, tmp_path / "out")
+    text = {kind: (tmp_path / f"out/tiny/styles.{kind}").read_text() for kind in ("md", "csv", "json", "tex")}
+    shown = " ".join(command.split())
+    assert f"- `odd`: `{shown}`" in text["md"]
+    assert next(line for line in text["tex"].splitlines() if "odd" in line).endswith(rf" \\ % {shown}")
+    rows = {row["method"]: row for row in csv.DictReader(text["csv"].splitlines(keepends=True))}
+    data = {row["method"]: row for row in json.loads(text["json"])["methods"]}
+    assert rows["odd"]["command"] == data["odd"]["command"] == command
+    assert rows["odd"]["source"] == data["odd"]["source"] == "tiny/styles/odd.json"
+    for method in LEVELS:
+        own = f"clbench run --method {method} --track styles --suite tiny"
+        assert all(own in page for page in text.values())
 
 
 def test_the_page_names_the_suite_the_runs_and_each_methods_command(submissions, tmp_path):

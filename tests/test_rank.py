@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clbench.leaderboard.rank import bootstrap_intervals, holm, joint_p, rank, sign_flip_p
+from clbench.leaderboard.rank import MOST_LISTED, bootstrap_intervals, holm, joint_p, rank, sign_flip_p
 
 RUNS = [(order, seed) for order in ("0", "5", "10", "42") for seed in (0, 5)]
 
@@ -131,6 +131,18 @@ def test_the_interval_over_orders_is_wider_where_runs_of_one_order_are_alike():
     by_order = [1.0, 1.0, -1.0, -1.0, 0.5, 0.5, 2.0, 2.0]
     [pair] = rank(table(a=by_order, b=[0.0] * 8), RUNS).pairs
     assert pair.order_interval[1] - pair.order_interval[0] > pair.interval[1] - pair.interval[0]
+
+
+def test_of_many_methods_neighbours_are_listed_with_the_p_of_their_own_test():
+    scores = table(**{f"m{place:02}": draws(place, level=0.3 * place) for place in range(20)})
+    ranking = rank(scores, RUNS)
+    assert ranking.correction == "joint"
+    assert len(ranking.pairs) == MOST_LISTED * (MOST_LISTED - 1) / 2 + 20 - MOST_LISTED
+    for pair in ranking.pairs:
+        row = np.array([scores[pair.better][run] - scores[pair.worse][run] for run in sorted(RUNS)])
+        assert pair.p == sign_flip_p(row[None])[0]
+        assert pair.p_corrected >= pair.p
+        assert pair.difference == pytest.approx(row.mean())
 
 
 def test_too_many_runs_to_enumerate_are_refused():

@@ -152,6 +152,28 @@ def test_a_missing_score_makes_the_figure_missing_rather_than_wrong():
     assert scores.average_score(R) == close(0.6)
 
 
+@st.composite
+def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (metrics, runs, T + 1, T), some of them with cells that were not measured, and their floors."""
+    metrics, runs, tasks = draw(st.integers(1, 2)), draw(st.integers(1, 9)), draw(st.integers(1, 11))
+    cell = st.one_of(COSINES, st.just(NAN)) if draw(st.booleans()) else COSINES
+    return (
+        draw(arrays(float, (metrics, runs, tasks + 1, tasks), elements=cell, fill=COSINES)),
+        draw(arrays(float, (metrics, runs, tasks), elements=COSINES)),
+    )
+
+
+@given(stacks())
+def test_a_stack_of_matrices_has_the_figures_of_each(stack):
+    matrices, floors = stack
+    for name, statistic in scores.STATISTICS.items():
+        found = statistic.each(matrices, floors)
+        assert found.shape == matrices.shape[:2]
+        for place in np.ndindex(found.shape):
+            one = statistic(matrices[place], floors[place])
+            assert found[place] == pytest.approx(one, rel=1e-9, abs=1e-12, nan_ok=True), name
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (4,), (1, 0), (2, 3), (3, 2, 1)])
 def test_a_matrix_of_the_wrong_shape_is_refused_with_its_shape(shape):
     for statistic in scores.STATISTICS.values():

@@ -16,9 +16,9 @@ from builders import make_result, signed, tiny_suite
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
 from clbench.leaderboard.aggregate import rank_results, read_submissions
+from clbench.leaderboard.figures import measure
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.site import build, build_site
-from clbench.leaderboard.site.figures import measure
 from clbench.leaderboard.site.heat import difference_shade, score_shade
 from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
 from clbench.result import Result, load_result, save_result
@@ -303,6 +303,15 @@ def test_the_board_shows_rank_figures_intervals_and_what_is_not_separable(site, 
     assert order == ["", *(result.method.name for result in boards["tiny", "styles"]), "", ""]
 
 
+def test_a_cell_says_where_it_comes_from_and_a_row_what_makes_it_again(site):
+    measured = table((site / "tiny/styles/index.html").read_text(), "Methods measured on styles")
+    assert re.search(
+        r'title="95 % interval of the mean: \S+ to \S+; csd.average_score of tiny/styles/naive.json"', measured
+    )
+    assert 'title="csd controls.last_task_floor of all results"' in measured
+    assert 'title="clbench run --method naive --track styles --suite tiny">naive</a>' in measured
+
+
 def test_verification_is_shown_and_missing_is_unverified(site):
     page = (site / "tiny/styles/index.html").read_text()
     assert page.count(">recomputed</td>") == 1
@@ -381,7 +390,7 @@ def test_more_plasticity_is_further_right_and_less_forgetting_further_up(boards)
     assert plot is not None
     places = {}
     for dot, method in zip(plot.dots, methods, strict=True):
-        plasticity, forgetting = (method.figures["csd"][name] for name in ("plasticity", "average_forgetting"))
+        plasticity, forgetting = (method.figure("csd", name) for name in ("plasticity", "average_forgetting"))
         assert plasticity is not None
         assert forgetting is not None
         places[plasticity.spread.mean] = dot.x

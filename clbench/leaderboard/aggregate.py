@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clbench.cores import over_cores
 from clbench.errors import ClbenchError
 from clbench.files import write_text
 from clbench.human import human_bytes
+from clbench.leaderboard.figures import Measured, measure, rank_results
 from clbench.leaderboard.published import Published, published_pages, published_section
-from clbench.leaderboard.rank import ALPHA, Ranking, rank
+from clbench.leaderboard.rank import ALPHA, Ranking
 from clbench.leaderboard.records import (
+    CONTROLS,
     control_scores,
     final_state_bytes,
-    interval,
     records,
     seconds_a_task,
     to_csv,
@@ -25,7 +26,6 @@ from clbench.leaderboard.records import (
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_latex, to_markdown
 from clbench.metrics import METRICS
 from clbench.result import Result, Spread, load_result, summarize
-from clbench.scores import average_score
 from clbench.suite import Suite, Track, load_suite
 from clbench.validation import check_result
 from clbench.verify import UNVERIFIED, Verification, status
@@ -89,7 +89,8 @@ def write_tables(
         track = suite.track(track_name)
         ranking = rank_results(track, results)
         checked = [status(verified or {}, result) for result in results]
-        table, rows = leaderboard_table(track, results, ranking, checked), records(track, results, ranking, checked)
+        methods = [measure(result, track) for result in results]
+        table, rows = leaderboard_table(track, methods, ranking, checked), records(track, methods, ranking, checked)
         printed = (published or {}).get(suite_name)
         beside = published_section(printed, track_name, results) if printed else []
         page = render_page(suite, track, results, table, ranking, _grids(samples, path), beside)
@@ -106,45 +107,49 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tu
     Raises:
         ClbenchError: names every submission that is invalid or partial.
     """
-    load = cache(load)
     boards: dict[tuple[str, str], list[Result]] = {}
     wrong = []
-    for path in sorted(submissions.glob("*/**/*.json")):
-        try:
-            result = load_result(path)
-            suite = load(result.suite.name)
-            findings = check_result(result, suite, path=path)
-        except ClbenchError as error:
-            wrong.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-            continue
-        wrong.extend(f"{path}: {finding.code} {finding.message}" for finding in findings)
-        if not findings:
-            summary = summarize(result.runs, result.controls, suite.track(result.track))
-            boards.setdefault((suite.name, result.track), []).append(result.model_copy(update={"summary": summary}))
+    for read in over_cores(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
+        if isinstance(read, Result):
+            boards.setdefault((read.suite.name, read.track), []).append(read)
+        else:
+            wrong.extend(read)
     if wrong:
         raise ClbenchError(f"not every submission is valid, so that no table was written: {'; '.join(wrong)}")
     return {(suite, track): _ranked(load(suite).track(track), boards[suite, track]) for suite, track in sorted(boards)}
 
 
-def rank_results(track: Track, results: Sequence[Result], metric: str | None = None) -> Ranking:
-    """By the average score, on the runs that all share; the board's ranking is in the track's first metric."""
-    metric = metric or track.metrics[0]
-    scores = {
-        result.method.name: {(run.order, run.seed): average_score(run.matrix(metric)) for run in result.runs}
-        for result in results
-    }
-    return rank(scores, set.intersection(*(set(own) for own in scores.values())))
+@dataclass(frozen=True)
+class _Reader:
+    """What reads a submission: its result with a recomputed summary, or all that is wrong with it."""
+
+    load: Callable[[str], Suite]
+    suites: dict[str, Suite] = field(default_factory=dict)
+    """Those loaded before."""
+
+    def __call__(self, path: Path) -> Result | list[str]:
+        try:
+            result = load_result(path)
+            name = result.suite.name
+            suite = self.suites.get(name) or self.suites.setdefault(name, self.load(name))
+            findings = check_result(result, suite, path=path)
+        except ClbenchError as error:
+            return [str(error) if str(path) in str(error) else f"{path}: {error}"]
+        if findings:
+            return [f"{path}: {finding.code} {finding.message}" for finding in findings]
+        summary = summarize(result.runs, result.controls, suite.track(result.track))
+        return result.model_copy(update={"summary": summary})
 
 
 def leaderboard_table(
-    track: Track, results: Sequence[Result], ranking: Ranking, verified: Sequence[str] | None = None
+    track: Track, methods: Sequence[Measured], ranking: Ranking, verified: Sequence[str] | None = None
 ) -> Table:
     """The ranked table with its control rows: base model above, last-task floor and real images below the methods.
 
     Args:
         verified: how far each result was verified; default not at all.
     """
-    checked = dict(zip((result.method.name for result in results), verified or (), strict=False))
+    checked = dict(zip((method.name for method in methods), verified or (), strict=False))
     headline = [metric for metric in track.metrics if not METRICS[metric].secondary]
     secondary = [metric for metric in track.metrics if METRICS[metric].secondary]
     label = {metric: METRICS[metric].label for metric in track.metrics}
@@ -166,29 +171,39 @@ def leaderboard_table(
 
     places = {standing.method: standing.rank for standing in ranking.standings}
 
-    def method_row(result: Result) -> tuple[Cell, ...]:
-        def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
-            return [show(result.summary[metric][statistic]) for metric in metrics]
+    def method_row(method: Measured) -> tuple[Cell, ...]:
+        result = method.result
 
-        def with_interval(metric: str, statistic: str) -> Cell:
-            cell, found = _mean_std(result.summary[metric][statistic]), interval(result, track, metric, statistic)
-            return replace(cell, note=f"{found[0]:.3f} to {found[1]:.3f}") if found else cell
+        def cells(metrics: list[str], statistic: str, show: Callable[[Spread | None], Cell]) -> list[Cell]:
+            return [
+                replace(show(result.summary[metric][statistic]), source=f"{metric}.{statistic} of {result.place}")
+                for metric in metrics
+            ]
+
+        def with_interval(statistic: str) -> list[Cell]:
+            figures = [method.figure(metric, statistic) for metric in headline]
+            notes = [f"{f.interval[0]:.3f} to {f.interval[1]:.3f}" if f and f.interval else "" for f in figures]
+            pairs = zip(cells(headline, statistic, _mean_std), notes, strict=True)
+            return [replace(cell, note=note) for cell, note in pairs]
+
+        def own(text: str, field: str) -> Cell:
+            return Cell(text, source=f"{field} of {result.place}")
 
         train, evaluation = seconds_a_task(result, track)
         return (
-            Cell(places[result.method.name]),
-            Cell(result.method.name, mark="code"),
-            *(with_interval(metric, "average_score") for metric in headline),
-            *(with_interval(metric, "average_forgetting") for metric in headline),
+            Cell(places[method.name], source=f"{track.metrics[0]}.average_score of all methods"),
+            Cell(method.name, mark="code", source=result.command),
+            *with_interval("average_score"),
+            *with_interval("average_forgetting"),
             *cells(headline, "plasticity", _mean),
             *cells(headline, "backward_transfer", _mean),
             *cells(headline, "memory", _percent),
             *cells(secondary, "average_score", _mean_std),
-            Cell(human_bytes(final_state_bytes(result))),
-            Cell(", ".join(sorted({run.regime for run in result.runs}))),
-            Cell(f"{train:.1f}"),
-            Cell(f"{evaluation:.1f}"),
-            Cell(checked.get(result.method.name, UNVERIFIED)),
+            own(human_bytes(final_state_bytes(result)), "state_bytes"),
+            own(", ".join(method.regimes), "regime"),
+            own(f"{train:.1f}", "train_seconds"),
+            own(f"{evaluation:.1f}", "eval_seconds"),
+            Cell(checked.get(method.name, UNVERIFIED), source="VERIFIED.json"),
         )
 
     def control_row(name: str, score: Callable[[str], Cell]) -> tuple[Cell, ...]:
@@ -197,14 +212,17 @@ def leaderboard_table(
         blank = (scores.get(column.heading.removesuffix(" ↑"), BLANK) for column in columns[2:])
         return (Cell(""), Cell(name), *blank)
 
-    framing = control_scores(track, results)
+    framing = control_scores(track, methods)
 
     def control(name: str, show: Callable[[Spread | None], Cell] = _mean) -> tuple[Cell, ...]:
-        return control_row(name, lambda metric: Cell(show(framing[name][metric]).text))
+        source = f"{CONTROLS[name]} of all results"
+        return control_row(
+            name, lambda metric: replace(show(framing[name][metric]), value=None, source=f"{metric} {source}")
+        )
 
-    methods = (method_row(result) for result in results)
     controls = (control("last-task floor", _mean_std), control("real against real"))
-    return mark_best(Table(columns, (control("base model"), *methods, *controls)))
+    commands = ("", *(method.result.command for method in methods), *("" for _ in controls))
+    return mark_best(Table(columns, (control("base model"), *map(method_row, methods), *controls), commands))
 
 
 def render_page(
@@ -265,6 +283,21 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
     """The section on what the ranks rest on; empty where there is nothing to compare."""
     if not ranking.pairs:
         return []
+    return [
+        "## How sure the ranks are",
+        "",
+        to_markdown(pairs_table(ranking)),
+        "",
+        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
+        f"permutation test, {_CORRECTIONS[ranking.correction]}; percentile bootstrap over runs and, since the runs of",
+        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected",
+        f"p of at most {ALPHA}.",
+        "",
+    ]
+
+
+def pairs_table(ranking: Ranking) -> Table:
+    """What is listed of the pairs: differences, intervals and p values."""
     columns = (
         Column("Better", align="left"),
         Column("Worse", align="left"),
@@ -287,17 +320,7 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         )
         for pair in ranking.pairs
     )
-    return [
-        "## How sure the ranks are",
-        "",
-        to_markdown(Table(columns, rows)),
-        "",
-        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
-        f"permutation test, {_CORRECTIONS[ranking.correction]}; percentile bootstrap over runs and, since the runs of",
-        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected",
-        f"p of at most {ALPHA}.",
-        "",
-    ]
+    return Table(columns, rows)
 
 
 def _ranked(track: Track, results: list[Result]) -> list[Result]:
@@ -320,7 +343,9 @@ def _grids(samples: Path | None, page: Path) -> dict[str, str]:
 
 
 def _mean_std(value: Spread | None) -> Cell:
-    return Cell(f"{value.mean:.3f} ± {value.std:.3f}", value=round(value.mean, 3)) if value else BLANK
+    if value is None:
+        return BLANK
+    return Cell(f"{value.mean:.3f}", value=round(value.mean, 3), deviation=f"± {value.std:.3f}")
 
 
 def _mean(value: Spread | None) -> Cell:

@@ -84,6 +84,20 @@ def published_pages(folder: Path, suite: str, published: Published, measured: Co
 
 def published_section(published: Published, track: str, results: Sequence[Result]) -> list[str]:
     """The paper's table of a track, then the measured rows of the same methods in the same convention."""
+    return [
+        "## Beside the paper",
+        "",
+        to_markdown(published_table(published, track, results)),
+        "",
+        "*Published* rows are as printed, and are not ranked: nobody here has checked them. Forgetting, here, is the",
+        "mean over all tasks, the last of which adds 0 (`average_forgetting_ref`), as the paper's tables very likely",
+        f"have it; the board's own is over the past tasks alone. Source: {published.source}.",
+        "",
+    ]
+
+
+def published_table(published: Published, track: str, results: Sequence[Result] = ()) -> Table:
+    """What was printed of a track, then what was measured of the same statistics."""
     printed = published.tracks[track]
     columns = (
         Column("Method", align="left"),
@@ -94,7 +108,7 @@ def published_section(published: Published, track: str, results: Sequence[Result
     rows = [
         (
             Cell("base model") if method == "base" else Cell(method, mark="code"),
-            Cell("published"),
+            Cell("published", mark="tag", source=published.source),
             *(_printed(row.average_score, metric) for metric in printed.metrics),
             *(_printed(row.average_forgetting or {}, metric) for metric in printed.metrics),
         )
@@ -103,36 +117,17 @@ def published_section(published: Published, track: str, results: Sequence[Result
     rows += [
         (
             Cell(result.method.name, mark="code"),
-            Cell("measured"),
+            Cell("measured", mark="tag", source=result.place),
             *(_measured(result.summary[metric]["average_score"]) for metric in printed.metrics),
             *(_measured(result.summary[metric]["average_forgetting_ref"]) for metric in printed.metrics),
         )
         for result in results
     ]
-    return [
-        "## Beside the paper",
-        "",
-        to_markdown(Table(columns, tuple(rows))),
-        "",
-        "*Published* rows are as printed, and are not ranked: nobody here has checked them. Forgetting, here, is the",
-        "mean over all tasks, the last of which adds 0 (`average_forgetting_ref`), as the paper's tables very likely",
-        f"have it; the board's own is over the past tasks alone. Source: {published.source}.",
-        "",
-    ]
+    return Table(columns, tuple(rows))
 
 
 def _study_page(suite: str, published: Published) -> str:
     """The paper's prompt study, as printed."""
-    study = published.prompt_study
-    columns = (
-        Column("Prompt", align="left"),
-        *(Column(f"{label} {what}") for label in ("DINO", "CSD") for what in ("score ↑", "forgetting ↓")),
-        *(Column(f"CSD, task {number}") for number in range(1, study.tasks + 1)),
-    )
-    rows = tuple(
-        (Cell(row.template, mark="code"), *(Cell(f"{value:.3f}") for value in (*row.dino, *row.csd, *row.csd_per_task)))
-        for row in study.rows
-    )
     return (
         "\n".join(
             [
@@ -142,7 +137,7 @@ def _study_page(suite: str, published: Published) -> str:
                 "used: the mean over all tasks seen, after every task (`average_incremental_score`), and the drop from",
                 "a task's first score. Task 1 is the most recently trained.",
                 "",
-                to_markdown(Table(columns, rows)),
+                to_markdown(study_table(published.prompt_study)),
                 "",
                 f"Source: {published.source}.",
             ]
@@ -151,12 +146,26 @@ def _study_page(suite: str, published: Published) -> str:
     )
 
 
+def study_table(study: PromptStudy) -> Table:
+    """One row a prompt template."""
+    columns = (
+        Column("Prompt", align="left"),
+        *(Column(f"{label} {what}") for label in ("DINO", "CSD") for what in ("score ↑", "forgetting ↓")),
+        *(Column(f"CSD, task {number}") for number in range(1, study.tasks + 1)),
+    )
+    rows = tuple(
+        (Cell(row.template, mark="code"), *(Cell(f"{value:.3f}") for value in (*row.dino, *row.csd, *row.csd_per_task)))
+        for row in study.rows
+    )
+    return Table(columns, rows)
+
+
 def _printed(values: Printed, metric: str) -> Cell:
     mean, std = values.get(metric, (None, None))
     if mean is None:
         return Cell("–")
-    return Cell(f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}")
+    return Cell(f"{mean:.3f}", deviation="" if std is None else f"± {std:.3f}")
 
 
 def _measured(spread: Spread | None) -> Cell:
-    return Cell(f"{spread.mean:.3f} ± {spread.std:.3f}") if spread else Cell("–")
+    return Cell(f"{spread.mean:.3f}", deviation=f"± {spread.std:.3f}") if spread else Cell("–")

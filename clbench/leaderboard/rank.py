@@ -108,9 +108,17 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
     values = np.array([complete[name] for name in names]).reshape(len(names), len(keys))
     first, second = np.triu_indices(len(names), k=1)  # every pair, the better one first
     differences = values[first] - values[second]
-    p = sign_flip_p(differences)
-    correction = "Holm" if len(p) * 2 ** (1 - len(keys)) <= ALPHA else "joint"
-    corrected = holm(p) if correction == "Holm" else joint_p(differences)
+    # Of a thousand methods half a million pairs could be listed, which nobody would read.
+    listed = (second < MOST_LISTED) | (second == first + 1)
+    if len(differences) * 2 ** (1 - len(keys)) <= ALPHA:
+        correction = "Holm"
+        p = sign_flip_p(differences)
+        corrected = holm(p)
+        p = p[listed]
+    else:
+        correction = "joint"
+        p = sign_flip_p(differences[listed])
+        corrected = joint_p(differences)
     apart = corrected <= ALPHA
     better = np.bincount(second[apart], minlength=len(names)).tolist()
     worse = np.bincount(first[apart], minlength=len(names)).tolist()
@@ -118,19 +126,16 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
         Standing(name, float(values[place].mean()), 1 + better[place], len(names) - worse[place])
         for place, name in enumerate(names)
     )
-    # Of a thousand methods half a million pairs could be listed, which nobody would read.
-    listed = (second < MOST_LISTED) | (second == first + 1)
+    shown = differences[listed]
     orders = [order for order, _ in keys]
-    groups = np.stack(
-        [differences[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1
-    )
+    groups = np.stack([shown[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1)
     columns = (
         first[listed],
         second[listed],
-        differences[listed].mean(axis=1),
-        bootstrap_intervals(differences[listed]),
-        bootstrap_intervals(groups[listed]),
-        p[listed],
+        shown.mean(axis=1),
+        bootstrap_intervals(shown),
+        bootstrap_intervals(groups),
+        p,
         corrected[listed],
     )
     pairs = tuple(
@@ -144,10 +149,10 @@ def sign_flip_p(differences: NDArray) -> NDArray:
     """Two-sided exact p of each row [P, n] under "every sign is a coin's": the share of the 2^n ways to flip signs
     whose mean is at least as far from zero. [P]
     """
-    signs = _all_signs(differences.shape[1])
+    signs = _signs(differences.shape[1])
     observed = np.abs(differences.sum(axis=1))
     slack = 1e-12 * np.abs(differences).sum(axis=1)  # the same sum in another order may differ in its last bits
-    # Row by row, so that a thousand methods' half a million pairs do not ask for all flips at once.
+    # Row by row, so that many pairs do not ask for all flips at once.
     return np.array(
         [np.mean(np.abs(signs @ row) >= limit) for row, limit in zip(differences, observed - slack, strict=True)]
     )
@@ -160,34 +165,41 @@ def joint_p(differences: NDArray) -> NDArray:
     |sum| / norm, is compared with the largest among the rows that are no more extreme. It is exact where the rows are
     jointly symmetric about zero for the pairs that do not differ.
     """
-    signs = _all_signs(differences.shape[1])
+    signs = _signs(differences.shape[1])
     if not len(differences):
         return np.empty(0)
     norms = np.linalg.norm(differences, axis=1, keepdims=True)
     scaled = np.divide(differences, norms, out=np.zeros_like(differences), where=norms > 0)
     observed = np.abs(scaled.sum(axis=1))
     rising = np.argsort(observed, kind="stable")
-    largest = np.zeros((len(signs), 1))
+    largest = np.zeros(len(signs))
     p = np.empty(len(rising))
-    for part in np.array_split(rising, max(1, len(rising) // 4096)):  # half a million pairs would not fit at once
-        statistics = np.abs(signs @ scaled[part].T)
-        running = np.maximum.accumulate(np.hstack([largest, statistics]), axis=1)[:, 1:]
+    for part in np.array_split(rising, max(1, len(rising) // 1024)):  # half a million pairs would not fit at once
+        running = np.abs(signs @ scaled[part].T)
+        running[:, 0] = np.maximum(running[:, 0], largest)
+        np.maximum.accumulate(running, axis=1, out=running)
         p[part] = (running >= observed[part] - 1e-9).mean(axis=0)
-        largest = running[:, -1:]
+        largest = running[:, -1]
     p[rising] = np.maximum.accumulate(p[rising][::-1])[::-1]
     return p
 
 
-def _all_signs(count: int) -> NDArray:
-    """Every way to flip `count` signs, [2^count, count]."""
-    return 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+def _signs(count: int) -> NDArray:
+    """Every way to flip all `count` signs but the last, [2^(count - 1), count]; flipped in all places, an absolute sum
+    stays as it is.
+    """
+    return 1.0 - 2.0 * ((np.arange(2 ** (count - 1))[:, None] >> np.arange(count)) & 1)
 
 
-def bootstrap_intervals(differences: NDArray, level: float = 1 - ALPHA) -> NDArray:
-    """Percentile interval of the mean of each row [P, n], every row resampled alike: [P, 2]."""
-    weights = _resamples(differences.shape[1])
-    tails = [50 * (1 - level), 50 * (1 + level)]
-    return np.array([np.percentile(weights @ row, tails) for row in differences])
+def bootstrap_intervals(differences: NDArray) -> NDArray:
+    """95 % percentile interval of the mean of each row [P, n], every row resampled alike: [P, 2]."""
+    return np.array([_bootstrap_interval(tuple(row)) for row in differences.tolist()]).reshape(-1, 2)
+
+
+@cache  # the tables, their data and the site's pages ask for the same ones
+def _bootstrap_interval(values: tuple[float, ...]) -> NDArray:
+    level = 1 - ALPHA
+    return np.percentile(_resamples(len(values)) @ np.array(values), [50 * (1 - level), 50 * (1 + level)])
 
 
 @cache

@@ -10,31 +10,40 @@ from typing import Any
 
 import numpy as np
 
-from clbench.leaderboard.rank import Ranking, bootstrap_intervals
-from clbench.result import Result, Spread, past_floor, spread, statistics_of
+from clbench.leaderboard.figures import Measured
+from clbench.leaderboard.rank import Ranking
+from clbench.result import Result, Spread, past_floor, spread
 from clbench.suite import Suite, Track
 from clbench.verify import UNVERIFIED
 
 Record = dict[str, str | int | float | None]
 WITH_INTERVAL = ("average_score", "average_forgetting")
 """Statistics whose interval is shown."""
+CONTROLS = {
+    "base model": "row 0",
+    "last-task floor": "controls.last_task_floor",
+    "real against real": "controls.real_against_real",
+}
+"""Control row -> what of the results it is made of."""
 
 
 def records(
-    track: Track, results: Sequence[Result], ranking: Ranking, verified: Sequence[str] | None = None
+    track: Track, methods: Sequence[Measured], ranking: Ranking, verified: Sequence[str] | None = None
 ) -> list[Record]:
     """One flat record a method, in the board's order; a statistic that is not measured is None."""
     places = {standing.method: standing.rank for standing in ranking.standings}
     found = []
-    for result, checked in zip(results, verified or [UNVERIFIED] * len(results), strict=True):
+    for method, checked in zip(methods, verified or [UNVERIFIED] * len(methods), strict=True):
+        result = method.result
         train, evaluation = seconds_a_task(result, track)
-        record: Record = {"rank": places[result.method.name], "method": result.method.name}
+        record: Record = {"rank": places[method.name], "method": method.name}
         for metric in track.metrics:
             for statistic, own in result.summary[metric].items():
                 record[f"{metric}.{statistic}.mean"] = own.mean if own else None
                 record[f"{metric}.{statistic}.std"] = own.std if own else None
             for statistic in WITH_INTERVAL:
-                low, high = interval(result, track, metric, statistic) or (None, None)
+                figure = method.figure(metric, statistic)
+                low, high = (figure and figure.interval) or (None, None)
                 record |= {f"{metric}.{statistic}.ci_low": low, f"{metric}.{statistic}.ci_high": high}
         record |= {
             "runs": len(result.runs),
@@ -44,36 +53,28 @@ def records(
             "eval_seconds_a_task": evaluation,
             "verified": checked,
             "submitter": result.submitter,
+            "source": result.place,
             "command": result.command,
         }
         found.append(record)
     return found
 
 
-def interval(result: Result, track: Track, metric: str, statistic: str) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of a statistic's mean, resampling runs; None where a run has no value."""
-    values = np.array([statistics_of(result.runs, result.controls, metric, track, [statistic])[statistic]])
-    if not np.isfinite(values).all():
-        return None
-    low, high = bootstrap_intervals(values)[0].tolist()
-    return low, high
-
-
-def control_scores(track: Track, results: Sequence[Result]) -> dict[str, dict[str, Spread | None]]:
+def control_scores(track: Track, methods: Sequence[Measured]) -> dict[str, dict[str, Spread | None]]:
     """Control -> metric -> its score over all results: what frames the methods."""
 
     def base(metric: str) -> list[float]:
-        return [float(run.matrix(metric)[0].mean()) for result in results for run in result.runs]
+        return [value for method in methods for value in method.values[metric]["base"].tolist()]
 
     def floor(metric: str) -> list[float]:
-        return [value for result in results for value in past_floor(result, metric, track)]
+        return [value for method in methods for value in past_floor(method.result, metric, track)]
 
     def real(metric: str) -> list[float]:
-        rows = (result.controls.real_against_real.get(metric, (np.nan,)) for result in results)
+        rows = (method.result.controls.real_against_real.get(metric, (np.nan,)) for method in methods)
         return [float(np.mean(row)) for row in rows]
 
-    made = {"base model": base, "last-task floor": floor, "real against real": real}
-    return {name: {metric: spread(score(metric)) for metric in track.metrics} for name, score in made.items()}
+    made = zip(CONTROLS, (base, floor, real), strict=True)
+    return {name: {metric: spread(score(metric)) for metric in track.metrics} for name, score in made}
 
 
 def seconds_a_task(result: Result, track: Track) -> tuple[float, float]:

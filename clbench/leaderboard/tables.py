@@ -1,4 +1,4 @@
-"""One table model for every output format, and its rendering to markdown and LaTeX. It knows nothing of results.
+"""One table model for every output format, and its rendering to markdown, LaTeX and HTML. It knows nothing of results.
 
 A cell holds plain text, never markup: the renderer escapes it, so that a stranger's string stays a string.
 """
@@ -9,21 +9,32 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from jinja2 import Environment
+from markupsafe import Markup
 from tabulate import tabulate
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value and how it is shown."""
+    """A value, how it is shown, and where it comes from."""
 
     text: str
     """What is shown, as plain text."""
-    value: float | None = None
+    value: float | str | None = None
     """What is compared with the rest of the column; None = not compared."""
-    mark: Literal["", "best", "second", "code"] = ""
-    """Bold, underlined, or set as code."""
+    mark: Literal["", "best", "second", "code", "tag"] = ""
+    """Bold, underlined, set as code, or a label."""
+    deviation: str = ""
+    """A mean's, e.g. "± 0.013"."""
     note: str = ""
     """What is added where there is room, such as an interval; LaTeX leaves it out."""
+    source: str = ""
+    """Where it comes from, e.g. "csd.average_score of mini-v1/styles/naive.json"; shown by HTML."""
+
+    @property
+    def whole(self) -> str:
+        """The text with its deviation."""
+        return f"{self.text} {self.deviation}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Table:
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    commands: tuple[str, ...] = ()
+    """For each row what makes it again, empty where nothing does; () where nothing makes any."""
 
 
 def mark_best(table: Table) -> Table:
@@ -69,14 +82,49 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs `tabular`: best bold, second underlined, as in the paper."""
-    around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "code": r"\texttt{{{}}}"}
+    """A booktabs `tabular`: best bold, second underlined, as in the paper; what makes a row again is a comment."""
+    around = {"": "{}", "tag": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "code": r"\texttt{{{}}}"}
     lines = [" & ".join(_latex(column.heading) for column in table.columns)]
-    lines += [" & ".join(around[cell.mark].format(_latex(cell.text)) for cell in row) for row in table.rows]
+    lines += [" & ".join(around[cell.mark].format(_latex(cell.whole)) for cell in row) for row in table.rows]
+    comments = ["", *(command and f" % {_one_line(command)}" for command in table.commands or [""] * len(table.rows))]
     spec = "".join({"left": "l", "right": "r"}[column.align] for column in table.columns)
-    head, *body = (line + r" \\" for line in lines)
+    head, *body = (rf"{line} \\{comment}" for line, comment in zip(lines, comments, strict=True))
     rows = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(rows) + "\n"
+
+
+_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True)
+_ENVIRONMENT.filters["unbroken"] = lambda heading: re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", heading)
+_HTML = _ENVIRONMENT.from_string("""\
+{% set tags = {"best": ("<b>", "</b>"), "second": ("<u>", "</u>"), "code": ("<code>", "</code>"), \
+"tag": ('<span class="tag">', "</span>"), "": ("", "")} %}
+<thead><tr>
+{%- for column in columns %}
+<th scope="col"{% if column.align == "left" %} class="text"{% endif %}>{{ column.heading|unbroken }}</th>
+{%- endfor %}
+</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr>
+{%- for cell in row %}
+{% set left = columns[loop.index0].align == "left" %}
+{% set kind = "th" if loop.first and left else "td" %}
+<{{ kind }}{% if kind == "th" %} scope="row"{% elif left %} class="text"{% endif %}
+{% if cell.source %} title="{{ cell.source }}"{% endif %}>
+{{- tags[cell.mark][0]|safe }}{{ cell.whole }}{{ tags[cell.mark][1]|safe }}
+{%- if cell.note %}<small>{{ cell.note }}</small>{% endif %}</{{ kind }}>
+{%- endfor %}
+</tr>
+{% endfor %}
+</tbody>""")
+
+
+def to_html(table: Table) -> Markup:
+    """Heading and body of an HTML table, every text escaped; a cell's `title` says where it comes from.
+
+    A first column of texts names the rows.
+    """
+    return Markup(_HTML.render(columns=table.columns, rows=table.rows))
 
 
 _LATEX = {char: rf"\{char}" for char in "&%$#_{}"} | {
@@ -94,17 +142,17 @@ _LATEX = {char: rf"\{char}" for char in "&%$#_{}"} | {
 
 def _latex(text: str) -> str:
     """Plain text as LaTeX that shows just that text, on one line."""
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    return "".join(_LATEX.get(char, char) for char in _one_line(text))
 
 
 def escape(text: str) -> str:
     """Plain text as markdown that shows just that text, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|~&#!])", r"\\\1", _one_line(text))
 
 
 def code_span(text: str) -> str:
     """Plain text as a markdown code span, on one line, whatever backticks it holds."""
-    line = " ".join(text.split())
+    line = _one_line(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"
@@ -113,5 +161,9 @@ def code_span(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if cell.mark == "code":
         return code_span(cell.text).replace("|", "\\|")  # a table splits at bare pipes, in code spans too
-    around = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}[cell.mark]
-    return around.format(escape(cell.text)) + (f" ({escape(cell.note)})" if cell.note else "")
+    around = {"": "{}", "tag": "{}", "best": "**{}**", "second": "<u>{}</u>"}[cell.mark]
+    return around.format(escape(cell.whole)) + (f" ({escape(cell.note)})" if cell.note else "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from clbench.cores import over_cores
 from clbench.errors import ClbenchError
 from clbench.files import cannot_write, write_atomic, write_text
 from clbench.leaderboard.published import Published
-from clbench.leaderboard.records import records, to_csv, to_json
+from clbench.leaderboard.records import to_csv, to_json
 from clbench.leaderboard.site.pages import (
     Board,
     board_page,
@@ -57,15 +59,25 @@ def build_site(
         ClbenchError: a suite cannot be loaded, or the list of an earlier build's files cannot be read.
         WorkFailed: a file cannot be written.
     """
-    files = _files(_boards(boards, load, published or {}, verified or {}), samples)
+    copies, pages = _files(_boards(boards, load, published or {}, verified or {}), samples)
+    names = [*copies, *pages]
     before = _written_before(out)
     # The list comes first, so that the files of a build that is interrupted are known to the next one.
-    _write_manifest(out, {*before, *files})
-    for name, content in files.items():
-        write_atomic(out / name, lambda temporary, content=content: temporary.write_bytes(content))
-    _remove(out, sorted(before - files.keys()))
-    _write_manifest(out, files)
-    return [*(out / name for name in files), out / MANIFEST]
+    _write_manifest(out, before.union(names))
+    for name, source in copies.items():
+        _write(out / name, source.read_bytes())
+    over_cores(partial(_write_page, out, pages), list(pages))
+    _remove(out, sorted(before.difference(names)))
+    _write_manifest(out, names)
+    return [*(out / name for name in names), out / MANIFEST]
+
+
+def _write_page(out: Path, pages: Mapping[str, Callable[[], str]], name: str) -> None:
+    _write(out / name, pages[name]().encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _boards(
@@ -84,36 +96,47 @@ def _boards(
     return made
 
 
-def _files(boards: Sequence[Board], samples: Path | None) -> dict[str, bytes]:
-    """Path below the site's root -> content."""
-    static = Path(__file__).parent / "static"
-    files = {f"static/{path.name}": path.read_bytes() for path in sorted(static.iterdir())}
+def _files(boards: Sequence[Board], samples: Path | None) -> tuple[dict[str, Path], dict[str, Callable[[], str]]]:
+    """Path below the site's root -> the file that is copied there, and path -> what makes the text that is written."""
+    copies = {f"static/{path.name}": path for path in sorted((Path(__file__).parent / "static").iterdir())}
     # The first board that has something measured is the front page too.
     front = next((board for board in boards if board.methods), boards[0] if boards else None)
-    pages = {"index.html": board_page(front, boards, root="") if front else empty_page()}
+    pages: dict[str, Callable[[], str]] = {
+        "index.html": partial(board_page, front, boards, root="") if front else empty_page
+    }
     abouts = _abouts()
     for board in boards:
         root = "../../"
-        pages[f"{board.folder}/index.html"] = board_page(board, boards, root)
+        pages[f"{board.folder}/index.html"] = partial(board_page, board, boards, root)
         if board.published:
-            pages[f"{board.suite.name}/prompt-study.html"] = study_page(board, boards, "../")
+            pages[f"{board.suite.name}/prompt-study.html"] = partial(study_page, board, boards, "../")
         if len(board.methods) > 1:
-            pages[f"{board.folder}/compare.html"] = compare_page(board, boards, root)
+            pages[f"{board.folder}/compare.html"] = partial(compare_page, board, boards, root)
         if board.methods:
-            ranking = board.rankings[board.track.metrics[0]]
-            rows = records(board.track, board.results, ranking, [board.level(method) for method in board.methods])
-            pages[f"{board.folder}/board.csv"] = to_csv(rows)
-            pages[f"{board.folder}/board.json"] = to_json(board.suite, board.track, rows, ranking)
+            pages[f"{board.folder}/board.csv"] = partial(_board_csv, board)
+            pages[f"{board.folder}/board.json"] = partial(_board_json, board)
         for method in board.methods:
             grid = samples / board.folder / f"{method.name}.png" if samples else None
             place = f"{board.folder}/methods/{method.name}"
             if grid and grid.is_file():
-                files[f"{place}.png"] = grid.read_bytes()
-            link = f"{method.name}.png" if f"{place}.png" in files else None
+                copies[f"{place}.png"] = grid
+            link = f"{method.name}.png" if f"{place}.png" in copies else None
             about = abouts.get(method.name, "")
-            pages[f"{place}.html"] = method_page(board, boards, "../../../", method, about, link)
-            pages[f"{place}.json"] = method.result.model_dump_json(indent=1) + "\n"
-    return files | {name: text.encode() for name, text in pages.items()}
+            pages[f"{place}.html"] = partial(method_page, board, boards, "../../../", method, about, link)
+            pages[f"{place}.json"] = partial(_result_json, method.result)
+    return copies, pages
+
+
+def _board_csv(board: Board) -> str:
+    return to_csv(board.records)
+
+
+def _board_json(board: Board) -> str:
+    return to_json(board.suite, board.track, board.records, board.rankings[board.track.metrics[0]])
+
+
+def _result_json(result: Result) -> str:
+    return result.model_dump_json(indent=1) + "\n"
 
 
 def _abouts() -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,7 @@ DIGITS = 4
 """Of the scores that the compare page embeds: shades and texts are made of these on both sides."""
 
 
-@dataclass(frozen=True)
-class Shade:
+class Shade(NamedTuple):
     """One cell: its text, empty where nothing was measured, and the class that shades it."""
 
     text: str
@@ -47,6 +48,7 @@ def widest(matrices: Sequence[NDArray]) -> float:
     return round(float(np.nanmax(gaps)), DIGITS)
 
 
+@cache  # the pages of a track show the same few thousand rounded scores again and again
 def score_shade(value: float | None, low: float, high: float) -> Shade:
     """A score on the scale from `low` to `high`."""
     if value is None:

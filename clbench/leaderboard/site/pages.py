@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from clbench.compare import COMPARED
 from clbench.human import human_bytes, human_time
-from clbench.leaderboard.published import Published
+from clbench.leaderboard.aggregate import pairs_table
+from clbench.leaderboard.figures import Measured, measure, rankings
+from clbench.leaderboard.published import Published, published_table, study_table
 from clbench.leaderboard.rank import ALPHA, MOST_LISTED, Pair, Ranking
-from clbench.leaderboard.records import control_scores, final_state_bytes, seconds_a_task
+from clbench.leaderboard.records import Record, control_scores, final_state_bytes, records, seconds_a_task
 from clbench.leaderboard.site import heat, plots, table
-from clbench.leaderboard.site.figures import Measured, measure, rankings
+from clbench.leaderboard.tables import to_html
 from clbench.metrics import METRICS
-from clbench.result import Result
+from clbench.result import Result, matrices_of
 from clbench.scores import STATISTICS
 from clbench.suite import Suite, Track
 from clbench.verify import UNVERIFIED
@@ -62,9 +65,34 @@ class Board:
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Metric -> the scale on which all of the track's heatmaps are shaded."""
         return {
-            metric: heat.scale([run.matrix(metric) for result in self.results for run in result.runs])
+            metric: heat.scale([matrices_of(result.runs, metric) for result in self.results])
             for metric in self.track.metrics
         }
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The same as data."""
+        ranking = self.rankings[self.track.metrics[0]]
+        return records(self.track, self.methods, ranking, [self.level(method) for method in self.methods])
+
+    @cached_property
+    def views(self) -> list[dict[str, Any]]:
+        """Metric by metric, the plots and what they rest on."""
+        styles = plots.series([method.name for method in self.methods])
+        return [
+            {
+                **metric,
+                "scatter": plots.scatter(self.methods, styles, metric["id"]),
+                "retention": plots.retention(self.methods, styles, metric["id"]),
+                "ranks": plots.ranks(self.methods, styles, metric["id"], ranking),
+                "wins": _wins(ranking),
+                "ranking": ranking,
+                "more": len(ranking.standings) - MOST_LISTED,
+                "pairs": pairs_table(ranking),
+                "inseparable": [pair for pair in ranking.pairs if not pair.separable],
+            }
+            for metric, ranking in zip(self.metrics, self.rankings.values(), strict=False)
+        ]
 
     def level(self, method: Measured) -> str:
         return self.verification.get(method.name, UNVERIFIED)
@@ -88,21 +116,7 @@ def make_board(
 def board_page(board: Board, boards: Sequence[Board], root: str) -> str:
     """The ranked table, the plots and what was published; `root` leads from the page to the site's root."""
     columns = table.headings(board.track)
-    controls = control_scores(board.track, board.results) if board.methods else {}
-    styles = plots.series([method.name for method in board.methods])
-    views = [
-        {
-            **metric,
-            "scatter": plots.scatter(board.methods, styles, metric["id"]),
-            "retention": plots.retention(board.methods, styles, metric["id"]),
-            "ranks": plots.ranks(board.methods, styles, metric["id"], ranking),
-            "wins": _wins(ranking),
-            "ranking": ranking,
-            "more": len(ranking.standings) - MOST_LISTED,
-            "inseparable": [pair for pair in ranking.pairs if not pair.separable],
-        }
-        for metric, ranking in zip(board.metrics, board.rankings.values(), strict=False)
-    ]
+    controls = control_scores(board.track, board.methods) if board.methods else {}
     return _render(
         "board.html",
         board,
@@ -112,11 +126,13 @@ def board_page(board: Board, boards: Sequence[Board], root: str) -> str:
         rows=table.rows(board.track, board.methods, board.rankings[board.track.metrics[0]], board.level)
         if board.methods
         else (),
-        controls={name: table.control_values(columns, scores) for name, scores in controls.items()},
-        styles=styles,
-        views=views,
+        controls={name: table.control_values(columns, name, controls) for name in controls},
+        styles=plots.series([method.name for method in board.methods]),
+        views=board.views,
         alpha=ALPHA,
-        printed=_printed(board),
+        printed=published_table(board.published, board.track_name)
+        if board.published and board.track_name in board.published.tracks
+        else None,
     )
 
 
@@ -150,9 +166,9 @@ def method_page(
             "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
             "panels": plots.panels(method.means[metric["id"]]),
             "figures": [
-                (_words(name), table.score(method.figures[metric["id"]].get(name)))
+                (_words(name), table.score(method.figure(metric["id"], name)))
                 for name in STATISTICS
-                if name in method.figures[metric["id"]]
+                if name in result.summary[metric["id"]]
             ],
         }
         for metric in board.metrics
@@ -205,7 +221,7 @@ def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
                 most[metric["id"]],
             ),
             "figures": [
-                (_words(name), *(table.score(method.figures[metric["id"]].get(name)) for method in (left, right)))
+                (_words(name), *(table.score(method.figure(metric["id"], name)) for method in (left, right)))
                 for name in COMPARED
             ],
             "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
@@ -220,8 +236,8 @@ def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
                 "matrices": [heat.cells(method.means[metric]) for metric in board.track.metrics],
                 "figures": [
                     [
-                        [value.text, value.under]
-                        for value in (table.score(method.figures[metric].get(name)) for name in COMPARED)
+                        [cell.text, cell.deviation]
+                        for cell in (table.score(method.figure(metric, name)) for name in COMPARED)
                     ]
                     for metric in board.track.metrics
                 ],
@@ -252,7 +268,8 @@ def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
 
 def study_page(board: Board, boards: Sequence[Board], root: str) -> str:
     """The paper's prompt study, as printed."""
-    return _render("study.html", board, boards, root)
+    assert board.published is not None
+    return _render("study.html", board, boards, root, study=study_table(board.published.prompt_study))
 
 
 def empty_page() -> str:
@@ -292,10 +309,17 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["counted"] = counted
+    environment.filters["html"] = to_html
+    environment.filters["shaded"] = lambda cells: Markup("".join(map(_shaded, cells)))
     return environment
 
 
 # --- Parts ---
+
+
+@cache  # three thousand cells a page would take most of its time in the template
+def _shaded(cell: heat.Shade) -> Markup:
+    return Markup('<td class="{}">{}</td>' if cell.css else "<td>{1}</td>").format(cell.css, cell.text)
 
 
 def counted(number: int, noun: str) -> str:
@@ -341,31 +365,6 @@ def _verdict(board: Board, ranking: Ranking, pair: Pair) -> str:
         f"{pair.better} − {pair.worse}: {_signed_three(pair.difference)} in {label} score, "
         f"95 % interval {low} to {high}; corrected p {pair.p_corrected:.3f}: {sure}."
     )
-
-
-def _printed(board: Board) -> dict[str, Any] | None:
-    """What the paper printed of this track, as texts."""
-    if board.published is None or board.track_name not in board.published.tracks:
-        return None
-    printed = board.published.tracks[board.track_name]
-
-    def text(values: Mapping[str, tuple[float, float | None]] | None, metric: str) -> str:
-        mean, std = (values or {}).get(metric, (None, None))
-        if mean is None:
-            return "–"
-        return table.three(mean) if std is None else f"{table.three(mean)} ± {table.three(std)}"
-
-    return {
-        "metrics": [METRICS[metric].label for metric in printed.metrics],
-        "rows": [
-            (
-                "base model" if method == "base" else method,
-                [text(row.average_score, metric) for metric in printed.metrics],
-                [text(row.average_forgetting, metric) for metric in printed.metrics],
-            )
-            for method, row in printed.rows.items()
-        ],
-    }
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from clbench.leaderboard.figures import Figure, Measured
 from clbench.leaderboard.rank import ALPHA, Ranking
-from clbench.leaderboard.site.figures import Figure, Measured
 from clbench.leaderboard.site.heat import signed
 
 WIDTH, HEIGHT = 480, 340
@@ -199,11 +199,8 @@ def scatter(methods: Sequence[Measured], styles: Sequence[Series], metric: str) 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the points that no other is at least as good as in both and better in one, by rising first value."""
-    kept = [
-        index
-        for index, (a, b) in enumerate(points)
-        if not any(c >= a and d >= b and (c > a or d > b) for c, d in points)
-    ]
+    x, y = np.array(points).T
+    kept = [index for index, (a, b) in enumerate(points) if not ((x >= a) & (y >= b) & ((x > a) | (y > b))).any()]
     return sorted(kept, key=lambda index: (points[index], index))
 
 
@@ -234,7 +231,7 @@ def ranks(methods: Sequence[Measured], styles: Sequence[Series], metric: str, ra
     rows: list[tuple[Series, str, float, tuple[float, float], str]] = []
     for standing in ranking.standings:
         style, method = known[standing.method]
-        figure = method.figures[metric]["average_score"]
+        figure = method.figure(metric, "average_score")
         assert figure is not None, "a valid result has every score of its last row"
         mean = figure.spread.mean
         says = f"{style.name}: rank {standing.rank}, mean {mean:.3f}"
@@ -310,7 +307,7 @@ def _counted(count: int, start: float, end: float, first: int) -> Axis:
 
 
 def _center(method: Measured, metric: str) -> NDArray | None:
-    figures = [method.figures[metric][name] for name in ("plasticity", "average_forgetting")]
+    figures = [method.figure(metric, name) for name in ("plasticity", "average_forgetting")]
     return np.array([figure.spread.mean for figure in figures if figure]) if all(figures) else None
 
 
@@ -335,8 +332,8 @@ def _both(method: Measured, metric: str) -> str:
     def said(figure: Figure | None) -> str:
         return f"{figure.spread.mean:.3f} ± {figure.spread.std:.3f}" if figure else "–"
 
-    own = method.figures[metric]
-    return f"{method.name}: plasticity {said(own['plasticity'])}, forgetting {said(own['average_forgetting'])}"
+    plasticity, forgetting = (said(method.figure(metric, name)) for name in ("plasticity", "average_forgetting"))
+    return f"{method.name}: plasticity {plasticity}, forgetting {forgetting}"
 
 
 def _steps(front: Sequence[int], at: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:
@@ -347,7 +344,7 @@ def _steps(front: Sequence[int], at: Sequence[tuple[float, float]]) -> list[tupl
 
 def _place(texts: Sequence[str], at: Sequence[tuple[float, float]]) -> list[Label]:
     """A label beside each point, where it meets no point and no earlier label; to its right if nowhere is free."""
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
+    taken = np.array([(x - 7, y - 7, x + 7, y + 7) for x, y in at])
     labels = []
     for text, (x, y) in zip(texts, at, strict=True):
         wide = LABEL_WIDTH * len(text)
@@ -359,17 +356,19 @@ def _place(texts: Sequence[str], at: Sequence[tuple[float, float]]) -> list[Labe
             index
             for index, box in enumerate(boxes)
             if box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < HEIGHT - BOTTOM
-            if not any(_meet(box, other) for other in taken)
+            if not _meets_any(box, taken)
         )
         index = next(free, 0)
-        taken.append(boxes[index])
+        taken = np.vstack([taken, boxes[index]])
         left, middle, anchor = options[index]
         labels.append(Label(round(left if anchor == "start" else left + wide, 1), round(middle + 4, 1), anchor))
     return labels
 
 
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _meets_any(box: tuple[float, float, float, float], others: NDArray) -> bool:
+    """Whether a box (left, top, right, bottom) lies over any of [n, 4]."""
+    left, top, right, bottom = others.T
+    return bool(((box[0] < right) & (left < box[2]) & (box[1] < bottom) & (top < box[3])).any())
 
 
 def _spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:

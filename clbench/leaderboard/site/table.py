@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clbench.human import human_bytes
+from clbench.leaderboard.figures import Figure, Measured
 from clbench.leaderboard.rank import Ranking
-from clbench.leaderboard.records import final_state_bytes, seconds_a_task
-from clbench.leaderboard.site.figures import Figure, Measured
+from clbench.leaderboard.records import CONTROLS, final_state_bytes, seconds_a_task
 from clbench.leaderboard.site.heat import signed
+from clbench.leaderboard.tables import Cell
 from clbench.metrics import METRICS
 from clbench.result import Spread
 from clbench.suite import Track
@@ -28,20 +29,8 @@ class Heading:
     """Index of the metric that the column is about."""
     only: bool = False
     """Shown for that metric alone; else only emphasised for it."""
-    control: tuple[str, str] | None = None
-    """(metric, statistic), where control rows have a value too."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A cell. `sort` is what rows are sorted by: a number, or text."""
-
-    text: str
-    sort: float | str | None = None
-    under: str = ""
-    """A smaller second line."""
-    interval: str = ""
-    """95 % interval of the mean."""
+    control: str | None = None
+    """The metric whose score control rows have in this column."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +40,14 @@ class Row:
     method: Measured
     rank: str
     place: int
-    values: tuple[Value, ...]
+    values: tuple[Cell, ...]
 
 
-BLANK = Value("–")
+BLANK = Cell("–")
+
+
+def three(value: float) -> str:
+    return signed(f"{value:.3f}")
 
 
 def headings(track: Track) -> tuple[Heading, ...]:
@@ -68,7 +61,7 @@ def headings(track: Track) -> tuple[Heading, ...]:
                 "descending",
                 "mean over all tasks after the last one",
                 index,
-                control=(metric, "average_score"),
+                control=metric,
             )
         )
         if not METRICS[metric].secondary:
@@ -109,48 +102,58 @@ def rows(
     places = {standing.method: standing.rank for standing in ranking.standings}
 
     def row(place: int, method: Measured) -> Row:
+        origin = method.result.place
+
+        def statistic(metric: str, name: str, show: Callable[[float], str] = three) -> Cell:
+            return replace(score(method.figure(metric, name), show), source=f"{metric}.{name} of {origin}")
+
+        def own(text: str, value: float | str, field: str) -> Cell:
+            return Cell(text, value, source=f"{field} of {origin}")
+
         values = []
         for metric in track.metrics:
-            values.append(score(method.figures[metric]["average_score"]))
+            values.append(statistic(metric, "average_score"))
             if not METRICS[metric].secondary:
-                values.append(score(method.figures[metric]["average_forgetting"]))
+                values.append(statistic(metric, "average_forgetting"))
         for metric in track.metrics:
-            own = method.figures[metric]
             values += [
-                score(own["plasticity"]),
-                score(own["backward_transfer"], lambda value: signed(f"{value:+.3f}")),
-                score(own["memory"], lambda value: signed(f"{100 * value:.0f} %")),
+                statistic(metric, "plasticity"),
+                statistic(metric, "backward_transfer", lambda value: signed(f"{value:+.3f}")),
+                statistic(metric, "memory", lambda value: signed(f"{100 * value:.0f} %")),
             ]
         size = final_state_bytes(method.result)
         train, evaluation = seconds_a_task(method.result, track)
         regimes = ", ".join(method.regimes)
         checked = verification(method)
         values += [
-            Value(human_bytes(size), size),
-            Value(regimes, regimes),
-            Value(f"{train:.1f}", round(train, 3)),
-            Value(f"{evaluation:.1f}", round(evaluation, 3)),
-            Value(checked, checked),
+            own(human_bytes(size), size, "state_bytes"),
+            own(regimes, regimes, "regime"),
+            own(f"{train:.1f}", round(train, 3), "train_seconds"),
+            own(f"{evaluation:.1f}", round(evaluation, 3), "eval_seconds"),
+            Cell(checked, checked, source="VERIFIED.json"),
         ]
         return Row(method, places.get(method.name, "–"), place, tuple(values))
 
     return tuple(row(place, method) for place, method in enumerate(methods, start=1))
 
 
-def control_values(columns: Sequence[Heading], scores: Mapping[str, Spread | None]) -> tuple[Value, ...]:
-    """A control's cells: it has scores only."""
-    found = (scores[column.control[0]] if column.control else None for column in columns)
-    return tuple(Value(three(spread.mean)) if spread else BLANK for spread in found)
+def control_values(
+    columns: Sequence[Heading], name: str, scores: Mapping[str, Mapping[str, Spread | None]]
+) -> tuple[Cell, ...]:
+    """The cells of a control, of what `control_scores` gives: it has scores only."""
+
+    def cell(column: Heading) -> Cell:
+        metric = column.control
+        spread = scores[name][metric] if metric else None
+        return Cell(three(spread.mean), source=f"{metric} {CONTROLS[name]} of all results") if spread else BLANK
+
+    return tuple(map(cell, columns))
 
 
-def score(figure: Figure | None, show: Callable[[float], str] | None = None) -> Value:
-    """A mean with its deviation below it, and its interval."""
+def score(figure: Figure | None, show: Callable[[float], str] = three) -> Cell:
+    """A mean with its deviation, and its interval as a note."""
     if figure is None:
         return BLANK
-    spread, show = figure.spread, show or three
+    spread = figure.spread
     interval = " to ".join(show(bound) for bound in figure.interval or ())
-    return Value(show(spread.mean), round(spread.mean, 6), f"± {show(spread.std).lstrip('+')}", interval)
-
-
-def three(value: float) -> str:
-    return signed(f"{value:.3f}")
+    return Cell(show(spread.mean), round(spread.mean, 6), deviation=f"± {show(spread.std).lstrip('+')}", note=interval)

@@ -1,0 +1,104 @@
+"""Work on all cores gives what one process gives: verdicts, boards and pages."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from builders import make_result, tiny_suite
+
+from clbench import cores
+from clbench.cores import over_cores
+from clbench.errors import ClbenchError
+from clbench.leaderboard.aggregate import read_submissions
+from clbench.leaderboard.site import build_site
+from clbench.result import save_result
+from clbench.submission import check_files
+from clbench.suite import Suite, load_suite
+
+SUITE = tiny_suite()
+
+
+def load(name: str) -> Suite:
+    if name != SUITE.name:
+        raise ClbenchError(f"there is no suite {name!r}")
+    return SUITE
+
+
+def with_process(item: int) -> tuple[int, int]:
+    return item * item, os.getpid()
+
+
+def refuse(limit: int, item: int) -> int:
+    if item >= limit:
+        raise ClbenchError(f"{item} is too much")
+    return item
+
+
+@pytest.fixture
+def share(monkeypatch) -> Callable[[], None]:
+    """From its call on, two items are many, and there are two cores."""
+
+    def from_now_on() -> None:
+        monkeypatch.setattr(cores, "FEW", 1)
+        monkeypatch.setattr(cores.os, "cpu_count", lambda: 2)
+
+    return from_now_on
+
+
+@pytest.fixture
+def submissions(tmp_path) -> Path:
+    for seed, method in enumerate(("naive", "merge_init", "magmax")):
+        save_result(make_result(SUITE, method=method, seed=seed), tmp_path / f"submissions/tiny/styles/{method}.json")
+    return tmp_path / "submissions"
+
+
+def test_few_items_are_done_in_this_process():
+    assert over_cores(with_process, range(5)) == [(item * item, os.getpid()) for item in range(5)]
+
+
+def test_many_are_done_in_others_and_come_back_in_order(share):
+    share()
+    done = over_cores(with_process, range(100))
+    assert [square for square, _ in done] == [item * item for item in range(100)]
+    assert os.getpid() not in {process for _, process in done}
+
+
+def test_an_error_is_raised_as_it_is(share):
+    share()
+    with pytest.raises(ClbenchError, match=r"^3 is too much$"):
+        over_cores(partial(refuse, 3), range(4))
+
+
+def test_files_have_the_same_findings(submissions, share):
+    mini = load_suite("mini-v1")
+    save_result(make_result(mini), submissions / "mini-v1/styles/naive.json")
+    save_result(make_result(mini, method="hasty", quick=True), submissions / "mini-v1/objects/hasty.json")
+    (submissions / "mini-v1/styles/broken.json").write_text("{")
+    paths = sorted(submissions.rglob("*.json"))
+    alone = check_files(paths)
+    codes = {
+        path.parts[-3] + "/" + path.stem: [one.code for one in own] for path, own in zip(paths, alone, strict=True)
+    }
+    assert codes == {
+        "mini-v1/hasty": ["CLB004", "CLB017"],
+        "mini-v1/broken": ["CLB000"],
+        "mini-v1/naive": [],
+        **{f"tiny/{method}": ["CLB000"] for method in ("magmax", "merge_init", "naive")},  # of a suite nobody knows
+    }
+    share()
+    assert check_files(paths) == alone
+
+
+def test_boards_and_pages_are_the_same(submissions, tmp_path, share):
+    alone = read_submissions(submissions, load)
+    build_site(alone, tmp_path / "alone", load=load)
+    share()
+    together = read_submissions(submissions, load)
+    assert together == alone
+    build_site(together, tmp_path / "together", load=load)
+    written = {path.relative_to(tmp_path / "alone"): path for path in (tmp_path / "alone").rglob("*") if path.is_file()}
+    assert len(written) > 10
+    for name, path in written.items():
+        assert (tmp_path / "together" / name).read_bytes() == path.read_bytes()
