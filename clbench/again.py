@@ -10,12 +10,12 @@ from clbench.assets import gather
 from clbench.bench import Bench, default_device
 from clbench.data import Places, default_root
 from clbench.errors import ClbenchError
+from clbench.job import one_thread
 from clbench.method import get_method, source_of
 from clbench.result import Result
 from clbench.sequence import Sequence as TaskSequence
 from clbench.store import Store
 from clbench.suite import load_suite, suite_folder
-from clbench.workers import one_thread
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clbench.assets import Assets, gather
 from clbench.backbone import Backbone, adapter_parameters
+from clbench.cost import adapted_shapes
 from clbench.data import Places, default_root
 from clbench.errors import WorkFailed
 from clbench.evaluate import Evaluator
@@ -40,6 +41,7 @@ class Bench:
         low_memory: checkpoint gradients, and draw few images at a time.
         keep_states: do not drop the states of earlier tasks.
         keep_images: keep every image that is scored.
+        kin: another track of the same suite, whose models this one uses.
     """
 
     def __init__(
@@ -54,16 +56,25 @@ class Bench:
         low_memory: bool = False,
         keep_states: bool = False,
         keep_images: bool = False,
+        deterministic: bool = False,
+        kin: Bench | None = None,
     ) -> None:
         self.suite, self.track, self.store = suite, suite.track(track), store
         self.device, self.precision, self.low_memory = device, precision, low_memory
-        self.keep_states, self.keep_images = keep_states, keep_images
+        self.keep_states, self.keep_images, self.deterministic = keep_states, keep_images, deterministic
         self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
-        self.on_work: Callable[[float], None] = lambda passes: None
-        """Told the U-Net passes that were just made."""
+        self.kin = kin
+        self.tell: Callable[[dict[str, Any]], None] = lambda event: None
+        """Told what just happened, as an event of `clbench.engine`: `work`, `loss`, `cell`."""
+
+    def worked(self, passes: float) -> None:
+        """Tell of U-Net passes that were just made."""
+        self.tell({"event": "work", "made": passes})
 
     @cached_property
     def backbone(self) -> Backbone:
+        if self.kin:
+            return self.kin.backbone
         folders = self.assets.folders
         return Backbone.load(
             folders["backbone"],
@@ -77,7 +88,8 @@ class Bench:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        return Evaluator(self.suite, self.track, self.assets.folders, self.device)
+        known = self.kin.evaluator.encoders if self.kin else {}
+        return Evaluator(self.suite, self.track, self.assets.folders, self.device, known)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -93,6 +105,7 @@ class Bench:
             "torch": torch.__version__,
             "diffusers": version("diffusers"),
             "peft": version("peft"),
+            **({"deterministic": True} if self.deterministic else {}),
         }
 
     @property
@@ -116,7 +129,12 @@ class Bench:
     @property
     def trainable_parameters(self) -> int:
         """Number of values of one registered adapter."""
-        return adapter_parameters(self.backbone.shapes, self.suite.training.rank)
+        return adapter_parameters(self.shapes, self.suite.training.rank)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Adapted layer -> (out, in); told without loading the model."""
+        return adapted_shapes(self.assets.folders["backbone"], self.suite.training)
 
     def examples(self, task: Task, source: torch.Generator) -> list[Example]:
         """A task's training images with their prompt; `source` draws where they are cut."""
@@ -159,23 +177,30 @@ class Bench:
         """
         recipe = {**self.recipe, "task": task.name, "prompts": prompts, "weights": weights_digest}
         key = recipe_key("cell", recipe)
-        stored = self.store.get_json(key)
         each = self.suite.sampling.images_per_prompt
-        if stored is None or (self.keep_images and not self.store.has(key, image_suffix(len(prompts) * each - 1))):
-            self.backbone.use_adapter(None)
-            self.backbone.deploy(weights, weights_digest)
-            drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
-            if not bool(torch.isfinite(drawn).all()):
-                raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity; finished work is kept")
-            images = to_pil(drawn)
-            if self.keep_images:
-                for number, image in enumerate(images):
-                    self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
-            strip = side_by_side([smaller(image) for image in images[::each]])
-            self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
-            stored = self.store.put_json(key, self.evaluator.score(task, images))
-        self.on_work(self.cell_work)
-        return key, stored
+        with self.store.lock(key):  # other methods may end with the same weights, at the same time
+            whole = not self.keep_images or self.store.has(key, image_suffix(len(prompts) * each - 1))
+            found = self.store.get_json(key) if whole else None
+            scores = found or self._draw(key, task, prompts, weights, weights_digest)
+        self.worked(self.cell_work)
+        self.tell({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
+        return key, scores
+
+    def _draw(self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> dict[str, float]:
+        """Draw, score and keep one cell."""
+        each = self.suite.sampling.images_per_prompt
+        self.backbone.use_adapter(None)
+        self.backbone.deploy(weights, weights_digest)
+        drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
+        if not bool(torch.isfinite(drawn).all()):
+            raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity; finished work is kept")
+        images = to_pil(drawn)
+        if self.keep_images:
+            for number, image in enumerate(images):
+                self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
+        strip = side_by_side([smaller(image) for image in images[::each]])
+        self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
+        return self.store.put_json(key, self.evaluator.score(task, images))
 
 
 def image_suffix(number: int) -> str:

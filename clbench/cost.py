@@ -94,21 +94,7 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int) -> Pr
         ClbenchError: it is not the architecture that the definition names.
     """
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(dict(config))
-        unet.requires_grad_(False)
-        parameters = sum(value.numel() for value in unet.parameters())
-        lora = LoraConfig(
-            r=training.rank,
-            lora_alpha=training.alpha,  # type: ignore[arg-type]
-            target_modules=list(training.targets),
-            init_lora_weights=False,
-        )
-        unet.add_adapter(lora)
-        unet.to("meta")
-        layers = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
-        weights: dict[str, Any] = {name: layer.base_layer.weight for name, layer in layers.items()}
-        shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
-        check_architecture(shapes, training)
+        unet, parameters, shapes = _adapted(config, training)
         blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
         with _saved_bytes(unet, blocks) as (total, inside), FlopCounterMode(display=False) as flops:
             unet(
@@ -128,6 +114,36 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int) -> Pr
         saved=total[0],
         saved_low=total[0] - sum(inside) + max(inside, default=0),
     )
+
+
+def _adapted(config: Mapping[str, Any], training: Training) -> tuple[Any, int, dict[str, tuple[int, int]]]:
+    """A U-Net with a registered adapter, its own number of values, and adapted layer -> (out, in)."""
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(dict(config))
+        unet.requires_grad_(False)
+        parameters = sum(value.numel() for value in unet.parameters())
+        lora = LoraConfig(
+            r=training.rank,
+            lora_alpha=training.alpha,  # type: ignore[arg-type]
+            target_modules=list(training.targets),
+            init_lora_weights=False,
+        )
+        unet.add_adapter(lora)
+        unet.to("meta")
+    layers = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+    weights: dict[str, Any] = {name: layer.base_layer.weight for name, layer in layers.items()}
+    shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+    check_architecture(shapes, training)
+    return unet, parameters, shapes
+
+
+def adapted_shapes(backbone: Path, training: Training) -> dict[str, tuple[int, int]]:
+    """Adapted layer -> (out, in) of a pipeline's U-Net, from its configuration alone, in the model's order.
+
+    Raises:
+        ClbenchError: it is not the architecture that the definition names.
+    """
+    return _adapted(json.loads((backbone / "unet" / "config.json").read_text()), training)[2]
 
 
 def _pooled_width(config: Any) -> int:
@@ -191,6 +207,7 @@ def expect(
     memory: Memory,
     work: float,
     workers: int,
+    sharing: int,
     runs: int,
     tasks: int,
     images: int,
@@ -200,6 +217,7 @@ def expect(
 
     Args:
         work: U-Net passes of one image that are still to be made.
+        sharing: how many of the workers share one device's memory.
         images: how many are drawn in all.
 
     Raises:
@@ -213,10 +231,10 @@ def expect(
     need = {low: round(MARGIN * (always + max(adapter + kept[low], price.decode))) for low in kept}
     free = free_memory(device)
     low = {"low": True, "high": False}.get(memory, need[False] > free)
-    if workers * need[low] > free:
+    if sharing * need[low] > free:
         what = f"{human_bytes(free)} of memory are free on {device}, but the run"
-        if workers > 1:
-            each = f"{human_bytes(need[low])} in each of {workers} processes"
+        if sharing > 1:
+            each = f"{human_bytes(need[low])} in each of {sharing} processes"
             raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
         if low:
             raise ClbenchError(f"{what} takes at least about {human_bytes(need[True])}, even with --memory low")
@@ -227,7 +245,7 @@ def expect(
     firsts = runs * 4 * price.adapter
     disk = tuple(firsts + pictures + states * 4 * values for values in (price.adapter, price.adapted))
     seconds = work * price.pass_flops / (EFFICIENCY * workers * matmul_rate(device, precision))
-    return Expectation(seconds, workers * need[low], (disk[0], disk[1]), low)
+    return Expectation(seconds, sharing * need[low], (disk[0], disk[1]), low)
 
 
 def check_disk(expectation: Expectation, folder: Path) -> str | None:

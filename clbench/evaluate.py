@@ -22,10 +22,19 @@ class Evaluator:
 
     Args:
         folders: encoder or data set -> local folder.
+        known: encoders that are loaded already, for another track.
     """
 
-    def __init__(self, suite: Suite, track: Track, folders: Mapping[str, Path], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        track: Track,
+        folders: Mapping[str, Path],
+        device: str = "cpu",
+        known: Mapping[str, Encoder] | None = None,
+    ) -> None:
         self.suite, self.track, self._folders, self._device = suite, track, folders, device
+        self._known = known or {}
         self._references: dict[tuple[str, str], Tensor] = {}
         self._texts: dict[str, Tensor] = {}
 
@@ -33,7 +42,7 @@ class Evaluator:
     def encoders(self) -> dict[str, Encoder]:
         names = sorted({ENCODER_OF[metric] for metric in self.track.metrics})
         with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
-            return {name: self._encoder(name) for name in names}
+            return {name: self._known.get(name) or self._encoder(name) for name in names}
 
     def _encoder(self, name: str) -> Encoder:
         weights = self.suite.encoders[name]

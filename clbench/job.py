@@ -1,46 +1,40 @@
-"""Several processes on one store: each takes what is ready, not done, and in nobody's hands.
+"""What is to be run, and the workshop where a worker does its units.
 
-There is no scheduler: a unit is done when its artifact is in the store, and in hand while somebody holds its lock,
-which dies with its owner. So a worker may be killed at any time, two commands may share a store, and the caller alone
-ends with the same result. Every CPU worker has one thread, so that the number of workers changes no bit.
+    workshop = Workshop(jobs)
+    workshop.do(unit, tell)
+
+A unit is done when its artifact is in the store, and in hand while somebody holds its lock, which dies with its owner.
+So a worker may be killed at any time, and commands may share a store. Every CPU worker has one thread, so that the
+number of workers changes no bit.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from clbench.assets import Assets
 from clbench.bench import Bench
-from clbench.errors import ClbenchError
+from clbench.engine import Unit, Watcher
+from clbench.errors import WorkFailed
 from clbench.method import get_method
-from clbench.sequence import Sequence
-from clbench.store import Store
+from clbench.sequence import Sequence as TaskSequence
+from clbench.store import Store, recipe_key
 from clbench.suite import Suite
-
-Report = Callable[[float, str], None]
-"""`report(done, what)`: the work done so far (in U-Net passes of one image), and what is being done."""
-
-
-def silent(done: float, what: str) -> None:
-    """The report of those who do not watch."""
 
 
 class Job(BaseModel):
-    """All a process needs to know to take part."""
+    """One method on one track: all that a process needs to know to take part."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,138 +45,174 @@ class Job(BaseModel):
     plugins: tuple[Path, ...]
     orders: tuple[str, ...]
     seeds: tuple[int, ...]
-    store: Path
+    store: str
+    """A folder, or a URL."""
     device: str
     precision: str
     assets: Assets
     low_memory: bool = False
     keep: frozenset[str] = frozenset()
     """Of `states` and `images`: what is kept beyond need."""
+    deterministic: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/{self.track}"
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A piece of work that nobody else needs to see half done."""
-
-    key: str
-    """Its artifact's name, and its lock's."""
-    label: str
-    work: float
-    """U-Net passes of one image; a backward pass counts as two."""
-    ready: Callable[[], bool]
-    done: Callable[[], bool]
-    do: Callable[[], object]
+SUFFIX = {"base": ".json", "controls": ".json", "fit": ".safetensors", "train": ".safetensors", "score": ".json"}
+"""Kind of unit -> its artifact's."""
 
 
-def open_job(job: Job, reuse: bool = True) -> tuple[Bench, list[Sequence]]:
-    """A job's bench and its sequences, in the protocol's order; no model is loaded yet."""
-    bench = Bench(
-        job.suite,
-        job.track,
-        Store(job.store, reuse),
-        job.device,
-        job.precision,
-        job.assets,
-        low_memory=job.low_memory,
-        keep_states="states" in job.keep,
-        keep_images="images" in job.keep,
-    )
-    method = get_method(job.method, job.settings, job.plugins)
-    return bench, [Sequence(bench, method, order, seed) for order in job.orders for seed in job.seeds]
+ABOUT = ("suite", "track", "method", "order", "seed", "task")
+"""Of a unit: what is told beside the artifacts that it makes."""
+VERSIONS = ("clbench", "torch", "diffusers", "peft")
+"""Of a recipe: the software, which makes other artifacts in another version."""
 
 
-def units(bench: Bench, sequences: list[Sequence], together: bool) -> list[Unit]:
-    """The job in pieces, the most wanted first.
+class Workshop:
+    """The jobs' benches and sequences, opened when first needed and kept; models are loaded once for all of them.
 
     Args:
-        together: whether several workers share it. Alone, a state is scored before the next is trained, and few are
-            kept at a time; together, training goes ahead, since all scoring waits for it.
+        reuse: whether artifacts of earlier processes count.
     """
-    has = bench.store.has
-    base_work = len(bench.track.tasks) * bench.cell_work
-    found = [
-        Unit(
-            bench.base_key, "the base model", base_work, _always, lambda: has(bench.base_key, ".json"), bench.base_row
-        ),
-        Unit(bench.controls_key, "controls", 0.0, _always, lambda: has(bench.controls_key, ".json"), bench.controls),
-    ]
-    for sequence in sequences:
-        positions = range(len(sequence.tasks))
-        train = [_train(sequence, position) for position in positions]
-        score = [_score(sequence, position) for position in positions]
-        found += [*train, *score] if together else [unit for pair in zip(train, score, strict=True) for unit in pair]
-    return found
+
+    def __init__(self, jobs: Sequence[Job], reuse: bool = True) -> None:
+        self.jobs = list(jobs)
+        self.store = Store.at(self.jobs[0].store, reuse)
+        self._benches: dict[str, Bench] = {}
+        self._sequences: dict[int, list[TaskSequence]] = {}
+        self._last: TaskSequence | None = None
+
+    def bench(self, number: int) -> Bench:
+        """Of a job, by its number; no model is loaded yet."""
+        job = self.jobs[number]
+        if job.track not in self._benches:
+            self._benches[job.track] = Bench(
+                job.suite,
+                job.track,
+                self.store,
+                job.device,
+                job.precision,
+                job.assets,
+                low_memory=job.low_memory,
+                keep_images="images" in job.keep,
+                deterministic=job.deterministic,
+                kin=next(iter(self._benches.values()), None),
+            )
+        return self._benches[job.track]
+
+    def sequences(self, number: int) -> list[TaskSequence]:
+        """A job's, in the protocol's order."""
+        if number not in self._sequences:
+            job, bench = self.jobs[number], self.bench(number)
+            method = get_method(job.method, job.settings, job.plugins)
+            pairs = [(order, seed) for order in job.orders for seed in job.seeds]
+            self._sequences[number] = [TaskSequence(bench, method, order, seed) for order, seed in pairs]
+        return self._sequences[number]
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether the unit's artifact is there; whether it is whole is seen when it is read."""
+        return self.store.has(unit.key, SUFFIX[unit.where["kind"]])
+
+    def do(self, unit: Unit, tell: Watcher) -> bool:
+        """Do a unit, unless it is done; False where another command has it in hand.
+
+        Raises:
+            ClbenchError: it failed; what was finished before is kept.
+        """
+        if self.is_done(unit):
+            return True
+        with one_thread(self.jobs[0].device), self.store.try_lock(unit.key) as mine:
+            if mine and not self.is_done(unit):
+                self._do(unit, tell)
+        return mine
+
+    def _do(self, unit: Unit, tell: Watcher) -> None:
+        where, number = unit.where, unit.where["job"]
+        bench, device = self.bench(number), self.jobs[number].device
+        bench.tell = tell
+        versions = {name: bench.recipe[name] for name in VERSIONS}
+        self.store.about = {key: where[key] for key in ABOUT if key in where} | versions
+        try:
+            with _memory_in_one_sentence(device):
+                if where["kind"] == "base":
+                    bench.base_row()
+                elif where["kind"] == "controls":
+                    bench.controls()
+                else:
+                    self._do_for(self._sequence(number, where["order"], where["seed"]), where)
+        finally:
+            bench.tell = lambda event: None
+        tell({"event": "memory", "bytes": memory_in_use(device)})
+
+    def _do_for(self, sequence: TaskSequence, where: dict[str, Any]) -> None:
+        if where["kind"] == "fit":
+            sequence.first_fit()
+            return
+        position = where["position"]
+        if where["kind"] == "train":
+            sequence.state(position)
+        else:
+            sequence.row(position)
+        if "states" not in self.jobs[where["job"]].keep:
+            for earlier in range(max(0, position - 1), position + 1):
+                self._drop_if_spent(where["job"], sequence.hashes[earlier], earlier)
+
+    def _sequence(self, number: int, order: str, seed: int) -> TaskSequence:
+        """One sequence; the last one forgets its state, which may be large, when another's turn comes."""
+        found = next(one for one in self.sequences(number) if (one.order, one.seed) == (order, seed))
+        if self._last not in (None, found):
+            self._last.forget()
+        self._last = found
+        return found
+
+    def _drop_if_spent(self, number: int, state: str, position: int) -> None:
+        """Orders that begin alike share states, so that all of them must be through with it."""
+        sharing = [one for one in self.sequences(number) if one.hashes[position] == state]
+        if all(one.spent(position) for one in sharing):
+            self.store.drop(f"state-{state}", ".safetensors")
 
 
-def _always() -> bool:
-    return True
+def open_workshop(setup: str) -> Workshop:
+    """What every worker of a crew opens.
 
-
-def _train(sequence: Sequence, position: int) -> Unit:
-    return Unit(
-        f"state-{sequence.hashes[position]}",
-        f"{sequence.label(position)}: training",
-        sequence.bench.train_work,
-        lambda: position == 0 or sequence.trained(position - 1),
-        lambda: sequence.passed(position),
-        lambda: sequence.state(position),
-    )
-
-
-def _score(sequence: Sequence, position: int) -> Unit:
-    return Unit(
-        f"row-{sequence.hashes[position]}",
-        f"{sequence.label(position)}: scoring",
-        (position + 1) * sequence.bench.cell_work,
-        lambda: sequence.trained(position),
-        lambda: sequence.scored(position),
-        lambda: sequence.row(position),
-    )
-
-
-def work_off(bench: Bench, pieces: list[Unit], report: Report = silent) -> None:
-    """Do units until all are done, here or elsewhere.
+    Args:
+        setup: as `setup_of` writes it.
 
     Raises:
-        WorkFailed: a unit failed here; one that failed elsewhere is tried here.
+        WorkFailed: the worker does not see the caller's store or models.
     """
-    whole = sum(unit.work for unit in pieces)
-    while open_units := [unit for unit in pieces if not unit.done()]:  # a state may have been dropped again
-        finished = whole - sum(unit.work for unit in open_units)
-        waiting = False
-        for unit in open_units:
-            if not unit.ready():
-                continue
-            with bench.store.try_lock(unit.key) as mine:
-                if mine and not unit.done():
-                    report(finished, unit.label)
-                    with _watched(bench, unit, finished, report):
-                        unit.do()
-                    break
-            waiting = waiting or not mine
-        else:
-            if not waiting and not any(unit.done() for unit in open_units):
-                return  # what one unit needs was lost after it was made: whoever asks for the result makes it again
-            report(finished, "waiting for the other workers")
-            time.sleep(0.05)
-    report(whole, "done")
+    told = json.loads(setup)
+    jobs = [Job.model_validate(job) for job in told["jobs"]]
+    workshop, host = Workshop(jobs), socket.gethostname()
+    if not workshop.store.has(told["sign"], ".json"):
+        raise WorkFailed(f"{host} does not see the store {jobs[0].store}; give --store a folder or URL that all share")
+    if unseen := [folder for job in jobs for folder in job.assets.folders.values() if not folder.is_dir()]:
+        raise WorkFailed(f"{host} has no {unseen[0]}; put models and data where every node sees them")
+    prepare_process(jobs[0].device, jobs[0].deterministic)
+    return workshop
 
 
 @contextmanager
-def _watched(bench: Bench, unit: Unit, finished: float, report: Report) -> Iterator[None]:
-    """Report a unit's progress for as long as it is done."""
-    made = 0.0
-
-    def on_work(passes: float) -> None:
-        nonlocal made
-        made = min(made + passes, unit.work)
-        report(finished + made, unit.label)
-
-    bench.on_work = on_work
+def setup_of(workshop: Workshop) -> Iterator[str]:
+    """What `open_workshop` takes, for a while: meanwhile a sign in the store shows that it is the same."""
+    sign = recipe_key("sign", {"of": secrets.token_hex(8)})
+    workshop.store.put_json(sign, True)
     try:
-        yield
+        yield json.dumps({"sign": sign, "jobs": [job.model_dump(mode="json") for job in workshop.jobs]})
     finally:
-        bench.on_work = lambda passes: None
+        workshop.store.drop(sign, ".json")
+
+
+def prepare_process(device: str, deterministic: bool) -> None:
+    """For a process of its own: one thread on a CPU; on a GPU, if asked, only operations that repeat their bits."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    elif deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits with this alone
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
 
 
 @contextmanager
@@ -198,58 +228,19 @@ def one_thread(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def helpers(job: Job, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """`count` more processes on the job for a while; those that fail are told in a warning, and not needed."""
-    with tempfile.TemporaryFile() as complaints:
-        started = [_start(job, complaints) for _ in range(count)]
-        try:
-            yield started
-            failed = [process for process in started if process.poll()]
-        finally:
-            for process in started:
-                assert process.stdin
-                process.stdin.close()  # the helper's sign to leave
-            for process in started:
-                process.wait()
-        if failed:  # not where the caller failed too, who then says why
-            complaints.seek(0)
-            lines = complaints.read().decode(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines and failed[-1].returncode > 0 else "it was killed"
-            warnings.warn(f"{len(failed)} of {count} helping processes stopped early: {reason}", stacklevel=3)
-
-
-def _start(job: Job, complaints: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if job.device == "cpu" else None
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clbench.workers"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=complaints,
-        env=environment,
-        start_new_session=True,  # Ctrl-C is for the caller, who then closes our stdin
-    )
-    assert process.stdin
-    process.stdin.write(job.model_dump_json().encode() + b"\n")
-    process.stdin.flush()
-    return process
-
-
-def _leave_with_the_caller() -> None:
-    sys.stdin.read()  # until the caller closes it, or dies
-    os._exit(0)
-
-
-def main() -> None:
-    """A helper: a job on stdin, its artifacts in the store."""
-    job = Job.model_validate_json(sys.stdin.readline())
-    threading.Thread(target=_leave_with_the_caller, daemon=True).start()
+def _memory_in_one_sentence(device: str) -> Iterator[None]:
     try:
-        with one_thread(job.device):
-            bench, sequences = open_job(job)
-            work_off(bench, units(bench, sequences, together=True))
-    except ClbenchError as error:
-        sys.exit(str(error))
+        yield
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed(
+            f"{device} ran out of memory ({str(error).splitlines()[0][:120]}); what is finished is kept, so run the "
+            f"same command with --memory low"
+        ) from error
 
 
-if __name__ == "__main__":
-    main()
+def memory_in_use(device: str) -> int:
+    """Bytes in use on the accelerator, or by this process where there is none."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free
+    return psutil.Process().memory_info().rss

@@ -11,12 +11,12 @@ from clbench.bench import STRIP, Bench, default_device, smaller
 from clbench.data import Places, default_root
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
+from clbench.job import one_thread
 from clbench.method import get_method
 from clbench.pictures import load_images
 from clbench.sequence import Sequence
 from clbench.store import Store
 from clbench.suite import Task, load_suite, suite_folder
-from clbench.workers import one_thread
 
 TILE, LABEL, HEADER = 64, 92, 30
 

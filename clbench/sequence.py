@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch
 from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.hooks import check_adapter, check_delta, check_examples, check_state
+from clbench.lora import Adapter
 from clbench.method import Context, Method, source_of
 from clbench.result import Run, to_rows
 from clbench.rng import generator
@@ -42,6 +43,15 @@ class Row:
     """The cells' keys in the store."""
     train_seconds: float
     eval_seconds: float
+    peak_memory_bytes: int | None
+    """Highest use of the processes that trained and scored."""
+
+
+class Cost(NamedTuple):
+    """Of one training."""
+
+    train_seconds: float
+    peak_memory_bytes: int | None
 
 
 class Sequence:
@@ -89,7 +99,7 @@ class Sequence:
             regime=regime([row.size for row in rows], self.bench.suite.training.rank),
             train_seconds=sum(row.train_seconds for row in rows),
             eval_seconds=sum(row.eval_seconds for row in rows),
-            peak_memory_bytes=peak_memory(self.bench.device),
+            peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in rows) or None,
             trainable_parameters=self.bench.trainable_parameters,
         )
 
@@ -115,10 +125,11 @@ class Sequence:
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
-        cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or {"train_seconds": 0.0}
-        row = Row(scores, StateSize.of(state), cells, cost["train_seconds"], time.perf_counter() - began)
+        cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or Cost(0.0, None)._asdict()
+        train_seconds, peak = Cost(**cost)
+        peak = max(peak or 0, peak_memory(self.bench.device) or 0) or None
+        row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak)
         self.bench.store.put_json(key, {**vars(row), "size": vars(row.size)})
-        self._drop_spent_states(position)
         return row
 
     def cell_scores(self, position: int, column: int) -> dict[str, float]:
@@ -144,14 +155,14 @@ class Sequence:
         """Whether the row after the task at `position` is in the store."""
         return self.bench.store.has(f"row-{self.hashes[position]}", ".json")
 
-    def _drop_spent_states(self, scored: int) -> None:
-        """After a row: drop its state and the one before, where they have been scored and trained on from."""
-        if self.bench.keep_states:
-            return
-        for position in (scored - 1, scored):
-            follows = 0 <= position < len(self.tasks) - 1
-            if follows and self.scored(position) and (self.trained(position + 1) or self.scored(position + 1)):
-                self.bench.store.drop(f"state-{self.hashes[position]}", ".safetensors")
+    def spent(self, position: int) -> bool:
+        """Whether the state after the task at `position` has been scored and trained on from; never the last one."""
+        last = position == len(self.tasks) - 1
+        return not last and self.scored(position) and (self.trained(position + 1) or self.scored(position + 1))
+
+    def forget(self) -> None:
+        """Keep no state in memory; the store has it."""
+        self._latest = (-1, State())
 
     def state(self, position: int) -> State:
         """What the method hands on after the task at `position`: from memory, the store, or by training."""
@@ -164,7 +175,8 @@ class Sequence:
             before = self.state(position - 1)
             state, seconds = self.train(position, before)
             key = f"state-{self.hashes[position]}"
-            self.bench.store.put_json(f"cost-{self.hashes[position]}", {"train_seconds": seconds})
+            cost = Cost(seconds, peak_memory(self.bench.device))
+            self.bench.store.put_json(f"cost-{self.hashes[position]}", cost._asdict())
             self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
             found = self.stored_state(position) or state  # as a resumed run would read it
         self._latest = (position, found)
@@ -180,29 +192,63 @@ class Sequence:
 
     def train(self, position: int, before: State) -> tuple[State, float]:
         """One task, from state to state, and the seconds that took."""
-        bench, method, task = self.bench, self.method, self.tasks[position]
         began = time.perf_counter()
-        where = f"at task {task.name!r}"
-        noise = generator(self.seed, "method samples", position)
-        ctx = Context(
+        ctx = self._context(position, before, self.bench.backbone.layers)
+        adapter, waited = self._fitted(ctx, before)
+        where = f"at task {ctx.task!r}"
+        ctx.adapter = self.bench.backbone.use_adapter(adapter)  # found or trained: these values, no gradients
+        state = self.call("end_task", position, ctx, before, adapter)
+        check_state(self.bench.backbone, state, f"method {self.method.name}: end_task() {where}")
+        self.bench.backbone.use_adapter(None)
+        return state, waited + time.perf_counter() - began
+
+    def first_fit(self) -> None:
+        """Train the first task's adapter, for all methods and orders that start alike."""
+        self._fitted(self._context(0, State(), self.bench.backbone.layers), State())
+
+    def shared_fit(self) -> str | None:
+        """The key of the first task's training where other methods may share it; told without loading the model."""
+        if self.method.shapes_training():
+            return None
+        ctx = self._context(0, State(), {})
+        try:
+            start, frozen = self.method.begin_task(ctx, State()), self.method.frozen(State())
+            return self._fit_key(ctx, digest(State(adapter=start).tensors()), digest(frozen))
+        except Exception:  # it needs the model, or is wrong, which its training will tell
+            return None
+
+    def _context(self, position: int, before: State, modules: Mapping[str, Any]) -> Context:
+        bench, task = self.bench, self.tasks[position]
+        training, noise = bench.suite.training, generator(self.seed, "method samples", position)
+        return Context(
             position=position,
             task=task.name,
             prompt=bench.track.train_prompt(task),
-            rank=bench.suite.training.rank,
-            scale=bench.backbone.scale,
-            shapes=bench.backbone.shapes,
+            rank=training.rank,
+            scale=training.alpha / training.rank,
+            shapes=bench.shapes,
             # The method's name is not in its seed: fresh adapters of all methods are alike.
             generator=generator(self.seed, "method", position),
             state=before,
-            modules=bench.backbone.layers,
+            modules=modules,
             sample=lambda prompts, images_each, weights: bench.sample(prompts, images_each, weights, noise),
         )
+
+    def _fit_key(self, ctx: Context, start: str, frozen: str) -> str:
+        """Of a training that the method leaves alone, by the digests of what it starts from."""
+        recipe = {"task": ctx.task, "seed": self.seed, "position": ctx.position, "start": start, "frozen": frozen}
+        return recipe_key("fit", {**self.bench.recipe, **recipe})
+
+    def _fitted(self, ctx: Context, before: State) -> tuple[Adapter, float]:
+        """The task's trained adapter, and the seconds that others spent on it; the context is ready for `end_task`."""
+        bench, method, position = self.bench, self.method, ctx.position
+        where = f"at task {ctx.task!r}"
         start = self.call("begin_task", position, ctx, before)
         check_adapter(bench.backbone, start, f"method {method.name}: begin_task() {where}")
         frozen = self.call("frozen", position, before)
         check_delta(bench.backbone, frozen, f"method {method.name}: frozen() {where}")
         cuts = generator(self.seed, "crop", position)
-        examples = self.call("data", position, ctx, bench.examples(task, cuts))
+        examples = self.call("data", position, ctx, bench.examples(self.tasks[position], cuts))
         check_examples(examples, bench.suite.resolution, f"method {method.name}: data() {where}")
         prompts = self.prompts(position, before, [example.prompt for example in examples])
         examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
@@ -214,33 +260,28 @@ class Sequence:
         ctx.denoising_loss = data.loss
 
         def made(step: int, loss: float) -> None:
-            bench.on_work(bench.train_work / bench.suite.training.steps)
+            bench.tell({"event": "loss", "step": step, "loss": loss})
+            bench.worked(bench.train_work / bench.suite.training.steps)
 
-        # A first task is trained once for all methods and orders that start alike and leave its training alone.
-        start_digests = {"start": digest(State(adapter=start).tensors()), "frozen": frozen_digest}
-        recipe = {**bench.recipe, "task": task.name, "seed": self.seed, "position": position, **start_digests}
-        shared = None if position or method.shapes_training() else recipe_key("fit", recipe)
-        path = bench.store.get(shared, ".safetensors") if shared else None
-        if shared and path:
-            adapter = State.load(path).adapter
-            assert adapter is not None
-            seconds = float(bench.store.get_json(shared) or 0.0)
-        else:
-            adapter = self.guard(
-                "training",
-                position,
-                lambda: fit(bench.backbone, method, ctx, data, start, bench.suite.training, self.seed, made),
+        def trained() -> Adapter:
+            training = bench.suite.training
+            return self.guard(
+                "training", position, lambda: fit(bench.backbone, method, ctx, data, start, training, self.seed, made)
             )
-            seconds = time.perf_counter() - began
-            if shared:
-                bench.store.put_json(shared, seconds)
-                bench.store.put(shared, ".safetensors", State(adapter=adapter).save)
-        began = time.perf_counter()
-        ctx.adapter = bench.backbone.use_adapter(adapter)  # the same, found or trained: these values, no gradients
-        state = self.call("end_task", position, ctx, before, adapter)
-        check_state(bench.backbone, state, f"method {method.name}: end_task() {where}")
-        bench.backbone.use_adapter(None)
-        return state, seconds + time.perf_counter() - began
+
+        if position or method.shapes_training():
+            return trained(), 0.0
+        key = self._fit_key(ctx, digest(State(adapter=start).tensors()), frozen_digest)
+        with bench.store.lock(key + ".fit"):  # other methods may begin alike, at the same time
+            path = bench.store.get(key, ".safetensors")
+            adapter = State.load(path).adapter if path else None
+            if adapter is not None:
+                return adapter, float(bench.store.get_json(key) or 0.0)
+            began = time.perf_counter()
+            adapter = trained()
+            bench.store.put_json(key, time.perf_counter() - began)
+            bench.store.put(key, ".safetensors", State(adapter=adapter).save)
+            return adapter, 0.0
 
     def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:
         """The prompts as the method's model wants them, as many as were given."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,24 @@ class Store:
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
         self.root = root
+        self.about: dict[str, Any] = {}
+        """What is being done, for people: written beside each artifact's checksum, and part of no key."""
         self._made: set[str] | None = None if reuse else set()
+
+    @classmethod
+    def at(cls, place: str | Path, reuse: bool = True) -> Store:
+        """The store in a folder, or at an fsspec URL.
+
+        Raises:
+            ClbenchError: there is nothing that can be reached at the URL.
+        """
+        if "://" not in str(place):
+            return cls(Path(place), reuse)
+        if str(place).startswith("file://"):
+            return cls(Path(str(place).removeprefix("file://")), reuse)
+        from clbench.remote import RemoteStore
+
+        return RemoteStore(str(place), reuse)
 
     def path(self, key: str, suffix: str) -> Path:
         kind, sha = key.split("-", 1)
@@ -49,7 +67,7 @@ class Store:
         checksum = path.with_suffix(path.suffix + ".sha256")
         if not self.has(key, suffix):
             return None
-        if checksum.exists() and checksum.read_bytes().strip() == file_sha256(path).encode():
+        if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
             return path
         aside = path.with_suffix(path.suffix + ".damaged")
         path.replace(aside)
@@ -84,14 +102,30 @@ class Store:
         finally:
             lock.release()
 
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold the key's lock, however long another process holds it before.
+
+        Only for what is done without asking for any other lock, so that nobody waits for each other.
+
+        Raises:
+            WorkFailed: the folder cannot be written.
+        """
+        while True:
+            with self.try_lock(key) as mine:
+                if mine:
+                    yield
+                    return
+            time.sleep(0.02)
+
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
         """Write an artifact, its checksum first: one without the other is never taken for whole."""
         path = self.path(key, suffix)
 
         def write_both(temporary: Path) -> None:
             write(temporary)
-            sha = file_sha256(temporary)
-            write_atomic(path.with_suffix(path.suffix + ".sha256"), lambda target: target.write_text(sha + "\n"))
+            text = f"{file_sha256(temporary)}\n{json.dumps(self.about)}\n"
+            write_atomic(path.with_suffix(path.suffix + ".sha256"), lambda target: target.write_text(text))
 
         write_atomic(path, write_both)
         if self._made is not None:

@@ -47,11 +47,11 @@ def backbone(models):
 @pytest.fixture
 def shared_models(models, mock_suite, monkeypatch):
     """Let `harness.run` find the mock suite, and every bench use the session's models."""
-    from clbench import harness
+    from clbench import prepare
     from clbench.bench import Bench
 
-    monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(harness, "suite_folder", lambda name: Path())
+    monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
     monkeypatch.setattr(Bench, "backbone", models.backbone)
     monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
 

@@ -302,7 +302,7 @@ def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_comma
 
 
 def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_suite, tmp_path, monkeypatch):
-    monkeypatch.setattr("clbench.cli.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
     options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")
     done = CliRunner().invoke(app, ["run", *options])
     assert done.exit_code == 0
@@ -311,7 +311,7 @@ def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_
 
 
 def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_suite, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clbench.cli.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     plugin = tmp_path / "bad.py"
     plugin.write_text(

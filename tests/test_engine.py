@@ -1,90 +1,273 @@
-"""Several processes on one store: the same bits as one, whoever dies."""
+"""Units of work: nothing is done twice or too early, and whoever dies, the bits are those of one process."""
 
+import json
+import os
+import signal
 import threading
-import time
-import warnings
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_harness import outcome, watch
 
-import clbench
 from clbench import harness
-from clbench import sequence as engine
-from clbench.assets import gather
-from clbench.data import Places
-from clbench.result import Result
+from clbench import sequence as sequences
+from clbench.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
+from clbench.engine.inline import Inline
+from clbench.engine.local import local
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.job import open_workshop, setup_of
+from clbench.prepare import Options, Prepared, prepare
 from clbench.store import Store
-from clbench.workers import Job, helpers, open_job, units, work_off
+
+METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
+
+
+# --- the graph ---
+
+
+@st.composite
+def graphs(draw) -> list[Unit]:
+    """Units, each after those that it needs, whose results are also those of what they need."""
+    count = draw(st.integers(1, 12))
+    needs = [draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set() for number in range(count)]
+    groups = [draw(st.sets(st.sampled_from("ABC"), min_size=1)) for _ in range(count)]
+    for number in reversed(range(count)):
+        for need in needs[number]:
+            groups[need] |= groups[number]
+    goals = [draw(st.booleans()) for _ in range(count)]
+    return [
+        Unit(str(n), f"unit {n}", 1.0, tuple(map(str, needs[n])), tuple(sorted(groups[n])), goals[n])
+        for n in range(count)
+    ]
+
+
+class Pretence:
+    """A crew of some workers, of which some units fail, some kill their worker, and some are in others' hands."""
+
+    def __init__(self, workers: int, ends: dict[str, list]) -> None:
+        self.workers, self.ends = workers, {key: list(value) for key, value in ends.items()}
+        self.hands: list[Unit] = []
+        self.given: list[str] = []
+
+    def free(self) -> int:
+        return self.workers - len(self.hands)
+
+    def give(self, unit: Unit) -> None:
+        self.hands.append(unit)
+        self.given.append(unit.key)
+
+    def hear(self, seconds, watch):
+        unit = self.hands.pop(0)
+        left = self.ends.get(unit.key)
+        yield unit, left.pop(0) if left else True
+
+
+@given(graphs(), st.integers(1, 3), st.data())
+def test_every_unit_is_done_once_and_after_what_it_needs(units, workers, data):
+    mishaps = data.draw(
+        st.dictionaries(st.sampled_from([u.key for u in units]), st.lists(st.just(WorkerDied("")), max_size=2))
+    )
+    crew, done = Pretence(workers, mishaps), []
+    by_key = {unit.key: unit for unit in units}
+
+    def seen(event):
+        if event["event"] == "end":
+            assert set(by_key[event["unit"]].needs) <= set(done)
+            done.append(event["unit"])
+
+    assert work_off(units, crew, seen) == {}
+    assert sorted(done) == sorted(by_key)
+    assert Counter(crew.given) == Counter({u.key: 1 + len(mishaps.get(u.key, [])) for u in units})
+
+
+@given(graphs(), st.integers(1, 3), st.data())
+def test_a_failure_costs_the_results_that_it_is_for_and_no_other(units, workers, data):
+    bad = data.draw(st.sampled_from(units))
+    crew, done = Pretence(workers, {bad.key: [Failed("no")]}), []
+    failures = work_off(units, crew, lambda event: done.append(event["unit"]) if event["event"] == "end" else None)
+    assert set(failures) == set(bad.groups)
+    for unit in units:
+        if not set(unit.groups) <= set(bad.groups):
+            assert unit.key in done
+
+
+@given(graphs(), st.data())
+def test_what_is_done_or_not_wanted_is_left_out(units, data):
+    done = data.draw(st.sets(st.sampled_from([unit.key for unit in units])))
+    kept = {unit.key for unit in needed(units, lambda unit: unit.key in done)}
+    for unit in units:
+        wanted = unit.goal or any(unit.key in other.needs and other.key in kept for other in units)
+        assert (unit.key in kept) == (wanted and unit.key not in done)
+
+
+def test_units_are_taken_in_the_order_in_which_they_were_planned():
+    units = [Unit("a", "", 1), Unit("b", "", 1, ("a",)), Unit("c", "", 1)]
+    schedule = Schedule(units)
+    first = schedule.take()
+    assert first
+    assert first.key == "a"
+    assert [unit.key for unit in iter(schedule.take, None)] == ["c"]
+    schedule.finish(first)
+    assert [unit.key for unit in iter(schedule.take, None)] == ["b"]
+
+
+def test_a_unit_that_kills_its_workers_is_given_up(recwarn):
+    units = [Unit("a", "the unit", 1, (), ("A",)), Unit("b", "", 1, (), ("B",))]
+    seen = []
+    failures = work_off(units, Pretence(1, {"a": [WorkerDied("by signal 9")] * 9}), seen.append)
+    assert failures == {"A": Failed("the unit: 3 workers died of it, the last: by signal 9")}
+    assert [event["unit"] for event in seen if event["event"] == "end" and event["how"] == "done"] == ["b"]
+
+
+def test_what_can_never_be_ready_is_an_error_not_a_wait():
+    with pytest.raises(RuntimeError, match="none of those left"):
+        work_off([Unit("a", "", 1, ("b",)), Unit("b", "", 1, ("a",))], Pretence(1, {}), lambda event: None)
+
+
+# --- sweeps ---
 
 
 @pytest.fixture
-def job(mock_suite, tmp_path):
-    return Job(
-        suite=mock_suite,
-        track="styles",
-        method="merge_init",
-        settings={},
-        plugins=(),
-        orders=("forward", "backward"),
-        seeds=(0,),
-        store=tmp_path / "runs" / "store",
-        device="cpu",
-        precision="fp32",
-        assets=gather(mock_suite, "mock", "styles", Places(tmp_path, tmp_path)),
+def ready(shared_models, tmp_path):
+    """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
+
+    def make(methods=("merge_init",), tracks=("styles",), settings=None, **options) -> Prepared:
+        given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
+        return prepare(methods, tracks, "mock", settings or {}, Options(**given))
+
+    return make
+
+
+def sweep(ready, *arguments, **options):
+    return harness.carry_out(ready(*arguments, **options))
+
+
+def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_planned(ready, monkeypatch):
+    fits = watch(monkeypatch, sequences, "fit")
+    prepared, seen = ready(METHODS, quick=False), []
+    harness.carry_out(prepared, seen.append)
+    runs, tasks = 4, 3
+    assert prepared.plan.count("fit") == (runs, runs)  # not 4 methods' times runs
+    assert prepared.plan.shared == (len(METHODS) - 1) * (runs + 2)  # and the base row, and the controls
+    assert len(fits) == runs + len(METHODS) * runs * (tasks - 1)
+    ended = Counter(event["unit"] for event in seen if event["event"] == "end")
+    assert ended == Counter({unit.key: 1 for unit in prepared.plan.units})
+    cells = [event["cell"] for event in seen if event["event"] == "cell" and not event["found"]]
+    assert len(cells) == len(set(cells))
+    expected = tasks + runs * (1 + len(METHODS) * (2 + 3))  # the first cell of each run is one for all methods
+    assert len(cells) == expected
+    everything = tasks + len(METHODS) * runs * 6
+    assert everything - prepared.plan.repeated_cells == expected
+
+
+def test_a_sweep_gives_the_results_of_single_runs(ready, tmp_path):
+    together = sweep(ready, ("naive", "magmax"), ("styles", "objects"))
+    names = [(result.method.name, result.track) for result in together]
+    assert names == [("naive", "styles"), ("magmax", "styles"), ("naive", "objects"), ("magmax", "objects")]
+    for result in together:
+        alone = harness.run(
+            result.method.name, result.track, "mock", quick=True, device="cpu", output=tmp_path / "alone"
+        )
+        assert outcome(alone) == outcome(result)
+        assert alone.command == result.command
+    assert len(list((tmp_path / "runs" / "mock").rglob("*.json"))) == 4
+
+
+def test_a_second_sweep_finds_all_that_the_first_did(ready, monkeypatch):
+    first = sweep(ready, METHODS)
+    fits = watch(monkeypatch, sequences, "fit")
+    again = ready(METHODS)
+    assert again.plan.units == []
+    assert [outcome(result) for result in harness.carry_out(again)] == [outcome(result) for result in first]
+    assert not fits
+
+
+def test_one_methods_failure_costs_no_other_its_result(ready, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "from clbench import Method\n\n\nclass Broken(Method):\n    name = 'broken'\n\n"
+        "    def weights(self, state):\n        raise ValueError('no weights')\n"
     )
+    with pytest.raises(WorkFailed, match=r"method broken failed in weights\(\) at task 'byzantine'.*no weights"):
+        sweep(ready, ("broken", "naive"), plugins=(plugin,))
+    assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
-def run(job: Job, method: str = "merge_init", **options) -> Result:
-    output = job.store.parent
-    return harness.run(method, "styles", "mock", seeds=(0,), output=output, device="cpu", **options)
+def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
+    with pytest.raises(ClbenchError, match="'magmax', which is not run"):
+        ready(("naive",), settings={"magmax": {}})
 
 
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, monkeypatch):
+    from clbench import prepare as preparing
+
+    track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
+    suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
+    monkeypatch.setattr(preparing, "load_suite", lambda name: suite)
+    fits = watch(monkeypatch, sequences, "fit")
+    prepared = ready(quick=False, seeds=[0])
+    harness.carry_out(prepared)
+    assert len(fits) == 3 + 2
+    store = prepared.workshop.store
+    kept = [unit.where["position"] for unit in prepared.plan.everything if store.has(unit.key, ".safetensors")]
+    assert kept == [0, 2, 2], "the shared training, and the last states"
 
 
-@pytest.mark.slow
-def test_helpers_do_the_whole_job_with_the_bits_of_one_process(shared_models, job, tmp_path, monkeypatch):
-    bench, sequences = open_job(job)
-    with helpers(job, 2):
-        wait_for(lambda: all(unit.done() for unit in units(bench, sequences, together=True)))
-    fits = watch(monkeypatch, engine, "fit")
-    together = run(job)
-    assert fits == []
-    alone = run(job.model_copy(update={"store": tmp_path / "alone" / "store"}), workers=1)
-    assert len(fits) == 6
-    assert outcome(together) == outcome(alone)
+def test_the_last_states_are_told_without_a_model_as_the_model_tells_them(ready, models):
+    bench = ready().workshop.bench(0)
+    assert list(bench.shapes.items()) == list(models.backbone.shapes.items())
 
 
-@pytest.mark.slow
-def test_a_helper_that_is_shot_leaves_no_trace(shared_models, job, tmp_path, monkeypatch):
-    with warnings.catch_warnings(record=True) as told, helpers(job, 1) as started:
-        wait_for(lambda: list(job.store.glob("row/*/*.json")))
-        started[0].kill()
-        started[0].wait()
-    assert [str(one.message) for one in told] == ["1 of 1 helping processes stopped early: it was killed"]
-    alone = run(job.model_copy(update={"store": tmp_path / "alone" / "store"}), workers=1)
-    assert outcome(run(job, workers=1)) == outcome(alone)
+# --- in several processes ---
 
 
 @pytest.mark.slow
-def test_a_helper_that_cannot_load_the_method_says_so_and_is_not_needed(job):
-    job = job.model_copy(update={"method": "lives_in_a_notebook"})
-    with warnings.catch_warnings(record=True) as told, helpers(job, 1) as started:
-        started[0].wait()
-    assert "stopped early: there is no method 'lives_in_a_notebook'" in str(told[0].message)
+def test_several_processes_give_the_bits_of_one(ready, tmp_path):
+    together = sweep(ready, ("naive", "merge_ortho"), workers=2)
+    alone = sweep(ready, ("naive", "merge_ortho"), output=tmp_path / "alone")
+    assert [outcome(result) for result in together] == [outcome(result) for result in alone]
+    assert together[0].settings["workers"] == 2
 
 
-def test_work_in_anothers_hands_is_waited_for(shared_models, job):
-    bench, sequences = open_job(job)
-    pieces = units(bench, sequences[:1], together=False)
+@pytest.mark.slow
+def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
+    prepared, shot, told = ready(), [], []
+    with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
+
+        def shoot(event):
+            told.append(event)
+            if event["event"] == "loss" and not shot:
+                shot.append(event["worker"])
+                os.kill(event["worker"], signal.SIGKILL)
+
+        assert work_off(prepared.plan.units, crew, shoot) == {}
+        workers = {process.pid for process in crew.processes}
+    assert shot[0] not in workers
+    assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
+    assert outcome(sweep(ready)[0]) == outcome(sweep(ready, output=tmp_path / "alone")[0])
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_open_the_workshop_say_why(ready):
+    prepared = ready()
+    with setup_of(prepared.workshop) as setup:
+        told = json.loads(setup)
+        told["sign"] = "sign-00"
+        with (
+            local(open_workshop, json.dumps(told), [{}]) as crew,
+            pytest.raises(WorkFailed, match=r"cannot start: .* does not see the store .* give --store"),
+        ):
+            work_off(prepared.plan.units, crew, lambda event: None)
+
+
+def test_work_in_anothers_hands_is_waited_for(ready):
+    prepared = ready()
     held, release = threading.Event(), threading.Event()
 
     def hold_the_first_training() -> None:
-        with Store(job.store).try_lock(pieces[2].key) as mine:
+        with Store(prepared.workshop.store.root).try_lock(prepared.plan.units[2].key) as mine:
             assert mine
             held.set()
             release.wait()
@@ -94,32 +277,40 @@ def test_work_in_anothers_hands_is_waited_for(shared_models, job):
     held.wait()
     seen = []
 
-    def report(done: float, what: str) -> None:
-        seen.append(what)
-        if what.startswith("waiting"):
+    def see(event):
+        seen.append(event["event"])
+        if event["event"] == "wait":
             release.set()
 
-    work_off(bench, pieces, report)
+    assert work_off(prepared.plan.units, Inline(prepared.workshop), see) == {}
     other.join()
-    assert "waiting for the other workers" in seen
-    assert all(unit.done() for unit in pieces)
+    assert "wait" in seen
+    assert all(map(prepared.workshop.is_done, [unit for unit in prepared.plan.units if unit.goal]))
 
 
-def test_orders_that_begin_alike_share_the_beginning_and_leave_nothing_undone(shared_models, job, monkeypatch):
-    track = job.suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
-    suite = job.suite.model_copy(update={"tracks": {"styles": track}})
-    bench, sequences = open_job(job.model_copy(update={"suite": suite, "orders": ("one", "two")}))
-    fits, seen = watch(monkeypatch, engine, "fit"), []
-    pieces = units(bench, sequences, together=True)
-    work_off(bench, pieces, lambda done, what: seen.append((done, what)))
-    assert seen[-1] == (sum(unit.work for unit in pieces), "done")
-    assert len(fits) == 3 + 2
-    for sequence in sequences:
-        sequence.run()
-    assert len(fits) == 5
+@pytest.mark.slow
+def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
+    """Each unit leaves one artifact; two that were made would show as two events."""
+    pair, seen = [ready(("naive", "magmax"), workers=2) for _ in range(2)], []
+
+    def go(prepared: Prepared) -> None:
+        with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
+            assert work_off(prepared.plan.units, crew, seen.append) == {}
+
+    both = [threading.Thread(target=go, args=(prepared,)) for prepared in pair]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    drawn = Counter(event["cell"] for event in seen if event["event"] == "cell" and not event["found"])
+    trained = Counter((event["unit"], event["step"]) for event in seen if event["event"] == "loss")
+    assert set(drawn.values()) == {1}
+    assert set(trained.values()) == {1}
+    assert len(drawn) == 3 + 1 + 2 * 5
+    assert len(trained) == (1 + 2 * 2) * 2
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])
-def test_impossible_numbers_of_workers_are_refused(shared_models, job, workers, options):
-    with pytest.raises(clbench.errors.ClbenchError, match="workers"):
-        run(job, workers=workers, **options)
+def test_impossible_numbers_of_workers_are_refused(ready, workers, options):
+    with pytest.raises(ClbenchError, match="workers"):
+        ready(workers=workers, **options)

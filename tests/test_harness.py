@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import clbench
-from clbench import files, harness, samples
+from clbench import files, harness, prepare, samples
 from clbench import sequence as engine
 from clbench.backbone import Backbone
 from clbench.bench import Bench
@@ -140,13 +141,18 @@ def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run,
 
 
 def test_progress_ends_at_the_announced_amount_of_work(run):
-    totals, amounts, labels = [], [], []
-    for _ in ("worked", "found"):
-        amounts.clear()
-        run("naive", started=totals.append, report=lambda done, what: (amounts.append(done), labels.append(what)))
-        assert amounts == sorted(amounts)
-        assert amounts[-1] == totals[-1]
-    assert any("task 2 of 3" in what for what in labels)
+    for units_of_a_task in (2, 0):  # trained and scored; found
+        seen = []
+        run("naive", watch=seen.append)
+        plan = next(event for event in seen if event["event"] == "plan")
+        made = Counter()
+        for event in seen:
+            if event["event"] == "work":
+                made[event["unit"]] += event["made"]
+        assert sum(made.values()) == pytest.approx(plan["work"])
+        ended = [event for event in seen if event["event"] == "end"]
+        assert len(ended) == plan["units"]
+        assert sum("task 2 of 3" in event["label"] for event in ended) == units_of_a_task
 
 
 def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
@@ -261,11 +267,11 @@ def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
 
 
 def damage(root: Path, kinds: list[str], what: str) -> None:
-    """Flip a byte in the middle of every such file."""
+    """Flip a byte in the middle of every such file, or of the checksum itself."""
     for path in [path for kind in kinds for path in (root / kind).rglob("*") if path.is_file()]:
         if (path.suffix == ".sha256") == (what == "checksum"):
             raw = bytearray(path.read_bytes())
-            raw[len(raw) // 2] ^= 0xFF
+            raw[32 if what == "checksum" else len(raw) // 2] ^= 0xFF
             path.write_bytes(raw)
 
 
@@ -411,7 +417,7 @@ class Unwritable(BaseModel):
     [(["my method"], {}, "name"), ([], {"version": 2}, "version"), ([], {"Config": Unwritable}, "config")],
 )
 def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
-    monkeypatch.setattr(harness, "get_method", lambda *_: broken(*called, **attributes))
+    monkeypatch.setattr(prepare, "get_method", lambda *_: broken(*called, **attributes))
     fits = watch(monkeypatch, engine, "fit")
     with pytest.raises(ClbenchError) as caught:
         run("broken")
@@ -492,8 +498,8 @@ def test_a_really_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, 
 def test_no_global_random_state_is_needed_or_used(mock_suite, undisturbed, monkeypatch, tmp_path):
     expected = undisturbed("merge_ortho")
     monkeypatch.undo()  # load the models too
-    monkeypatch.setattr(harness, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(harness, "suite_folder", lambda name: Path())
+    monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
     torch.manual_seed(17)
     random.seed(17)
     np.random.seed(17)

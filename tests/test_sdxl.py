@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_sdxl import RESOLUTION, write_suite, write_world
 from torchvision import transforms
 
-from clbench import harness
+from clbench import harness, prepare
 from clbench.again import open_again
 from clbench.assets import gather
 from clbench.bench import Bench
@@ -30,6 +30,7 @@ from clbench.encoders.csd import converted
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.evaluate import mean_of_different
 from clbench.export import export_model
+from clbench.job import one_thread
 from clbench.leaderboard.published import load_published
 from clbench.method import Batch, get_method
 from clbench.result import Result, load_result
@@ -514,7 +515,7 @@ def images_of(
     """What the engine draws after a task, with its prompts and noise."""
     suite = load_suite(str(kept / "short"))
     assets = gather(suite, str(kept / "short"), "objects", Places(world, kept / "short"))
-    with harness.one_thread("cpu"):
+    with one_thread("cpu"):
         bench = Bench(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
         sequence = Sequence(bench, get_method(method), "0", 0)
         state = sequence.stored_state(position)
@@ -649,7 +650,7 @@ def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(t
 
 
 def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "default_device", lambda: "cpu")
+    monkeypatch.setattr(prepare, "default_device", lambda: "cpu")
     monkeypatch.setattr("clbench.cost.matmul_rate", lambda device, precision: 1.0)
     with pytest.raises(ClbenchError, match="there is no GPU here"):
         harness.run("naive", "objects", str(tiny), quick=True, data_root=world, output=tmp_path, workers=1)

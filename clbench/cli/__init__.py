@@ -1,0 +1,48 @@
+"""The command line: thin; each command reads its arguments, calls one function and prints.
+
+Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+import typer
+from rich.text import Text
+
+from clbench.cli.base import app, err
+from clbench.errors import ClbenchError
+
+for name in ("running", "results", "board", "drawing", "storing", "definitions"):  # the order of --help
+    importlib.import_module(f"clbench.cli.{name}")
+
+
+def main() -> None:
+    """Entry point: every ClbenchError becomes one sentence on stderr and its exit code."""
+    warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
+    try:
+        code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as a number
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
+    except ClbenchError as error:
+        fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("stopped; the same command goes on from here", 130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors
+            message = error.format_message()  # type: ignore[attr-defined]
+            if not message:  # no arguments: the help was printed
+                sys.exit(2)
+            context = getattr(error, "ctx", None)
+            hint = f" (see `{context.command_path} --help`)" if context else ""
+            fail(f"{message}{hint}", getattr(error, "exit_code", 2))
+        raise
+
+
+def fail(message: str, code: int) -> None:
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""Commands that make something of what runs left in the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from clbench.cli.base import DataRoot, OwnSuite, Plugins, app, import_harness, out
+from clbench.errors import ClbenchError
+from clbench.suite import load_suite
+
+
+@app.command(epilog="Example: `clbench samples --method naive --track styles`")
+def samples(
+    method: Annotated[str, typer.Option(help="A method whose run is in the store.")],
+    track: Annotated[str, typer.Option(help="A track of the suite.")],
+    suite: Annotated[str, typer.Option(help="A suite.")] = "mini-v1",
+    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
+    device: Annotated[str | None, typer.Option(help="Where the run was made; default as for a run.")] = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show one run as a picture: what each task looked like after every later one."""
+    load_suite(suite).track(track)
+    import_harness()
+    from clbench.samples import draw_grid
+
+    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device, data_root)
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n`clbench export runs/mini-v1/styles/naive.json --task winter --to naive-winter`\n\n"
+    "`clbench export runs/mini-v1/styles/naive.json --format eee --to naive-eee.json`"
+)
+def export(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    task: Annotated[str | None, typer.Option(help="A task's name, or its number in the run's order.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="All scored images instead, for `clbench verify`.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="`diffusers`, or `eee`: the result as an Every Eval Ever record.")
+    ] = "diffusers",
+    to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
+    run: Annotated[int, typer.Option(help="Which run, counted from 1.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Write the model after a task for diffusers, all scored images for `verify`, or a record for other registries.
+
+    For diffusers that is an adapter for `load_lora_weights`, or a merged U-Net.
+    """
+    from clbench.result import load_result
+
+    loaded = load_result(result)
+    if form not in ("diffusers", "eee"):
+        raise ClbenchError(f"there is no format {form!r} (known: diffusers, eee)")
+    if form == "eee":
+        if task is not None or images:
+            raise ClbenchError("--format eee takes neither --task nor --images: it is the whole result")
+        _export_record(loaded, load_suite(suite or loaded.suite.name), to or result.with_suffix(".eee.json"))
+        return
+    to = to or Path("export")
+    if (task is None) != images:
+        raise ClbenchError("give either --task, --images or --format eee")
+    import_harness()
+    from clbench.again import open_again
+    from clbench.export import export_model
+    from clbench.verify import write_images
+
+    with open_again(loaded, suite, output, plugin, None, data_root) as (bench, sequences):
+        if task is None:
+            path = write_images(bench, sequences, to)
+        else:
+            path = export_model(bench, sequences, task, to, run, dtype)
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _export_record(loaded: Any, definition: Any, to: Path) -> None:
+    from clbench.eee import eee_record
+    from clbench.files import write_text
+
+    write_text(to, json.dumps(eee_record(loaded, definition), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    out.print(Text(f"wrote {to}"), soft_wrap=True)

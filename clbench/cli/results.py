@@ -1,0 +1,166 @@
+"""Commands about result files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from clbench.cli.base import (
+    DataRoot,
+    Json,
+    OwnSuite,
+    Plugins,
+    app,
+    import_harness,
+    out,
+    progress_bar,
+)
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.suite import load_suite
+
+
+@app.command(epilog="Example: `clbench show runs/mini-v1/styles/merge_init.json --run 1`")
+def show(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
+    suite: OwnSuite = None,
+    as_json: Json = False,
+) -> None:
+    """Show a result: its score matrices as heatmaps and its summary."""
+    from clbench.result import load_result
+    from clbench.show import render_result
+    from clbench.validation import check_result
+
+    loaded = load_result(result)
+    definition = load_suite(suite or loaded.suite.name)
+    findings = check_result(loaded, definition, allow_partial=True)
+    if findings:
+        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
+    if as_json:
+        typer.echo(loaded.model_dump_json(include={"method", "track", "summary", "partial"}, indent=1))
+        return
+    render_result(loaded, definition, out, run=run)
+
+
+@app.command(epilog="Example: `clbench compare submissions/mini-v1/styles/magmax.json runs/mini-v1/styles/mine.json`")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result file.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same track.")],
+    suite: OwnSuite = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two results on the runs they share: every statistic, the paired test, the matrices' difference."""
+    from clbench.compare import compare_results, render_comparison
+    from clbench.result import load_result
+    from clbench.submission import check_file, known_suite
+
+    for path in (first, second):
+        if findings := check_file(path, suite, allow_partial=True):
+            raise ClbenchError(f"{path} is not valid: {findings[0].code} {findings[0].message}")
+    results = load_result(first), load_result(second)
+    comparison = compare_results(*results, known_suite(suite or results[0].suite.name))
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json(), indent=1))
+        return
+    render_comparison(comparison, out)
+
+
+@app.command(epilog="Example: `clbench validate submissions/mini-v1/*/*.json`")
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Result files.")],
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept a part of the protocol's runs.")
+    ] = False,
+    suite: OwnSuite = None,
+    as_json: Json = False,
+) -> None:
+    """Check result files; exit 0 only if every one is valid."""
+    from clbench.submission import check_files
+
+    found_in = check_files(files, suite, allow_partial=allow_partial)
+    verdicts = dict(zip(map(str, files), found_in, strict=True))
+    invalid = sum(bool(found) for found in verdicts.values())
+    if as_json:
+        rows = {name: [vars(finding) for finding in found] for name, found in verdicts.items()}
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        for name, found in verdicts.items():
+            for finding in found:
+                out.print(Text(f"{name}: {finding.code} {finding.message}"), soft_wrap=True)
+            if len(files) == 1 or found:
+                out.print(Text(f"{name}: {'invalid' if found else 'valid'}"), soft_wrap=True)
+        if len(files) > 1:
+            out.print(Text(f"{len(files) - invalid} of {len(files)} files are valid", "red" if invalid else "green"))
+    if invalid:
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog="Examples:\n\n`clbench verify submissions/mini-v1/styles/magmax.json --level rerun --cells 3`\n\n"
+    "`clbench verify mine.json --level artifacts --images mine-images`"
+)
+def verify(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    level: Annotated[str, typer.Option(help="`recomputed`, `artifacts` or `rerun`.")] = "recomputed",
+    images: Annotated[Path | None, typer.Option(help="Folder of images with a manifest, for `artifacts`.")] = None,
+    cells: Annotated[int, typer.Option(help="How many cells to run again.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Which cells are chosen.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the store of `rerun`.")] = Path("verify"),
+    note: Annotated[Path | None, typer.Option("--record", help="Maintainers' file to note the level in.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to run again; default: what is there.")] = None,
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Check a result more deeply: recompute it, score its images, or run chosen cells again."""
+    from clbench import verify as verifying
+    from clbench.errors import did_you_mean
+    from clbench.result import load_result
+    from clbench.submission import check_file
+
+    if level not in verifying.LEVELS:
+        raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verifying.LEVELS))}")
+    if level == "artifacts" and images is None:
+        raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
+    if findings := check_file(result, suite, allow_partial=True):
+        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
+    loaded, checked = load_result(result), []
+    if level != "recomputed":
+        import_harness()
+        from clbench.again import open_again
+
+        with (
+            progress_bar() as progress,
+            open_again(loaded, suite, output, plugin, device, data_root) as (bench, sequences),
+        ):
+            bar = progress.add_task("loading the models", total=None)
+            if level == "artifacts" and images is not None:
+                found = verifying.score_images(loaded, bench, images)
+            else:
+                found = verifying.run_again(
+                    loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)
+                )
+            checked = list(found)
+    limit = verifying.tolerance(loaded, level)
+    worst = max((one.difference for one in checked), default=0.0)
+    wrong = [one for one in checked if one.difference > limit]
+    if as_json:
+        rows = [vars(one) | {"difference": one.difference} for one in checked]
+        typer.echo(json.dumps({"level": level, "tolerance": limit, "largest": worst, "checked": rows}, indent=1))
+    elif checked:
+        out.print(Text(f"{len(checked)} scores compared: largest difference {worst:.2g}, noise on record {limit:.2g}"))
+    if wrong:
+        one = wrong[0]
+        raise WorkFailed(
+            f"{result} does not hold: run {one.run}, {one.metric} of {one.task!r} after task {one.row} is "
+            f"{one.submitted:.4f} in the file, but {one.found:.4f} here"
+        )
+    if note is not None:
+        verifying.record(note, loaded, level, checked)
+    if not as_json:
+        out.print(Text(f"{result}: {level}", style="green"))

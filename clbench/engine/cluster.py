@@ -1,0 +1,221 @@
+"""A crew of actors on a Ray cluster.
+
+    cluster = Cluster.join(address)
+    with cluster.crew(open_workshop, setup, count=8, device="cuda", memory=23 * 10**9) as crew:
+        work_off(units, crew, watch)
+
+Ray decides where an actor runs, and gives it its GPU and its memory. An actor opens the workshop once and keeps its
+models warm. A unit whose actor or node died is given to another, and an actor that died is asked for again: it takes
+part once the cluster has room for it, so that the work goes on with fewer meanwhile.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from clbench.engine.schedule import Unit
+from clbench.engine.shift import End, Failed, Watcher, WorkerDied, Workshop
+from clbench.errors import ClbenchError, WorkFailed
+
+GIVES_UP = 3
+"""Actors in a row that could not open the workshop."""
+POLL = 1.0
+"""Seconds between two questions to an actor how far it is."""
+
+
+class Hand:
+    """What runs in an actor: one thread does a unit, another tells how far it is."""
+
+    def __init__(self, open_workshop: Callable[[str], Workshop], setup: str) -> None:
+        self._workshop: Workshop | None = None
+        self._refused: Failed | None = None
+        try:
+            self._workshop = open_workshop(setup)
+        except ClbenchError as error:
+            self._refused = Failed(str(error), error.exit_code)
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def opened(self) -> Failed | None:
+        """Why the workshop cannot be opened, if so."""
+        return self._refused
+
+    def do(self, unit: Unit) -> tuple[bool | Failed, list[dict[str, Any]]]:
+        """How a unit ended, and what happened since it was last told."""
+        assert self._workshop
+        try:
+            end = self._workshop.do(unit, self._events.put)
+        except ClbenchError as error:
+            end = Failed(str(error), error.exit_code)
+        return end, self.told()
+
+    def told(self) -> list[dict[str, Any]]:
+        """What happened since this was last asked."""
+        events = []
+        while not self._events.empty():
+            events.append(self._events.get())
+        return events
+
+
+@dataclass(eq=False)
+class _Actor:
+    handle: Any
+    opened: Any
+    """Reference of `opened()`; None once it has answered."""
+    unit: Unit | None = None
+    end: Any = None
+    """Reference of `do()`."""
+    news: Any = None
+    """Reference of `told()`."""
+
+
+class Cluster:
+    """A Ray cluster that this process has joined."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    @classmethod
+    def join(cls, address: str | None) -> Cluster:
+        """Join the cluster at an address; default the one that this machine belongs to, else a new one here.
+
+        Raises:
+            ClbenchError: Ray is not installed, or there is no such cluster.
+        """
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise ClbenchError("ray is not installed; --engine ray needs `pip install 'clbench[ray]'`") from None
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
+            except (ConnectionError, ValueError, TimeoutError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ClbenchError(f"there is no Ray cluster at {address or 'this machine'}: {reason}") from None
+        return cls(ray)
+
+    def device(self) -> str:
+        """CUDA where the cluster has a GPU, else the CPU."""
+        return "cuda" if self._ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+
+    def slots(self, device: str) -> int:
+        """How many workers fit, one a GPU or one a CPU."""
+        return max(1, int(self._ray.cluster_resources().get("CPU" if device == "cpu" else "GPU", 1)))
+
+    def on_a_worker(self, function: Callable[..., Any], *arguments: Any, device: str, **options: Any) -> Any:
+        """A function's value where units will run; it is given the device too.
+
+        Raises:
+            ClbenchError: as the function does.
+        """
+        task = self._ray.remote(function).options(**_needs(device), max_calls=1)
+        try:
+            return self._ray.get(task.remote(*arguments, device=device, **options))
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ClbenchError):
+                raise error.cause from None
+            raise
+
+    @contextmanager
+    def crew(
+        self, open_workshop: Callable[[str], Workshop], setup: str, count: int, device: str, memory: int
+    ) -> Iterator[Actors]:
+        """A crew for a while.
+
+        Args:
+            memory: bytes of main memory that each worker needs.
+        """
+        options = {**_needs(device), "memory": memory, "max_concurrency": 2, "max_restarts": 0}
+        kind = self._ray.remote(Hand).options(**options)
+        crew = Actors(self._ray, lambda: kind.remote(open_workshop, setup), count)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+def _needs(device: str) -> dict[str, Any]:
+    """What a worker asks the cluster for; one thread of a CPU, so that it gives the bits of any other worker."""
+    gpus = 0 if device == "cpu" else 1
+    return {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+
+
+class Actors:
+    def __init__(self, ray: Any, start: Callable[[], Any], count: int) -> None:
+        self._ray, self._start_handle, self._failed_starts, self._asked = ray, start, 0, 0.0
+        self._actors = [self._start() for _ in range(count)]
+
+    def free(self) -> int:
+        return sum(actor.unit is None and actor.opened is None for actor in self._actors)
+
+    def give(self, unit: Unit) -> None:
+        actor = next(actor for actor in self._actors if actor.unit is None and actor.opened is None)
+        actor.unit, actor.end = unit, actor.handle.do.remote(unit)
+
+    def hear(self, seconds: float, watch: Watcher) -> Iterator[tuple[Unit, End]]:
+        self._ask_for_news()
+        references = {
+            reference: actor
+            for actor in self._actors
+            for reference in (actor.opened, actor.end, actor.news)
+            if reference is not None
+        }
+        ready, _ = self._ray.wait(list(references), num_returns=len(references), timeout=0)
+        if not ready:
+            ready, _ = self._ray.wait(list(references), num_returns=1, timeout=seconds)
+        for reference in ready:
+            actor = references[reference]
+            try:
+                answer = self._ray.get(reference)
+            except self._ray.exceptions.RayActorError as error:
+                if actor in self._actors:  # else another reference told it
+                    yield from self._replace(actor, str(error).splitlines()[0])
+                continue
+            yield from self._heard(actor, reference, answer, watch)
+
+    def _heard(self, actor: _Actor, reference: Any, answer: Any, watch: Watcher) -> Iterator[tuple[Unit, End]]:
+        if reference == actor.opened:
+            if answer is not None:
+                raise WorkFailed(f"a worker on the cluster cannot start: {answer.message}")
+            actor.opened, self._failed_starts = None, 0
+        elif reference == actor.news:
+            actor.news = None
+            self._pass_on(actor, answer, watch)
+        elif actor.unit is not None:
+            end, events = answer
+            self._pass_on(actor, events, watch)
+            unit, actor.unit, actor.end = actor.unit, None, None
+            yield unit, end
+
+    def _pass_on(self, actor: _Actor, events: list[dict[str, Any]], watch: Watcher) -> None:
+        for event in events if actor.unit else ():
+            watch({"worker": str(actor.handle._actor_id), "unit": actor.unit.key, **event})  # type: ignore[union-attr]
+
+    def _ask_for_news(self) -> None:
+        if time.monotonic() - self._asked < POLL:
+            return
+        self._asked = time.monotonic()
+        for actor in self._actors:
+            if actor.unit is not None and actor.news is None:
+                actor.news = actor.handle.told.remote()
+
+    def _replace(self, actor: _Actor, reason: str) -> Iterator[tuple[Unit, End]]:
+        if actor.opened is not None:
+            self._failed_starts += 1
+            if self._failed_starts >= GIVES_UP:
+                raise WorkFailed(f"workers on the cluster cannot start: {reason}")
+        self._actors[self._actors.index(actor)] = self._start()
+        if actor.unit is not None:
+            yield actor.unit, WorkerDied(reason)
+
+    def _start(self) -> _Actor:
+        handle = self._start_handle()
+        return _Actor(handle, handle.opened.remote())
+
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor.handle)

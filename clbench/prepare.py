@@ -1,0 +1,341 @@
+"""From what a user asks for to jobs that can run, a plan and its cost: all that can be refused is refused here.
+
+prepared = prepare(["naive", "magmax"], ["styles"], "mini-v1", {}, Options(quick=True))
+prepared.plan.units, prepared.expected.seconds
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from pydantic import ValidationError
+
+from clbench.assets import gather
+from clbench.bench import default_device
+from clbench.cost import Expectation, Memory, check_disk, expect, price_of
+from clbench.data import Places, default_root
+from clbench.engine import Watcher
+from clbench.engine.cluster import Cluster
+from clbench.errors import ClbenchError
+from clbench.files import write_atomic
+from clbench.human import human_time
+from clbench.job import Job, Workshop, one_thread
+from clbench.method import Method, get_method, source_of
+from clbench.plan import Plan, make_plan
+from clbench.result import MethodRef
+from clbench.suite import Suite, load_suite, suite_folder
+
+FAR_TOO_LONG = 30 * 86400.0
+"""Seconds that nobody waits for a CPU by accident."""
+
+EngineName = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the work is done; none of it is the benchmark's definition."""
+
+    orders: Iterable[str] | None = None
+    """A part of the protocol's; default all."""
+    seeds: Iterable[int] | None = None
+    """The same."""
+    quick: bool = False
+    """The first order and the first seed."""
+    output: str | Path = "runs"
+    """The folder that results are written to."""
+    store: str | None = None
+    """A folder or an fsspec URL for what is kept in between; default `<output>/store`."""
+    plugins: tuple[Path, ...] = ()
+    """Files with methods."""
+    device: str | None = None
+    """Default CUDA where there is one, else the CPU."""
+    precision: str | None = None
+    """"fp32" or "bf16" (of the U-Net; adapters stay fp32); default what the suite says."""
+    memory: Memory = "auto"
+    """"low" saves memory for time (gradient checkpointing, small batches); "auto" does so where it must."""
+    keep: Iterable[str] = ()
+    """"states" of all tasks, not only the last; "images", all that are scored, in the store."""
+    data_root: Path | None = None
+    """Where the user's own copies of models and data sets lie; default `clbench.data.default_root()`."""
+    deterministic: bool = False
+    """On a GPU: only operations that repeat their bits. A CPU always does."""
+    resume: bool = True
+    """Whether work of earlier processes in the store counts."""
+    workers: int | None = None
+    """Processes that share the work: default one a GPU; on a CPU one a core (each has one thread) and two a run."""
+    engine: EngineName = "local"
+    """Where the workers are: on this machine, or on a Ray cluster."""
+    address: str | None = None
+    """Of the Ray cluster; default the one that this machine belongs to, else a new one here."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job, and what its result will say of it."""
+
+    job: Job
+    method: MethodRef
+    command: str
+    partial: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the work begins."""
+
+    suite: Suite
+    assignments: list[Assignment]
+    workshop: Workshop
+    plan: Plan
+    expected: Expectation
+    workers: int
+    output: Path
+    cluster: Cluster | None
+    """None where the work is done on this machine."""
+
+    @property
+    def device(self) -> str:
+        return self.assignments[0].job.device
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [assignment.job for assignment in self.assignments]
+
+    def summary(self) -> dict[str, Any]:
+        """The plan, for people and machines."""
+        kinds = {kind: self.plan.count(kind) for kind in ("base", "controls", "fit", "train", "score")}
+        return {
+            "runs": sum(len(job.orders) * len(job.seeds) for job in self.jobs),
+            "workers": self.workers,
+            "units": {kind: {"all": whole, "to_do": left} for kind, (whole, left) in kinds.items()},
+            "shared_units": self.plan.shared,
+            "repeated_cells": self.plan.repeated_cells,
+            "expected_seconds": self.expected.seconds,
+            "expected_disk_bytes": self.expected.disk_bytes,
+            "expected_memory_bytes": self.expected.device_bytes,
+        }
+
+
+def prepare(
+    methods: Sequence[str],
+    tracks: Sequence[str],
+    suite: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    options: Options,
+    watch: Watcher = lambda event: None,
+) -> Prepared:
+    """Check everything, and plan it.
+
+    Args:
+        settings: method -> its hyper-parameters.
+        watch: told the stages, in sentences.
+
+    Raises:
+        ClbenchError: bad input, data that is missing, too little memory or disk. WorkFailed: a folder that cannot be
+            written.
+    """
+    definition = load_suite(suite)
+    chosen = [definition.track(track) for track in _all_of(tracks, "track")]
+    instances = {name: get_method(name, settings.get(name), options.plugins) for name in _all_of(methods, "method")}
+    if unknown := sorted(set(settings) - set(instances)):
+        raise ClbenchError(f"settings are given for method {unknown[0]!r}, which is not run")
+    usual = definition.precision or "fp32"
+    precision = options.precision or usual
+    known_values = (
+        ("precision", precision, ("fp32", "bf16")),
+        ("memory", options.memory, get_args(Memory)),
+        ("engine", options.engine, get_args(EngineName)),
+    )
+    for what, value, known in known_values:
+        if value not in known:
+            raise ClbenchError(f"there is no {what} {value!r} (known: {', '.join(known)})")
+    kept = frozenset(options.keep)
+    if unknown := sorted(kept - {"states", "images"}):
+        raise ClbenchError(f"--keep takes states and images, not {unknown[0]!r}")
+    cluster = Cluster.join(options.address) if options.engine == "ray" else None
+    device = options.device or (cluster.device() if cluster else default_device())
+    if not cluster:
+        _check_device(device)
+    asked = ["--device", options.device] if options.device else []
+    asked += ["--precision", precision] if precision != usual else []
+    asked += ["--deterministic"] if options.deterministic else []
+    output = Path(options.output)
+    watch({"event": "stage", "what": "looking at models and data"})
+    places = Places(options.data_root or default_root(), suite_folder(suite))
+    assignments = []
+    for track in chosen:
+        assets = gather(definition, suite, track.name, places)
+        orders = _chosen(list(track.orders), options.orders, "order", options.quick)
+        seeds = _chosen(list(definition.seeds), options.seeds, "seed", options.quick)
+        for name, instance in instances.items():
+            job = Job(
+                suite=definition,
+                track=track.name,
+                method=name,
+                settings=dict(settings.get(name, {})),
+                plugins=tuple(Path(path).resolve() for path in options.plugins),
+                orders=tuple(orders),
+                seeds=tuple(seeds),
+                store=options.store or str(output / "store"),
+                device=device,
+                precision=precision,
+                assets=assets,
+                keep=kept,
+                deterministic=options.deterministic and device != "cpu",
+            )
+            assignments.append(
+                Assignment(
+                    job=job,
+                    method=_reference(instance),
+                    command=_command(job, suite, instance, options.plugins, asked),
+                    partial=len(orders) * len(seeds) < len(track.orders) * len(definition.seeds),
+                )
+            )
+    write_atomic(output / ".writable", lambda path: path.touch())
+    (output / ".writable").unlink(missing_ok=True)  # a command beside us may have been faster
+    runs = sum(len(one.job.orders) * len(one.job.seeds) for one in assignments)
+    workers = _workers(options, device, runs, cluster)
+    with one_thread(device):
+        watch({"event": "stage", "what": "planning, and counting what it will cost"})
+        jobs = [assignment.job for assignment in assignments]
+        workshop = Workshop(jobs, options.resume)
+        plan = make_plan(workshop, together=workers > 1)
+        expected = _expect(workshop, plan, options, workers, runs, cluster)
+    if device == "cpu" and not options.device and expected.seconds > FAR_TOO_LONG:
+        raise ClbenchError(
+            f"there is no GPU here, and on the CPU this takes about {human_time(expected.seconds)}; run it where there "
+            f"is one, or give --device cpu to insist"
+        )
+    watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
+    if scarce := check_disk(expected, output):
+        warnings.warn(scarce, stacklevel=2)
+    if expected.low_memory:
+        lower = {"low_memory": True}
+        assignments = [
+            Assignment(one.job.model_copy(update=lower), one.method, one.command, one.partial) for one in assignments
+        ]
+        workshop = Workshop([one.job for one in assignments], options.resume)
+    return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster)
+
+
+def _expect(
+    workshop: Workshop, plan: Plan, options: Options, workers: int, runs: int, cluster: Cluster | None
+) -> Expectation:
+    """What is left to do will take, measured where it will be done."""
+    first, bench = workshop.jobs[0], workshop.bench(0)
+    tracks = {job.track: workshop.bench(number).track for number, job in enumerate(workshop.jobs)}
+    tasks = len(bench.track.tasks)
+    cells = sum(len(track.tasks) for track in tracks.values()) + runs * tasks * (tasks + 1) // 2
+    measure = cluster.on_a_worker if cluster else _here
+    return measure(
+        expect,
+        price_of(first.suite, first.assets.folders),
+        first.suite,
+        device=first.device,
+        precision=first.precision,
+        memory=options.memory,
+        work=plan.work,
+        workers=workers,
+        sharing=workers if first.device == "cpu" and not cluster else 1,
+        runs=runs,
+        tasks=tasks,
+        images=cells * len(bench.track.eval_prompt_templates) * first.suite.sampling.images_per_prompt,
+        keep=first.keep,
+    )
+
+
+def _here(function: Any, *arguments: Any, **options: Any) -> Any:
+    return function(*arguments, **options)
+
+
+def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) -> int:
+    """How many processes; more than two a run would wait for its training."""
+    asked = options.workers
+    if asked is not None and asked < 1:
+        raise ClbenchError(f"--workers must be at least 1, not {asked}")
+    if not options.resume:
+        if (asked or 1) > 1 or cluster:
+            raise ClbenchError("several workers need a store that may be reused (no --no-resume)")
+        return 1
+    if cluster:
+        return min(asked or cluster.slots(device), 2 * runs)
+    if device == "cpu":
+        return asked or min(torch.get_num_threads(), 2 * runs)
+    if device != "cuda":  # one of them
+        if (asked or 1) > 1:
+            raise ClbenchError(f"several workers would share {device}; give --device cuda for one worker a GPU")
+        return 1
+    gpus = torch.cuda.device_count()
+    if (asked or 1) > gpus:
+        raise ClbenchError(f"{asked} workers need as many GPUs, and {gpus} are here")
+    return asked or min(gpus, 2 * runs)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClbenchError(f"there is no device {device!r} here: {reason}") from None
+
+
+def _all_of(names: Sequence[str], what: str) -> list[str]:
+    if not names:
+        raise ClbenchError(f"no {what} was given")
+    return list(dict.fromkeys(names))
+
+
+def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str, quick: bool) -> list[Any]:
+    if wanted is None:
+        return known[:1] if quick else known
+    wanted = list(dict.fromkeys(wanted))
+    for value in wanted:
+        if value not in known:
+            raise ClbenchError(f"the protocol has no {what} {value!r} (known: {', '.join(map(str, known))})")
+    if not wanted:
+        raise ClbenchError(f"no {what} was chosen (known: {', '.join(map(str, known))})")
+    return wanted
+
+
+def _reference(method: Method) -> MethodRef:
+    """What the result will say of the method: made first, so that no run ends with a result that cannot be written."""
+    source = source_of(method)
+    try:
+        return MethodRef(
+            name=method.name,
+            version=method.version,
+            config=method.config.model_dump(mode="json"),
+            source_sha256=source.sha256,
+            distribution=source.distribution,
+        )
+    except ValueError as error:  # pydantic's errors are ValueErrors, both ways
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
+        place = f"method {method.name!r} ({source.path}): its {'.'.join(map(str, first['loc']))}"
+        raise ClbenchError(f"{place} cannot be recorded in a result: {first['msg']}") from None
+
+
+def _command(job: Job, suite: str, instance: Method, plugins: Sequence[Path], asked: list[str]) -> str:
+    """The command line that makes the same result again; `asked` are options of the machine."""
+    words = ["clbench", "run", "--method", job.method, "--track", job.track, "--suite", suite]
+    if list(job.orders) != list(job.suite.track(job.track).orders):
+        words += ["--orders", ",".join(job.orders)]
+    if list(job.seeds) != list(job.suite.seeds):
+        words += ["--seeds", ",".join(map(str, job.seeds))]
+    defaults = type(instance)().config if not _required(instance) else None
+    for name, value in instance.config.model_dump(mode="json").items():
+        if defaults is None or getattr(defaults, name) != getattr(instance.config, name):
+            words += ["--set", f"{name}={json.dumps(value)}"]
+    for plugin in plugins:
+        words += ["--plugin", plugin.name]
+    return shlex.join(words + asked)
+
+
+def _required(instance: Method) -> bool:
+    return any(field.is_required() for field in type(instance.config).model_fields.values())
