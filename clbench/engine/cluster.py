@@ -95,7 +95,10 @@ class Cluster:
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
             except (ConnectionError, ValueError, TimeoutError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
-                raise ClbenchError(f"there is no Ray cluster at {address or 'this machine'}: {reason}") from None
+                raise ClbenchError(
+                    f"no Ray cluster lets us in at {address or 'this machine'}: {reason}; is it up, and does it want "
+                    f"a token (set RAY_AUTH_MODE=token)?"
+                ) from None
         return cls(ray)
 
     def device(self) -> str:
@@ -112,7 +115,7 @@ class Cluster:
         Raises:
             ClbenchError: as the function does.
         """
-        task = self._ray.remote(function).options(**_needs(device), max_calls=1)
+        task = self._ray.remote(**_needs(device), max_calls=1)(function)
         try:
             return self._ray.get(task.remote(*arguments, device=device, **options))
         except self._ray.exceptions.RayTaskError as error:

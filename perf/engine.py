@@ -1,0 +1,162 @@
+"""What the engine costs: `python perf/engine.py {overhead,units} [--ray]`.
+
+`overhead`: one sequence of mini-v1 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
+same by the engine with its store, display, events and tracker, in this one process: the ratio is the engine's cost.
+`units`: 10,000 units that do nothing, through two worker processes, and with `--ray` through two actors too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from nothing import open_nothing
+from rich.console import Console
+
+from clbench import harness
+from clbench.bench import Bench
+from clbench.engine import Crew, Unit, work_off
+from clbench.engine.local import local
+from clbench.events import event_file
+from clbench.job import one_thread
+from clbench.lora import Delta
+from clbench.method import Context, get_method
+from clbench.miniworld.render import to_pil
+from clbench.prepare import Options, prepare
+from clbench.progress import Display, Tally
+from clbench.rng import generator
+from clbench.sample import draw_cell
+from clbench.state import State
+from clbench.store import Store
+from clbench.suite import Task, load_suite
+from clbench.trackers import trackers
+from clbench.train import Task as TrainingTask
+from clbench.train import fit
+
+TRACK, COUNT = "styles", 10_000
+
+
+def bare_loop() -> list[float]:
+    """merge_init on the first order and seed: the last row's scores."""
+    suite = load_suite("mini-v1")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(suite, TRACK, Store(Path(folder)))  # never written to
+    method, seed = get_method("merge_init"), suite.seeds[0]
+    tasks = bench.track.ordered(next(iter(bench.track.orders)))
+    bench.evaluator.controls()
+    for task in tasks:
+        score(bench, task, Delta())
+    state, last = State(), []
+    for position, task in enumerate(tasks):
+        ctx: Any = Context(
+            position=position,
+            task=task.name,
+            prompt=bench.track.train_prompt(task),
+            rank=suite.training.rank,
+            scale=bench.backbone.scale,
+            shapes=bench.backbone.shapes,
+            generator=generator(seed, "method", position),
+            state=state,
+            modules=bench.backbone.layers,
+            sample=lambda *_: None,  # type: ignore[arg-type,return-value]
+        )
+        start = method.begin_task(ctx, state)
+        bench.backbone.deploy(state.merged)
+        examples = bench.examples(task, generator(seed, "crop", position))
+        data = TrainingTask(bench.backbone, examples, suite.resolution)
+        adapter = fit(bench.backbone, method, ctx, data, start, suite.training, seed)
+        bench.backbone.use_adapter(None)
+        state = method.end_task(ctx, state, adapter)
+        last = [score(bench, seen, method.weights(state)) for seen in tasks[: position + 1]]
+    return last
+
+
+def score(bench: Bench, task: Task, weights: Delta) -> float:
+    bench.backbone.deploy(weights)
+    images = draw_cell(bench.backbone, bench.track.eval_prompts(task), bench.suite.sampling, bench.suite.resolution)
+    return bench.evaluator.score(task, to_pil(images))[bench.track.metrics[0]]
+
+
+def by_the_engine() -> list[float]:
+    """The same, with all that a user gets."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        began = time.perf_counter()
+        prepared = prepare(["merge_init"], [TRACK], "mini-v1", {}, Options(quick=True, workers=1, output=output))
+        print(f"(checking, planning and measuring beforehand: {time.perf_counter() - began:.1f} s of it)", flush=True)
+        with (
+            event_file(output / "events.jsonl") as write,
+            trackers(None, prepared) as track,
+            Display(prepared.plan.units, Console(stderr=True)) as display,
+        ):
+
+            def watch(event: dict[str, Any]) -> None:
+                for one in (display.watch, write, track):
+                    one(event)
+
+            (result,) = harness.carry_out(prepared, watch)
+        return list(result.runs[0].matrix(prepared.suite.track(TRACK).metrics[0])[-1])
+
+
+def overhead(repeats: int) -> None:
+    spent: dict[str, list[tuple[float, float]]] = {"bare loop": [], "engine": []}
+    with one_thread("cpu"):
+        bare_loop()  # warms the disk's cache and the allocator
+        for _ in range(repeats):
+            scores = {}
+            for name, work in (("bare loop", bare_loop), ("engine", by_the_engine)):
+                wall, processor = time.perf_counter(), time.process_time()
+                scores[name] = work()
+                spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
+            assert scores["bare loop"] == scores["engine"], "not the same work"
+    for column, what in enumerate(("time", "processor time")):
+        best = {name: min(values[column] for values in each) for name, each in spent.items()}
+        ratio = best["engine"] / best["bare loop"]
+        print(f"{what}: bare loop {best['bare loop']:.1f} s, engine {best['engine']:.1f} s: {100 * (ratio - 1):+.1f} %")
+
+
+def units(with_ray: bool) -> None:
+    chain = [
+        Unit(f"unit-{n:05d}", f"unit {n}", 1.0, (f"unit-{n - 100:05d}",) if n >= 100 else ()) for n in range(COUNT)
+    ]
+    here = str(Path(__file__).parent)
+    with tempfile.TemporaryDirectory() as folder, local(open_nothing, folder, [{"PYTHONPATH": here}] * 2) as crew:
+        timed(f"{COUNT} units through two processes", chain, crew)
+    if with_ray:
+        from clbench.engine.cluster import Cluster
+
+        with tempfile.TemporaryDirectory() as folder:
+            cluster = Cluster.join(None)
+            with cluster.crew(open_nothing, folder, 2, "cpu", 10**8) as crew:
+                timed(f"{COUNT} units through two Ray actors", chain, crew)
+
+
+def timed(what: str, chain: list[Unit], crew: Crew) -> None:
+    """Without the workers' start, which is told apart."""
+    began = time.perf_counter()
+    failed = work_off(chain[:2], crew, lambda event: None)
+    started = time.perf_counter()
+    tally = Tally(chain)
+    failed |= work_off(chain, crew, tally.hear)
+    assert not failed
+    assert sum(tally.done.values()) == COUNT
+    print(f"{what}: {time.perf_counter() - started:.1f} s, after a start of {started - began:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("overhead", "units"))
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--repeats", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.what == "units":
+        units(arguments.ray)
+    else:
+        overhead(arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
