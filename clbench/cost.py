@@ -260,7 +260,7 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     if free < small:
         raise ClbenchError(
             f"{folder} has {human_bytes(free)} free, but the run keeps at least {human_bytes(small)} there; make space "
-            f"or give another --output"
+            f"or give another --output or --store"
         )
     if free < large:
         return f"{folder} has {human_bytes(free)} free; methods that hand on merged weights need {human_bytes(large)}"

@@ -10,6 +10,7 @@ with each of its events.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,13 +50,19 @@ def event_file(path: Path | None) -> Iterator[Watcher]:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8", buffering=1)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)  # unbuffered: a line at once, or not at all
     except OSError as error:
         raise cannot_write(path, error) from error
 
     def write(event: Event) -> None:
-        if event["event"] not in UNWRITTEN:
-            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+        if event["event"] in UNWRITTEN:
+            return
+        try:
+            os.write(file, json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
-    with file:
+    try:
         yield Placed(write)
+    finally:
+        os.close(file)

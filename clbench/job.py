@@ -198,11 +198,12 @@ def open_workshop(setup: str) -> Workshop:
 def setup_of(workshop: Workshop) -> Iterator[str]:
     """What `open_workshop` takes, for a while: meanwhile a sign in the store shows that it is the same."""
     sign = recipe_key("sign", {"of": secrets.token_hex(8)})
-    workshop.store.put_json(sign, True)
-    try:
-        yield json.dumps({"sign": sign, "jobs": [job.model_dump(mode="json") for job in workshop.jobs]})
-    finally:
-        workshop.store.drop(sign, ".json")
+    with workshop.store.lock(sign):  # one that nobody holds was left by a killed process
+        workshop.store.put_json(sign, True)
+        try:
+            yield json.dumps({"sign": sign, "jobs": [job.model_dump(mode="json") for job in workshop.jobs]})
+        finally:
+            workshop.store.drop(sign, ".json")
 
 
 def prepare_process(device: str, deterministic: bool) -> None:

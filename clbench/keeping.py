@@ -7,8 +7,10 @@ for artifact in artifacts(store):
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,8 @@ from clbench.errors import ClbenchError
 from clbench.store import Store
 
 HOUR, DAY = 3600.0, 86400.0
+NAME = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
+"""Of an artifact in its store, and of what lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -52,42 +56,51 @@ class Waste:
     why: str
 
 
-def open_store(folder: Path) -> Store:
+def open_store(place: str) -> Store:
     """A store that exists.
 
     Raises:
-        ClbenchError: there is none.
+        ClbenchError: there is none, or it is no folder.
     """
-    if not folder.is_dir():
-        raise ClbenchError(f"there is no store at {folder}; runs make one at <output>/store")
-    return Store(folder)
+    store = Store.at(place)
+    if type(store) is not Store:
+        raise ClbenchError(f"{place} is no folder, and only a store in a folder can be looked into")
+    if not _files(store):
+        raise ClbenchError(f"there is no store at {store.root}; runs make one at <output>/store")
+    return store
+
+
+def _files(store: Store) -> list[Path]:
+    """All that is named as a store names its files; whatever else lies in a folder is not ours to touch."""
+    return sorted(path for path in store.root.glob("*/*/*") if NAME.fullmatch(path.relative_to(store.root).as_posix()))
 
 
 def artifacts(store: Store) -> Iterator[Artifact]:
-    """All artifacts that have a checksum, in the order of their names."""
-    for checksum in sorted(store.root.glob("*/*/*.sha256")):
-        path = checksum.with_suffix("")
-        try:
-            found, told = path.stat(), checksum.read_text().splitlines()
-        except (FileNotFoundError, UnicodeDecodeError):  # dropped at this moment, or left over
-            continue
+    """All artifacts, in the order of their names."""
+    for path in _files(store):
         sha, suffix = path.name.split(".", 1)
-        yield Artifact(
-            f"{path.parent.parent.name}-{sha}", f".{suffix}", path, found.st_size, found.st_mtime, _about(told)
-        )
+        if sha and path.suffix not in (".sha256", ".damaged"):
+            with suppress(FileNotFoundError):  # dropped at this moment
+                found, key = path.stat(), f"{path.parent.parent.name}-{sha}"
+                yield Artifact(key, f".{suffix}", path, found.st_size, found.st_mtime, _about(path))
 
 
-def _about(told: list[str]) -> dict[str, Any]:
+def _checksum(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _about(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(told[1]))
-    except (IndexError, ValueError, TypeError):
+        return dict(json.loads(_checksum(path).read_text().splitlines()[1]))
+    except (OSError, IndexError, ValueError, TypeError):
         return {}
 
 
 def damaged(store: Store) -> Iterator[tuple[Artifact, bool]]:
     """Each artifact, and whether it does not fit its checksum; such a one is set aside, and made again when needed."""
     for artifact in artifacts(store):
-        yield artifact, store.get(artifact.key, artifact.suffix) is None
+        whole = store.get(artifact.key, artifact.suffix)
+        yield artifact, whole is None and artifact.path.with_name(artifact.path.name + ".damaged").exists()
 
 
 def waste(store: Store, *, stale: bool = False, older_than: float | None = None) -> list[Waste]:
@@ -97,30 +110,25 @@ def waste(store: Store, *, stale: bool = False, older_than: float | None = None)
         stale: also artifacts of other versions of the software than are installed, which no run here finds again.
         older_than: also all artifacts not written for so many days.
     """
-    now, found = time.time(), []
-    for path in sorted(store.root.rglob("*")):
-        why = _why_left_over(path, now, store.root)
-        if why:
-            found.append(Waste(path, path.stat().st_size, why))
+    now, software = time.time(), installed() if stale else {}
+    reasons = {path: _why_left_over(path, now) for path in (*_files(store), *(store.root / "locks").glob("*"))}
     for artifact in artifacts(store):
-        why = None
-        if stale and any(artifact.about.get(name) != version(name) for name in ("clbench", "torch")):
-            why = "made by another version"
-        if older_than is not None and now - artifact.modified > older_than * DAY:
-            why = f"older than {older_than:g} days"
-        if why:
-            found.append(Waste(artifact.path, artifact.size, why))
-            checksum = artifact.path.with_name(artifact.path.name + ".sha256")
-            found.append(Waste(checksum, checksum.stat().st_size, why))
+        why = reasons[artifact.path] = _why_spent(store, artifact, now, software, older_than)
+        reasons[_checksum(artifact.path)] = why
+    found = []
+    for path, why in reasons.items():
+        with suppress(FileNotFoundError):  # dropped at this moment
+            found += [Waste(path, path.stat().st_size, why)] if why else []
     return found
 
 
-def _why_left_over(path: Path, now: float, root: Path) -> str | None:
+def _why_left_over(path: Path, now: float) -> str | None:
     """Why a file is no artifact; what may still be in somebody's hands is none."""
-    if not path.is_file():
+    try:
+        age = now - path.stat().st_mtime
+    except FileNotFoundError:
         return None
-    age = now - path.stat().st_mtime
-    if path.parent == root / "locks":
+    if path.parent.name == "locks":
         return "a lock that nobody holds" if age > DAY and _is_free(path) else None
     if path.suffix == ".tmp":
         return "half written" if age > HOUR else None
@@ -131,9 +139,30 @@ def _why_left_over(path: Path, now: float, root: Path) -> str | None:
     return None
 
 
+def installed() -> dict[str, str]:
+    """Software that makes other artifacts in another version -> its version, as recipes tell it."""
+    import torch  # which says more than its package's version
+
+    return {"torch": torch.__version__, **{name: version(name) for name in ("clbench", "diffusers", "peft")}}
+
+
+def _why_spent(
+    store: Store, artifact: Artifact, now: float, software: Mapping[str, str], older_than: float | None
+) -> str | None:
+    """Why a whole artifact can go."""
+    if artifact.kind == "sign" and _is_free(store.root / "locks" / artifact.key):
+        return "the sign of a killed sweep"
+    if any(artifact.about.get(name, known) != known for name, known in software.items()):
+        return "made by another version"
+    if older_than is not None and now - artifact.modified > older_than * DAY:
+        return f"older than {older_than:g} days"
+    return None
+
+
 def _is_free(path: Path) -> bool:
+    """Whether nobody holds a lock."""
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=0) if path.exists() else nullcontext():
             return True
     except (Timeout, OSError):
         return False

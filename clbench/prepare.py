@@ -198,14 +198,14 @@ def prepare(
                     partial=len(orders) * len(seeds) < len(track.orders) * len(definition.seeds),
                 )
             )
-    write_atomic(output / ".writable", lambda path: path.touch())
-    (output / ".writable").unlink(missing_ok=True)  # a command beside us may have been faster
+    _check_writable(output)
     runs = sum(len(one.job.orders) * len(one.job.seeds) for one in assignments)
     workers = _workers(options, device, runs, cluster)
     with one_thread(device):
         watch({"event": "stage", "what": "planning, and counting what it will cost"})
         jobs = [assignment.job for assignment in assignments]
         workshop = Workshop(jobs, options.resume)
+        _check_writable(workshop.store.root)
         plan = make_plan(workshop, together=workers > 1)
         expected = _expect(workshop, plan, options, workers, runs, cluster)
     if device == "cpu" and not options.device and expected.seconds > FAR_TOO_LONG:
@@ -214,7 +214,7 @@ def prepare(
             f"is one, or give --device cpu to insist"
         )
     watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
-    if scarce := check_disk(expected, output):
+    if scarce := check_disk(expected, workshop.store.root):
         warnings.warn(scarce, stacklevel=2)
     if expected.low_memory:
         lower = {"low_memory": True}
@@ -276,6 +276,11 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
     if (asked or 1) > gpus:
         raise ClbenchError(f"{asked} workers need as many GPUs, and {gpus} are here")
     return asked or min(gpus, 2 * runs)
+
+
+def _check_writable(folder: Path) -> None:
+    write_atomic(folder / ".writable", lambda path: path.touch())
+    (folder / ".writable").unlink(missing_ok=True)  # a command beside us may have been faster
 
 
 def _check_device(device: str) -> None:

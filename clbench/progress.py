@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -72,16 +72,15 @@ class Display:
         self._bars: dict[str, TaskID] = {}
         self._memory: dict[Any, int] = {}
         self._cell, self._began = Text(), time.monotonic()
-        self._live = Live(self._picture(), console=console, refresh_per_second=4)
+        self._over = False
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
     def __exit__(self, *failure: Any) -> None:
-        for bar in self._bars.values():
-            self._each.update(bar, visible=False)
-        self._live.update(self._all)
+        self._over = True
         self._live.__exit__(*failure)
         if not self._console.is_interactive:
             self._console.print()  # which Live leaves out there
@@ -103,35 +102,35 @@ class Display:
         elif kind == "cell":
             scores = "  ".join(f"{metric} {value:.3f}" for metric, value in event["scores"].items())
             self._cell = Text(f"  last cell: {event['task']}  {scores}", style="dim")
-        elif kind in ("begin", "work", "end"):
-            self._move(event)
+        elif kind in ("begin", "end"):
+            self._show(event)
 
-    def _move(self, event: Mapping[str, Any]) -> None:
-        done = self._tally.done
-        self._all.update(self._bar, completed=sum(done.values()))
-        if event["event"] == "work":
-            self._live.update(self._picture())
-            return
+    def _show(self, event: Mapping[str, Any]) -> None:
+        """A unit's begin or end."""
         run = run_of(event, event["label"])
+        if run not in self._bars:
+            self._bars[run] = self._each.add_task(run, total=self._tally.total[run], what="")
         if event["event"] == "begin":
             self._all.update(self._bar, description=event["label"])
-            if run not in self._bars:
-                self._bars[run] = self._each.add_task(run, total=self._tally.total[run], what="")
-            for name, bar in self._bars.items():
-                self._each.update(bar, completed=done[name])
             self._each.update(self._bars[run], visible=True, what=_doing(event))
             self._hide_the_oldest()
         else:
-            self._each.update(self._bars[run], completed=done[run], what="", visible=done[run] < self._tally.total[run])
-        self._live.update(self._picture())
+            self._each.update(self._bars[run], what="", visible=self._tally.done[run] < self._tally.total[run])
 
     def _hide_the_oldest(self) -> None:
         seen = [bar for bar in self._bars.values() if self._each.tasks[bar].visible]
         for bar in seen[:-BARS]:
             self._each.update(bar, visible=False)
 
-    def _picture(self) -> Group:
-        rate = sum(self._tally.done.values()) / max(time.monotonic() - self._began, 1e-3)
+    def _picture(self) -> RenderableType:
+        """Made as often as it is shown, and no oftener."""
+        done = self._tally.done
+        self._all.update(self._bar, completed=sum(done.values()))
+        if self._over:
+            return self._all
+        for run, bar in self._bars.items():
+            self._each.update(bar, completed=done[run])
+        rate = sum(done.values()) / max(time.monotonic() - self._began, 1e-3)
         memory = f", {human_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
         return Group(self._all, self._each, self._cell, Text(f"  {rate:,.0f} U-Net passes/s{memory}", style="dim"))
 

@@ -31,8 +31,8 @@ class RemoteStore(Store):
         self.url = url.rstrip("/")
         try:
             self.fs, self.base = fsspec.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError, OSError) as error:
-            raise ClbenchError(f"the store {url} cannot be opened: {error}") from None
+        except Exception as error:  # any driver's
+            raise ClbenchError(f"the store {url} cannot be opened: {_reason(error)}") from None
 
     def has(self, key: str, suffix: str) -> bool:
         with self._reaching():
@@ -51,7 +51,7 @@ class RemoteStore(Store):
                 return None
         whole = super().get(key, suffix)
         if whole is None:
-            with self._reaching():
+            with self._reaching(), suppress(FileNotFoundError):  # another process may have done it
                 self.fs.mv(self._remote(path), self._remote(path) + ".damaged")
         return whole
 
@@ -82,11 +82,14 @@ class RemoteStore(Store):
         except (ClbenchError, FileNotFoundError):
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise WorkFailed(
-                f"the store {self.url} cannot be reached: {reason}; what was finished is kept, so run the same command "
-                f"again"
+                f"the store {self.url} cannot be reached: {_reason(error)}; what was finished is kept, so run the same "
+                f"command again"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _checksum(path: Path) -> Path:

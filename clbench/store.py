@@ -67,10 +67,13 @@ class Store:
         checksum = path.with_suffix(path.suffix + ".sha256")
         if not self.has(key, suffix):
             return None
-        if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
-            return path
         aside = path.with_suffix(path.suffix + ".damaged")
-        path.replace(aside)
+        try:
+            if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
+                return path
+            path.replace(aside)
+        except FileNotFoundError:  # dropped, or set aside, by another process at this moment
+            return None
         warnings.warn(
             f"{path} does not fit its checksum: set aside as {aside.name}, and its work is done again", stacklevel=2
         )

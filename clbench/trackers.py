@@ -65,11 +65,17 @@ class _Trackers:
     def __call__(self, event: Event) -> None:
         if event["event"] not in ("loss", "cell") or event.get("order") is None or not self._well:
             return
-        try:
+        with self._harmless():
             self._log(self._run(event), event)
-        except Exception as error:  # a tracker's server may be away; the work goes on
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """A tracker's server may be away; the work goes on."""
+        try:
+            yield
+        except Exception as error:
             self._well = False
-            warnings.warn(f"{self._name} stopped tracking: {error}", stacklevel=2)
+            warnings.warn(f"{self._name} stopped tracking: {error}", stacklevel=3)
 
     def _run(self, event: Event) -> Any:
         name = f"{event['suite']}/{event['track']}/{event['method']}/order-{event['order']}-seed-{event['seed']}"
@@ -86,12 +92,18 @@ class _Trackers:
         step = (event["position"] + 1) * self._steps
         self._values(run, {f"{metric}/{event['task']}": value for metric, value in event["scores"].items()}, step)
         picture = strip(self._store, event["cell"])
-        if picture and hasattr(run, "log_images"):
-            name = f"cell/{event['task']}"
-            if self._name == "tensorboard":
-                run.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
-            else:
-                run.log_images({name: [picture]})
+        if picture:
+            self._picture(run, f"cell/{event['task']}", picture, step)
+
+    def _picture(self, run: Any, name: str, picture: Image.Image, step: int) -> None:
+        if self._name == "tensorboard":
+            run.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+        elif self._name == "wandb":
+            run.log_images({name: [picture]})
+        else:  # accelerate has no way to it
+            import trackio  # type: ignore[import-not-found]
+
+            run.log({name: trackio.Image(picture)})
 
     def _values(self, run: Any, values: dict[str, float], step: int) -> None:
         """At a training step, which W&B and trackio take as a value: scoring may come after the next training."""
@@ -102,7 +114,8 @@ class _Trackers:
 
     def finish(self) -> None:
         for run in self._runs.values():
-            run.finish()
+            with self._harmless():
+                run.finish()
 
 
 def _begin(tracker: str, name: str, folder: Path, config: dict[str, Any]) -> Any:

@@ -327,3 +327,25 @@ def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_su
     assert printed.out == ""
     last = printed.err.splitlines()[-1]
     assert last.startswith("error: the loss became nan in task 'byzantine' (position 1) at step 1 of 2")
+
+
+# --- export --format eee ---
+
+
+def test_a_result_becomes_a_record_for_other_registries(tmp_path):
+    result = Path(__file__).parents[1] / "submissions" / "mini-v1" / "styles" / "naive.json"
+    clbench("export", result, "--format", "eee", "--to", tmp_path / "record.json")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["schema_version"] == "0.3.0"
+    assert len(record["evaluation_results"]) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--format", "eee", "--task", "winter"), "takes neither --task nor --images"),
+        (("--format", "csv"), "there is no format 'csv'"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(saved, options, says):
+    assert says in refusal("export", saved(), *options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -211,19 +212,24 @@ def carry_out(prepared: Prepared, events: Path | None, tracker: str | None) -> l
         event_file(events) as write,
         trackers(tracker, prepared) as track,
         Display(prepared.plan.units, err) as display,
+        warnings.catch_warnings(),
     ):
 
         def watch(event: dict[str, Any]) -> None:
             for one in (display.watch, write, track):
                 one(event)
 
+        def warn(message: Warning | str, *rest: Any, **more: Any) -> None:
+            watch({"event": "warning", "message": str(message)})
+
+        warnings.showwarning = warn  # as the warnings of workers
         return harness.carry_out(prepared, watch)
 
 
 def print_plan(prepared: Prepared) -> None:
     """What a sweep will do."""
     summary = prepared.summary()
-    table = Table("Units", "All", "To do", title=f"{summary['runs']} runs, {summary['workers']} workers")
+    table = Table("Units", "All", "To do", title=f"runs: {summary['runs']}, workers: {summary['workers']}")
     for kind, counts in summary["units"].items():
         table.add_row(kind, str(counts["all"]), str(counts["to_do"]))
     shared, cells = summary["shared_units"], summary["repeated_cells"]

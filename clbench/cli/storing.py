@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +18,8 @@ from clbench.human import human_bytes
 store_app = typer.Typer(help="What runs keep: every training, state and cell, so that nothing is done twice.")
 app.add_typer(store_app, name="store")
 
-Place = Annotated[Path, typer.Argument(help="The store's folder.")]
-HERE = Path("runs/store")
+Place = Annotated[str, typer.Argument(help="The store's folder.")]
+HERE = "runs/store"
 
 
 @store_app.command("ls", epilog="Example: `clbench store ls runs/store --json`")

@@ -1,0 +1,206 @@
+"""Whatever happens to a command, to its workers or to its disk: what was finished is kept, and the scores are the same.
+
+Everything here happens for real: processes are shot, a disk is full, a byte on it turns.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from test_cli import CLBENCH, execute
+
+from clbench.result import load_result
+
+MOMENTS = 20
+PATIENCE = 120.0
+"""Seconds in which a command must begin to work."""
+
+
+def numbers(output: Path, method: str, suite: str) -> str:
+    """All numbers of a partial result that time and memory do not change, as text."""
+    result = load_result(output / suite / "styles" / f"{method}.partial.json").model_dump(mode="json")
+    told = [{name: run[name] for name in ("task_order", "scores", "state_bytes", "regime")} for run in result["runs"]]
+    return json.dumps([told, result["controls"], result["summary"]])
+
+
+# --- shot at any moment ---
+
+
+class Life:
+    """Of a command: from its start until it ends or is shot."""
+
+    def __init__(self, command: list, output: Path) -> None:
+        output.mkdir(exist_ok=True)
+        self.store, self._events, self._errors = output / "store", output / "events.jsonl", output / "errors.txt"
+        self._events.unlink(missing_ok=True)
+        options = ["--output", output, "--events", self._events, "--tracker", "none"]
+        words = [str(word) for word in (*command, *options)]
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
+
+    def ends_well(self) -> bool:
+        """Whether it ends with exit code 0; waits for that."""
+        return self.process.wait(5 * PATIENCE) == 0 or pytest.fail(self._errors.read_text())
+
+    def goes_on_for(self, seconds: float) -> bool:
+        """Whether it is still alive after so long."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.returncode is None
+
+    def begins_to_work(self) -> bool:
+        """Whether a worker trains or draws before the command ends."""
+        deadline = time.monotonic() + PATIENCE
+        while not any(event["event"] in ("loss", "cell") for event in self._told()):
+            assert time.monotonic() < deadline
+            if not self.goes_on_for(0.05):
+                return False
+        return True
+
+    def in_hand(self) -> set[str]:
+        """Kinds of the units that are begun and not ended."""
+        begun = {}
+        for event in self._told():
+            if event["event"] == "begin":
+                begun[event["unit"]] = event["kind"]
+            elif event["event"] == "end":
+                begun.pop(event["unit"])
+        return set(begun.values())
+
+    def _told(self) -> list[dict]:
+        lines = self._events.read_text().splitlines(keepends=True) if self._events.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def shoot(self, victim: str, in_a_write: bool) -> bool:
+        """Kill the command, one of its workers or all of them, and say whether that left something half written.
+
+        Args:
+            in_a_write: wait for one, if one comes soon; without a pause, as it takes milliseconds.
+        """
+        workers = psutil.Process(self.process.pid).children()
+        before, deadline = half_written(self.store), time.monotonic() + 5
+        while in_a_write and half_written(self.store) <= before and time.monotonic() < deadline:
+            pass
+        for one in {"worker": workers[:1], "all": workers, "command": []}[victim]:
+            one.kill()
+        if victim != "worker":
+            self.process.kill()
+            self.process.wait()
+            assert psutil.wait_procs(workers, timeout=30)[1] == [], "workers outlive their command"
+        return not half_written(self.store) <= before
+
+
+def half_written(store: Path) -> set[str]:
+    """Names of temporary files."""
+    kinds = [kind for kind in os.scandir(store) if kind.name != "locks"] if store.exists() else []
+    return {name for kind in kinds for folder in os.scandir(kind) for name in os.listdir(folder) if name[-4:] == ".tmp"}
+
+
+def lose_a_part(store: Path, dice: random.Random) -> None:
+    """Delete a third of what is there."""
+    files = sorted(path for path in store.glob("*/*/*") if path.suffix in (".json", ".safetensors"))
+    for path in dice.sample(files, len(files) // 3):
+        path.unlink()
+
+
+@pytest.mark.long
+def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(tmp_path):
+    command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--quick", "--device", "cpu"]
+    command += ["--workers", "2"]
+    output, dice, hit = tmp_path / "runs", random.Random(20), set()
+    shots = 0
+    life = Life(command, output)
+    while shots < MOMENTS:
+        if not (life.begins_to_work() and life.goes_on_for(dice.uniform(0, 4))):
+            assert life.ends_well()
+            lose_a_part(life.store, dice)  # it was through before it could be shot
+            life = Life(command, output)
+            continue
+        hands, victim = life.in_hand(), ("command", "worker", "all")[shots % 3]
+        in_a_write = life.shoot(victim, shots % 2 == 1)
+        shots += 1
+        hit |= hands | ({"write"} if in_a_write else set())
+        if victim != "worker":
+            life = Life(command, output)
+    assert life.ends_well()
+    assert {"train", "score", "write"} <= hit
+    execute(*command, "--output", tmp_path / "calm", "--tracker", "none")
+    assert numbers(output, "merge_ortho", "mini-v1") == numbers(tmp_path / "calm", "merge_ortho", "mini-v1")
+
+
+# --- disks ---
+
+SWEEP = ["sweep", "--methods", "naive,merge_ortho", "--tracks", "styles", "--quick", "--device", "cpu"]
+SWEEP += ["--workers", "2", "--tracker", "none"]
+
+
+@pytest.fixture(scope="session")
+def calm(mock_command, tmp_path_factory) -> Path:
+    """The output folder of a sweep that nothing happened to."""
+    folder = tmp_path_factory.mktemp("calm")
+    execute(*mock_command, *SWEEP, "--keep", "states", "--output", folder)
+    return folder
+
+
+def same_numbers(one: Path, other: Path) -> bool:
+    return all(numbers(one, name, "mock") == numbers(other, name, "mock") for name in ("naive", "merge_ortho"))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own, for a while."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_there_is_space(
+    mock_command, calm, tmp_path
+):
+    store, output = tmp_path / "small", tmp_path / "runs"
+    command = [*mock_command, *SWEEP, "--store", store, "--output", output]
+    with small_disk(store, "950k"):  # enough to begin, and all is trained before it is scored
+        done = execute(*command, code=1)
+        (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "/state/" in error
+        assert "No space left on device" in error
+        assert "what was finished before is kept, so mend that and run the same command again" in error
+        checked = json.loads(execute(CLBENCH, "store", "check", store, "--json").stdout)
+        assert checked["artifacts"] > 0
+        assert not half_written(store)
+        subprocess.run(["mount", "-o", "remount,size=50m", str(store)], check=True)
+        kept = {f"state-{path.stem}" for path in store.glob("state/*/*.safetensors")}
+        assert kept
+        execute(*command, "--events", tmp_path / "events.jsonl")
+    begun = {event.get("unit") for event in map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())}
+    assert not kept & begun
+    assert same_numbers(output, calm)
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_in_a_stored_state_is_found_and_repaired(mock_command, calm, tmp_path):
+    output = tmp_path / "runs"
+    shutil.copytree(calm, output)
+    for path in output.rglob("row/*/*.json"):
+        path.unlink()
+    state = random.Random(0).choice(sorted(output.rglob("state/*/*.safetensors")))
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = execute(*mock_command, *SWEEP, "--keep", "states", "--output", output)
+    assert f"warning: {state} does not fit its checksum: set aside as {state.name}.damaged" in done.stderr
+    assert state.read_bytes() == whole
+    assert same_numbers(output, calm)

@@ -1,0 +1,71 @@
+"""`clbench sweep` on the command line."""
+
+import json
+
+import pytest
+from conftest import PLUGINS
+from typer.testing import CliRunner
+
+from clbench.cli import app
+
+SWEEP = ("sweep", "--tracks", "styles", "--quick", "--device", "cpu", "--workers", "1", "--tracker", "none")
+
+
+@pytest.fixture
+def sweep(shared_models, mock_suite, tmp_path, monkeypatch):
+    """`clbench sweep` on the mock suite, in this process."""
+    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*options: str):
+        return CliRunner().invoke(app, [*SWEEP, "--output", str(tmp_path), *options])
+
+    return invoke
+
+
+def test_a_sweep_ends_with_a_table_a_method_and_says_what_it_shares(sweep, tmp_path):
+    done = sweep("--methods", "naive,magmax")
+    assert done.exit_code == 0
+    assert "shared: 3 units were asked for more than once" in done.stdout
+    assert len(list((tmp_path / "mock" / "styles").glob("*.partial.json"))) == 2
+    for text in ("naive", "magmax", "CSD"):
+        assert text in done.stdout
+
+
+def test_a_dry_run_tells_the_plan_and_does_nothing(sweep, tmp_path):
+    done = sweep("--methods", "naive,merge_init,merge_ortho,magmax", "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert {kind: counts["to_do"] for kind, counts in plan["units"].items()} == {
+        "base": 1,
+        "controls": 1,
+        "fit": 1,
+        "train": 12,
+        "score": 12,
+    }
+    assert plan["runs"] == 4
+    assert plan["repeated_cells"] == 3
+    assert plan["expected_seconds"] > 0
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
+    plugins = ("--plugin", str(PLUGINS / "ewc.py"))
+    done = sweep("--methods", "naive,ewc", "--set", "ewc.strength=7", *plugins, "--json")
+    naive, ewc = json.loads(done.stdout)
+    assert naive["method"]["config"] == {}
+    assert ewc["method"]["config"]["strength"] == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--methods", "naive", "--set", "strength=7"), "--set of a sweep takes method.key=value, not 'strength=7'"),
+        (("--methods", "naive,magmx"), "did you mean 'magmax'"),
+        (("--methods", ","), "no method was given"),
+        (("--methods", "naive", "--engine", "slurm"), "there is no engine 'slurm' (known: local, ray)"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(sweep, options, says):
+    done = sweep(*options)
+    assert says in str(done.exception)
+    assert getattr(done.exception, "exit_code", None) == 2
