@@ -14,18 +14,18 @@ from clbench.result import Result, load_result
 from clbench.suite import load_suite
 
 if TYPE_CHECKING:
-    from clbench.harness import run
+    from clbench.harness import run, sweep
     from clbench.state import State
 
-__all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_result", "load_suite", "run"]
+__all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_result", "load_suite", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run` and `State` need torch, which the rest must not load."""
-    if name == "run":
-        from clbench.harness import run
+    """`run`, `sweep` and `State` need torch, which the rest must not load."""
+    if name in ("run", "sweep"):
+        from clbench import harness
 
-        return run
+        return getattr(harness, name)
     if name == "State":
         from clbench.state import State
 

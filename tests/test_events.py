@@ -74,8 +74,7 @@ def check_story(events: list[dict], result: Path) -> None:
     assert times == sorted(times)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.long)])
 def test_events_tell_the_whole_run_in_lines_of_json(mock_command, tmp_path, workers):
     options = ["--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--tracker", "none"]
     places = ["--output", tmp_path / "runs", "--events", tmp_path / "new" / "events.jsonl"]

@@ -248,7 +248,7 @@ def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method,
         assert len(fits) <= 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
     run, undisturbed, mock_command, tmp_path, monkeypatch
 ):

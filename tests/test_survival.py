@@ -167,7 +167,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_there_is_space(
     mock_command, calm, tmp_path
 ):
@@ -191,7 +191,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
     assert same_numbers(output, calm)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_flipped_byte_in_a_stored_state_is_found_and_repaired(mock_command, calm, tmp_path):
     output = tmp_path / "runs"
     shutil.copytree(calm, output)
