@@ -64,6 +64,8 @@ class Display:
     def __init__(self, units: Iterable[Unit], console: Console) -> None:
         units = list(units)
         self._tally, self._console = Tally(units), console
+        self._several = len({group for unit in units for group in unit.groups}) > 1
+        """Whether results come one after another, each worth a line."""
         self._all = Progress(
             "{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn()
         )
@@ -95,7 +97,7 @@ class Display:
             self._all.update(self._bar, description="waiting for another command")
         elif kind == "warning":
             self._console.print(Text(f"warning: {event['message']}", style="yellow"), soft_wrap=True)
-        elif kind == "result":
+        elif kind == "result" and self._several:
             self._console.print(Text(f"result: {event['path']}", style="dim"), soft_wrap=True)
         elif kind == "memory":
             self._memory[event.get("worker")] = event["bytes"]
