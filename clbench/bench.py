@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from clbench.assets import Assets, gather
 from clbench.backbone import Backbone, adapter_parameters
 from clbench.cost import adapted_shapes
 from clbench.data import Places, default_root
+from clbench.environment import software
 from clbench.errors import WorkFailed
 from clbench.evaluate import Evaluator
 from clbench.lora import Delta
@@ -39,7 +39,6 @@ class Bench:
     Args:
         assets: where the models and data sets lie; default where they belong.
         low_memory: checkpoint gradients, and draw few images at a time.
-        keep_states: do not drop the states of earlier tasks.
         keep_images: keep every image that is scored.
         kin: another track of the same suite, whose models this one uses.
     """
@@ -54,14 +53,13 @@ class Bench:
         assets: Assets | None = None,
         *,
         low_memory: bool = False,
-        keep_states: bool = False,
         keep_images: bool = False,
         deterministic: bool = False,
         kin: Bench | None = None,
     ) -> None:
         self.suite, self.track, self.store = suite, suite.track(track), store
         self.device, self.precision, self.low_memory = device, precision, low_memory
-        self.keep_states, self.keep_images, self.deterministic = keep_states, keep_images, deterministic
+        self.keep_images, self.deterministic = keep_images, deterministic
         self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
         self.kin = kin
         self.tell: Callable[[dict[str, Any]], None] = lambda event: None
@@ -101,10 +99,7 @@ class Bench:
             "device": self.device,
             "precision": self.precision,
             "threads": torch.get_num_threads(),
-            "clbench": version("clbench"),
-            "torch": torch.__version__,
-            "diffusers": version("diffusers"),
-            "peft": version("peft"),
+            **software(),
             **({"deterministic": True} if self.deterministic else {}),
         }
 

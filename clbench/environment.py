@@ -12,6 +12,13 @@ from clbench.result import Environment
 PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors", "numpy")
 
 
+def software() -> dict[str, str]:
+    """What makes artifacts with other last bits in another version -> its version; part of every recipe."""
+    import torch  # which says more of itself than its package does
+
+    return {"torch": torch.__version__, **{name: version(name) for name in ("clbench", "diffusers", "peft")}}
+
+
 def describe(device: str) -> Environment:
     """This machine and process."""
     import torch

@@ -9,12 +9,15 @@ is written as soon as its runs are done.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from clbench.engine import Crew, Event, Watcher, work_off
 from clbench.engine.inline import Inline
@@ -126,10 +129,6 @@ def _surroundings(device: str, number: int) -> dict[str, str]:
 
 def _visible() -> list[str]:
     """The GPUs that this process may use, as the environment variable names them."""
-    import os
-
-    import torch
-
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from clbench.assets import Assets
 from clbench.bench import Bench
 from clbench.engine import Unit, Watcher
+from clbench.environment import software
 from clbench.errors import WorkFailed
 from clbench.method import get_method
 from clbench.sequence import Sequence as TaskSequence
@@ -66,8 +67,6 @@ SUFFIX = {"base": ".json", "controls": ".json", "fit": ".safetensors", "train": 
 
 ABOUT = ("suite", "track", "method", "order", "seed", "task")
 """Of a unit: what is told beside the artifacts that it makes."""
-VERSIONS = ("clbench", "torch", "diffusers", "peft")
-"""Of a recipe: the software, which makes other artifacts in another version."""
 
 
 class Workshop:
@@ -132,8 +131,7 @@ class Workshop:
         where, number = unit.where, unit.where["job"]
         bench, device = self.bench(number), self.jobs[number].device
         bench.tell = tell
-        versions = {name: bench.recipe[name] for name in VERSIONS}
-        self.store.about = {key: where[key] for key in ABOUT if key in where} | versions
+        self.store.about = {key: where[key] for key in ABOUT if key in where} | software()
         try:
             with _memory_in_one_sentence(device):
                 if where["kind"] == "base":

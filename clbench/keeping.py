@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from clbench.environment import software
 from clbench.errors import ClbenchError
-from clbench.store import Store
+from clbench.store import Store, checksum_of
 
 HOUR, DAY = 3600.0, 86400.0
 NAME = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
@@ -85,13 +85,9 @@ def artifacts(store: Store) -> Iterator[Artifact]:
                 yield Artifact(key, f".{suffix}", path, found.st_size, found.st_mtime, _about(path))
 
 
-def _checksum(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
 def _about(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(_checksum(path).read_text().splitlines()[1]))
+        return dict(json.loads(checksum_of(path).read_text().splitlines()[1]))
     except (OSError, IndexError, ValueError, TypeError):
         return {}
 
@@ -110,11 +106,11 @@ def waste(store: Store, *, stale: bool = False, older_than: float | None = None)
         stale: also artifacts of other versions of the software than are installed, which no run here finds again.
         older_than: also all artifacts not written for so many days.
     """
-    now, software = time.time(), installed() if stale else {}
+    now, here = time.time(), software() if stale else {}
     reasons = {path: _why_left_over(path, now) for path in (*_files(store), *(store.root / "locks").glob("*"))}
     for artifact in artifacts(store):
-        why = reasons[artifact.path] = _why_spent(store, artifact, now, software, older_than)
-        reasons[_checksum(artifact.path)] = why
+        why = reasons[artifact.path] = _why_spent(store, artifact, now, here, older_than)
+        reasons[checksum_of(artifact.path)] = why
     found = []
     for path, why in reasons.items():
         with suppress(FileNotFoundError):  # dropped at this moment
@@ -139,20 +135,13 @@ def _why_left_over(path: Path, now: float) -> str | None:
     return None
 
 
-def installed() -> dict[str, str]:
-    """Software that makes other artifacts in another version -> its version, as recipes tell it."""
-    import torch  # which says more than its package's version
-
-    return {"torch": torch.__version__, **{name: version(name) for name in ("clbench", "diffusers", "peft")}}
-
-
 def _why_spent(
-    store: Store, artifact: Artifact, now: float, software: Mapping[str, str], older_than: float | None
+    store: Store, artifact: Artifact, now: float, here: Mapping[str, str], older_than: float | None
 ) -> str | None:
     """Why a whole artifact can go."""
     if artifact.kind == "sign" and _is_free(store.root / "locks" / artifact.key):
         return "the sign of a killed sweep"
-    if any(artifact.about.get(name, known) != known for name, known in software.items()):
+    if any(artifact.about.get(name, known) != known for name, known in here.items()):
         return "made by another version"
     if older_than is not None and now - artifact.modified > older_than * DAY:
         return f"older than {older_than:g} days"

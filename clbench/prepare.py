@@ -10,7 +10,7 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -218,9 +218,7 @@ def prepare(
         warnings.warn(scarce, stacklevel=2)
     if expected.low_memory:
         lower = {"low_memory": True}
-        assignments = [
-            Assignment(one.job.model_copy(update=lower), one.method, one.command, one.partial) for one in assignments
-        ]
+        assignments = [replace(one, job=one.job.model_copy(update=lower)) for one in assignments]
         workshop = Workshop([one.job for one in assignments], options.resume)
     return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster)
 

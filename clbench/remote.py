@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.store import Store
+from clbench.store import Store, checksum_of
 
 
 class RemoteStore(Store):
@@ -45,7 +45,7 @@ class RemoteStore(Store):
         if not path.exists():
             with self._reaching(), suppress(FileNotFoundError):  # without its checksum it is not taken for whole
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.fs.get_file(self._remote(_checksum(path)), str(_checksum(path)))
+                self.fs.get_file(self._remote(checksum_of(path)), str(checksum_of(path)))
                 self.fs.get_file(self._remote(path), str(path))
             if not path.exists():
                 return None
@@ -59,7 +59,7 @@ class RemoteStore(Store):
         path = super().put(key, suffix, write)
         with self._reaching():
             self.fs.makedirs(self._remote(path.parent), exist_ok=True)
-            for file in (_checksum(path), path):  # in this order: what has no checksum counts as damaged
+            for file in (checksum_of(path), path):  # in this order: what has no checksum counts as damaged
                 self.fs.put_file(str(file), self._remote(file))
         return path
 
@@ -67,7 +67,7 @@ class RemoteStore(Store):
         super().drop(key, suffix)
         path = self.path(key, suffix)
         with self._reaching():
-            for file in (path, _checksum(path)):
+            for file in (path, checksum_of(path)):
                 with suppress(FileNotFoundError):
                     self.fs.rm_file(self._remote(file))
 
@@ -90,7 +90,3 @@ class RemoteStore(Store):
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _checksum(path: Path) -> Path:
-    return path.with_suffix(path.suffix + ".sha256")

@@ -28,6 +28,11 @@ def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def checksum_of(path: Path) -> Path:
+    """The file beside an artifact that holds its checksum, and what it was made for."""
+    return path.with_name(path.name + ".sha256")
+
+
 class Store:
     """A folder of artifacts.
 
@@ -64,7 +69,7 @@ class Store:
     def get(self, key: str, suffix: str) -> Path | None:
         """The artifact's file, or None where it is missing or damaged."""
         path = self.path(key, suffix)
-        checksum = path.with_suffix(path.suffix + ".sha256")
+        checksum = checksum_of(path)
         if not self.has(key, suffix):
             return None
         aside = path.with_suffix(path.suffix + ".damaged")
@@ -128,7 +133,7 @@ class Store:
         def write_both(temporary: Path) -> None:
             write(temporary)
             text = f"{file_sha256(temporary)}\n{json.dumps(self.about)}\n"
-            write_atomic(path.with_suffix(path.suffix + ".sha256"), lambda target: target.write_text(text))
+            write_atomic(checksum_of(path), lambda target: target.write_text(text))
 
         write_atomic(path, write_both)
         if self._made is not None:
@@ -138,7 +143,7 @@ class Store:
     def drop(self, key: str, suffix: str) -> None:
         path = self.path(key, suffix)
         path.unlink(missing_ok=True)
-        path.with_suffix(path.suffix + ".sha256").unlink(missing_ok=True)
+        checksum_of(path).unlink(missing_ok=True)
 
     def get_json(self, key: str) -> Any | None:
         path = self.get(key, ".json")

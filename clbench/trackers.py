@@ -22,8 +22,8 @@ from clbench.events import Placed
 from clbench.prepare import Prepared
 from clbench.store import Store
 
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
-"""Tracker -> what must be installed."""
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Called as the packages that they need."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def trackers(name: str | None, prepared: Prepared) -> Iterator[Watcher]:
     """A watcher that gives every run (method, track, order, seed) a run of the tracker.
 
     Args:
-        name: one of `PACKAGES`, or "none"; default TensorBoard where it is installed.
+        name: one of `TRACKERS`, or "none"; default TensorBoard where it is installed.
 
     Raises:
         ClbenchError: there is no such tracker, or it is not installed.
@@ -41,10 +41,10 @@ def trackers(name: str | None, prepared: Prepared) -> Iterator[Watcher]:
     if name == "none":
         yield lambda event: None
         return
-    if name not in PACKAGES:
-        raise ClbenchError(f"there is no tracker {name!r}{did_you_mean(name, [*PACKAGES, 'none'])}")
-    if find_spec(PACKAGES[name]) is None:
-        raise ClbenchError(f"{PACKAGES[name]} is not installed; --tracker {name} needs `pip install {PACKAGES[name]}`")
+    if name not in TRACKERS:
+        raise ClbenchError(f"there is no tracker {name!r}{did_you_mean(name, [*TRACKERS, 'none'])}")
+    if find_spec(name) is None:
+        raise ClbenchError(f"{name} is not installed; --tracker {name} needs `pip install {name}`")
     watcher = _Trackers(name, prepared)
     try:
         yield Placed(watcher)
@@ -125,9 +125,7 @@ def _begin(tracker: str, name: str, folder: Path, config: dict[str, Any]) -> Any
     PartialState(cpu=True)  # the trackers ask it which process writes
     if tracker == "tensorboard":
         run = TensorBoardTracker(name, str(folder))
-        run.start()
-        return run
-    if tracker == "wandb":
+    elif tracker == "wandb":
         run = WandBTracker("clbench", name=name, config=config, reinit="create_new")  # runs go on side by side
     else:
         run = TrackioTracker("clbench", name=name, config=config)

@@ -27,6 +27,9 @@ DataRoot = Annotated[
     Path | None, typer.Option(envvar="CLBENCH_DATA_ROOT", help="Folder of your own copies of models and data sets.")
 ]
 OwnSuite = Annotated[str | None, typer.Option("--suite", help="The folder of your own suite that made the result.")]
+OfSuite = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or your own's folder.")]
+Orders = Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")]
+Seeds = Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")]
 Device = Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")]
 Precision = Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default what the suite says.")]
 Memory = Annotated[str, typer.Option(help="`low` saves memory for time; `auto` does where it must; `high`.")]

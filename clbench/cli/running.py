@@ -19,8 +19,11 @@ from clbench.cli.base import (
     Json,
     Keep,
     Memory,
+    OfSuite,
+    Orders,
     Plugins,
     Precision,
+    Seeds,
     Store,
     Tracker,
     Workers,
@@ -50,9 +53,9 @@ SHOWN = {"method", "track", "summary", "partial"}
 def run(
     method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
     track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
-    suite: Annotated[str, typer.Option(help="A suite of `clbench list suites`, or your own's folder.")] = "mini-v1",
-    orders: Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")] = None,
+    suite: OfSuite = "mini-v1",
+    orders: Orders = None,
+    seeds: Seeds = None,
     quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: a partial result.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for the result and the store.")] = Path("runs"),
     settings: Annotated[
@@ -118,15 +121,15 @@ def run(
 def sweep(
     methods: Annotated[str, typer.Option(help="Registered methods with commas between.")],
     tracks: Annotated[str, typer.Option(help="Tracks of the suite with commas between.")],
-    suite: Annotated[str, typer.Option(help="A suite of `clbench list suites`, or your own's folder.")] = "mini-v1",
+    suite: OfSuite = "mini-v1",
     engine: Annotated[str, typer.Option(help="`local`: processes of this machine; `ray`: a Ray cluster.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; default the one this machine belongs to, else a new one.")
     ] = None,
     workers: Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    orders: Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")] = None,
+    orders: Orders = None,
+    seeds: Seeds = None,
     quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: partial results.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs"),
     store: Store = None,

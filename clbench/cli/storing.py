@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -105,13 +104,6 @@ def gc(
         rows = [{"file": str(one.path), "bytes": one.size, "why": one.why} for one in found]
         typer.echo(json.dumps({"dry_run": dry_run, "bytes": size, "files": rows}, indent=1))
         return
-    for why, count in _counted(one.why for one in found):
+    for why, count in sorted(Counter(one.why for one in found).items()):
         out.print(Text(f"{count} files: {why}"))
     out.print(Text(f"{'would free' if dry_run else 'freed'} {human_bytes(size)}"))
-
-
-def _counted(words: Iterable[str]) -> list[tuple[str, int]]:
-    counts = defaultdict(int)
-    for word in words:
-        counts[word] += 1
-    return sorted(counts.items())

@@ -1,6 +1,6 @@
 """A crew of processes on this machine.
 
-    with local(open_workshop, setup, count=2) as crew:
+    with local(open_workshop, setup, [{}, {}]) as crew:       # two processes, no own environment variables
         work_off(units, crew, watch)
 
 Each process opens the workshop once, with the same `setup`, and gets its units one at a time. It is started afresh, not
