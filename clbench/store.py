@@ -12,10 +12,10 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -31,6 +31,16 @@ def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
 def checksum_of(path: Path) -> Path:
     """The file beside an artifact that holds its checksum, and what it was made for."""
     return path.with_name(path.name + ".sha256")
+
+
+class Entry(NamedTuple):
+    """A file of a store."""
+
+    name: str
+    """Relative to the store, with `/`."""
+    size: int
+    modified: float
+    """Seconds since 1970."""
 
 
 class Store:
@@ -62,6 +72,10 @@ class Store:
 
         return RemoteStore(str(place), reuse)
 
+    def place(self, name: str | Path) -> str:
+        """Where a file of the store lies, for people; by its name or its (local copy's) path."""
+        return str(self.root / name)
+
     def path(self, key: str, suffix: str) -> Path:
         kind, sha = key.split("-", 1)
         return self.root / kind / sha[:2] / f"{sha}{suffix}"
@@ -80,7 +94,8 @@ class Store:
         except FileNotFoundError:  # dropped, or set aside, by another process at this moment
             return None
         warnings.warn(
-            f"{path} does not fit its checksum: set aside as {aside.name}, and its work is done again", stacklevel=2
+            f"{self.place(path)} does not fit its checksum: set aside as {aside.name}, and its work is done again",
+            stacklevel=2,
         )
         return None
 
@@ -109,6 +124,15 @@ class Store:
             yield True
         finally:
             lock.release()
+
+    def is_free(self, key: str) -> bool:
+        """Whether nobody holds the key's lock, and that can be told."""
+        path = self.root / "locks" / key
+        try:
+            with FileLock(path, timeout=0) if path.exists() else nullcontext():
+                return True
+        except (Timeout, OSError):
+            return False
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -153,3 +177,24 @@ class Store:
         text = json.dumps(value, allow_nan=False)
         self.put(key, ".json", lambda path: path.write_text(text))
         return value
+
+    def entries(self) -> list[Entry]:
+        """All files three levels down, artifacts or not, and the locks."""
+        found = []
+        for path in sorted((*self.root.glob("*/*/*"), *(self.root / "locks").glob("*"))):
+            with suppress(FileNotFoundError):  # dropped at this moment
+                told = path.stat()
+                found.append(Entry(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
+        return found
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Name -> content, of those that are there."""
+        contents = {}
+        for name in names:
+            with suppress(OSError):
+                contents[name] = (self.root / name).read_bytes()
+        return contents
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.root / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,8 @@ class _Trackers:
     def _picture(self, run: Any, name: str, picture: Image.Image, step: int) -> None:
         if self._name == "tensorboard":
             run.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
-        elif self._name == "wandb":
-            run.log_images({name: [picture]})
-        else:  # accelerate has no way to it
-            import trackio  # type: ignore[import-not-found]
-
-            run.log({name: trackio.Image(picture)})
+        else:  # accelerate would leave out the step, or has no way to it
+            self._values(run, {name: import_module(self._name).Image(picture)}, step)
 
     def _values(self, run: Any, values: dict[str, float], step: int) -> None:
         """At a training step, which W&B and trackio take as a value: scoring may come after the next training."""

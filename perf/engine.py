@@ -8,11 +8,13 @@ same by the engine with its checks, store, display and events, in this one proce
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nothing import open_nothing
 from rich.console import Console
 
@@ -79,17 +81,18 @@ def score(bench: Bench, task: Task, weights: Delta) -> float:
     return bench.evaluator.score(task, to_pil(images))[bench.track.metrics[0]]
 
 
-def by_the_engine() -> list[float]:
-    """The same with checks, plan, store, display and events, but no tracker, which is somebody else's program."""
-    with tempfile.TemporaryDirectory() as folder:
+def by_the_engine(beforehand: Clock) -> list[float]:
+    """The same with checks, plan, store, display and events, but no tracker, which is somebody else's program.
+
+    Args:
+        beforehand: measures the checks, the plan and the estimates, which come first.
+    """
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
         output = Path(folder)
-        began = time.perf_counter()
-        prepared = prepare(["merge_init"], [TRACK], "mini-v1", {}, Options(quick=True, workers=1, output=output))
-        print(f"(checking, planning and measuring beforehand: {time.perf_counter() - began:.1f} s of it)", flush=True)
-        with (
-            event_file(output / "events.jsonl") as write,
-            Display(prepared.plan.units, Console(stderr=True)) as display,
-        ):
+        with beforehand:
+            prepared = prepare(["merge_init"], [TRACK], "mini-v1", {}, Options(quick=True, workers=1, output=output))
+        console = Console(file=screen, force_terminal=True, width=120)  # drawn as on a terminal, wherever this runs
+        with event_file(output / "events.jsonl") as write, Display(prepared.plan.units, console) as display:
 
             def watch(event: dict[str, Any]) -> None:
                 display.watch(event)
@@ -99,21 +102,34 @@ def by_the_engine() -> list[float]:
         return list(result.runs[0].matrix(prepared.suite.track(TRACK).metrics[0])[-1])
 
 
+class Clock:
+    """Seconds on the wall, and of the processor, that a `with` block takes."""
+
+    def __enter__(self) -> None:
+        self._began = np.array([time.perf_counter(), time.process_time()])
+
+    def __exit__(self, *failure: Any) -> None:
+        self.took = np.array([time.perf_counter(), time.process_time()]) - self._began
+
+
 def overhead(repeats: int) -> None:
-    spent: dict[str, list[tuple[float, float]]] = {"bare loop": [], "engine": []}
+    """Pairs of both, the order turned round from pair to pair, so that a drift of the machine's speed cancels."""
+    bare, engine, beforehand = ([Clock() for _ in range(repeats)] for _ in range(3))
     with one_thread("cpu"):
         bare_loop()  # warms the disk's cache and the allocator
-        for _ in range(repeats):
+        for number in range(repeats):
             scores = {}
-            for name, work in (("bare loop", bare_loop), ("engine", by_the_engine)):
-                wall, processor = time.perf_counter(), time.process_time()
-                scores[name] = work()
-                spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
-            assert scores["bare loop"] == scores["engine"], "not the same work"
-    for column, what in enumerate(("time", "processor time")):
-        best = {name: min(values[column] for values in each) for name, each in spent.items()}
-        ratio = best["engine"] / best["bare loop"]
-        print(f"{what}: bare loop {best['bare loop']:.1f} s, engine {best['engine']:.1f} s: {100 * (ratio - 1):+.1f} %")
+            for what in ("bare", "engine") if number % 2 else ("engine", "bare"):
+                with engine[number] if what == "engine" else bare[number]:
+                    scores[what] = by_the_engine(beforehand[number]) if what == "engine" else bare_loop()
+            assert scores["bare"] == scores["engine"], "not the same work"
+            print(f"pair {number + 1}: bare loop {bare[number].took} s, engine {engine[number].took} s", flush=True)
+    for column, clock in enumerate(("the clock's", "the processor's")):
+        plain, whole, first = (np.array([one.took[column] for one in each]) for each in (bare, engine, beforehand))
+        for what, took in (("engine, store, display and events", whole - first), ("with what comes beforehand", whole)):
+            ratios = np.sort(took / plain - 1) * 100
+            spread = ", ".join(f"{ratio:+.1f}" for ratio in ratios)
+            print(f"{what}: {np.median(ratios):+.1f} % of {clock} time (median of {spread})")
 
 
 def units(with_ray: bool) -> None:
@@ -148,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("overhead", "units"))
     parser.add_argument("--ray", action="store_true")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.what == "units":
         units(arguments.ray)

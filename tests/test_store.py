@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -22,7 +23,7 @@ from clbench.engine.shift import work_off
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.job import setup_of
 from clbench.prepare import Options, prepare
-from clbench.remote import RemoteStore
+from clbench.remote import COPIES, RemoteStore, modified
 from clbench.store import Store, recipe_key
 
 DAY = 86400.0
@@ -136,6 +137,40 @@ def test_a_damaged_object_behind_a_url_is_set_aside_and_made_again(shared_models
     assert all(fs.exists(name + ".damaged") for name in (*rows, *states))
 
 
+def test_of_what_passes_through_only_the_last_copies_stay_here(url):
+    store = RemoteStore(url)
+    for number in range(20):
+        store.put_json(f"thing-{number:02d}", number)
+    assert [store.get_json(f"thing-{number:02d}") for number in range(20)] == list(range(20))
+    assert len(files(store.root) - {store.root / "in-use"}) == 2 * COPIES
+
+
+def test_copies_that_a_killed_process_left_go_when_the_next_store_is_opened(url, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    in_use = RemoteStore(url)
+    in_use.put_json("thing-00", 1)
+    left, young = tmp_path / "clbench-store-left", tmp_path / "clbench-store-young"
+    for folder in (left, young):
+        (folder / "state").mkdir(parents=True)
+    for folder in (left, in_use.root):
+        aged(folder, 1)
+    RemoteStore(url)
+    assert not left.exists()
+    assert young.exists()
+    assert in_use.get_json("thing-00") == 1
+    assert files(in_use.root)
+
+
+class Buckets(MemoryFileSystem):
+    """A driver whose places are in buckets, and that makes those it does not know."""
+
+    protocol = "abfss"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.removeprefix("abfss://")
+
+
 class Unreachable(MemoryFileSystem):
     """A server that is away."""
 
@@ -156,7 +191,7 @@ class Refusing(MemoryFileSystem):
         raise RuntimeError("no credentials")
 
 
-for driver in (Unreachable, Refusing):
+for driver in (Buckets, Unreachable, Refusing):
     fsspec.register_implementation(driver.protocol, driver, clobber=True)
 
 
@@ -164,6 +199,7 @@ for driver in (Unreachable, Refusing):
     ("url", "says", "code"),
     [
         ("nosuch://x", "the store nosuch://x cannot be opened: ValueError: Protocol not known: nosuch", 2),
+        ("abfss://misspelt/x", "the store abfss://misspelt/x cannot be opened: there is no bucket 'misspelt'", 2),
         ("refusing://x", "the store refusing://x cannot be opened: RuntimeError: no credentials", 2),
         ("unreachable://x", "the store unreachable://x cannot be reached: TimeoutError: nobody answers", 1),
     ],
@@ -333,13 +369,62 @@ def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):
     assert not [path for path in files(kept.root) if path.suffix == ".sha256" and not path.with_suffix("").exists()]
 
 
+def test_a_store_behind_a_url_is_looked_after_like_a_folder(shared_models, url, tmp_path):
+    run(url, tmp_path / "runs")
+    fs, base = fsspec.url_to_fs(url)
+    listed = json.loads(command("ls", url, "--json"))
+    named = {name.replace(base, url) for name in fs.find(base)}
+    assert {row["file"] for row in listed} == {name for name in named if not name.endswith(".sha256")}
+    assert all(row["bytes"] == fs.size(row["file"]) and time.time() - row["modified"] < 600 for row in listed)
+    assert {row["method"] for row in listed if row["key"].startswith("state-")} == {"merge_init"}
+    used = json.loads(command("du", url, "--json"))
+    assert sum(row["bytes"] for row in used) == sum(row["bytes"] for row in listed)
+
+    hurt = next(row["file"] for row in listed if row["key"].startswith("row-"))
+    fs.pipe_file(hurt, b"\xff" + fs.cat_file(hurt)[1:])
+    with pytest.warns(UserWarning, match=f"{hurt} does not fit its checksum"):
+        assert json.loads(command("check", url, "--json", code=1))["damaged"] == [hurt]
+    sign = f"{url}/sign/00/{'0' * 64}.json"
+    fs.pipe_file(sign, b"true")
+    before = set(fs.find(base))
+    planned = json.loads(command("gc", url, "--dry-run", "--json"))
+    assert set(fs.find(base)) == before
+    done = json.loads(command("gc", url, "--json"))
+    assert [row["file"] for row in done["files"]] == [f"{hurt}.damaged"]
+    assert done == {**planned, "dry_run": False}
+    assert before - set(fs.find(base)) == {f"{hurt}.damaged".replace(url, base)}
+    assert fs.exists(sign), "a sweep that goes on elsewhere may have left it"
+    store = Store.at(url)
+    store.about = {"clbench": "0.0.1"}
+    store.put_json("row-" + "1" * 64, 1)
+    stale = json.loads(command("gc", url, "--stale", "--json"))
+    assert [row["file"].removeprefix(url) for row in stale["files"]] == [
+        f"/row/11/{'1' * 64}.json",
+        f"/row/11/{'1' * 64}.json.sha256",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "age"),
+    [
+        ({"LastModified": datetime.now(UTC) - timedelta(hours=1)}, 3600),
+        ({"mtime": time.time() - 60}, 60),
+        ({"updated": (datetime.now(UTC) - timedelta(days=2)).isoformat()}, 2 * DAY),
+        ({"created": None, "name": "x"}, 0),
+        ({"updated": "yesterday"}, 0),
+    ],
+)
+def test_every_driver_s_word_for_when_a_file_was_written_is_understood(told, age):
+    assert time.time() - modified(told) == pytest.approx(age, abs=300)
+
+
 @pytest.mark.parametrize("what", ["ls", "du", "check", "gc"])
 def test_a_folder_that_is_no_store_is_one_sentence_and_left_alone(tmp_path, what):
     mine = aged(tmp_path / "src" / "ab" / "mine.tmp", 9)
     for place, says in [
         (tmp_path, f"there is no store at {tmp_path}; runs make one at <output>/store"),
         (tmp_path / "nowhere", f"there is no store at {tmp_path / 'nowhere'}"),
-        ("memory://bucket/store", "memory://bucket/store is no folder"),
+        ("memory://bucket/store", "there is no store at memory://bucket/store"),
     ]:
         done = CliRunner().invoke(app, ["store", what, str(place)])
         assert isinstance(done.exception, ClbenchError)

@@ -17,7 +17,7 @@ from clbench.human import human_bytes
 store_app = typer.Typer(help="What runs keep: every training, state and cell, so that nothing is done twice.")
 app.add_typer(store_app, name="store")
 
-Place = Annotated[str, typer.Argument(help="The store's folder.")]
+Place = Annotated[str, typer.Argument(help="The store's folder, or its URL.")]
 HERE = "runs/store"
 
 
@@ -25,14 +25,27 @@ HERE = "runs/store"
 def ls(place: Place = HERE, as_json: Json = False) -> None:
     """List what lies in the store: by track, method and kind; as JSON every artifact."""
     with needing_extras():
-        from clbench.keeping import artifacts, open_store
-    found = list(artifacts(open_store(place)))
+        from clbench.keeping import artifacts, open_store, stories
+    store = open_store(place)
+    found = artifacts(store)
+    told = stories(store, found)
     if as_json:
-        typer.echo(json.dumps([artifact.as_json() for artifact in found], indent=1))
+        rows = [
+            {
+                "key": one.key,
+                "file": store.place(one.file.name),
+                "bytes": one.file.size,
+                "modified": one.file.modified,
+                **told[one.file.name],
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
         return
     groups = defaultdict(list)
     for one in found:
-        groups[(one.about.get("suite"), one.about.get("track"), one.about.get("method"), one.kind)].append(one)
+        story = told[one.file.name]
+        groups[(story.get("suite"), story.get("track"), story.get("method"), one.kind)].append(one.file)
     table = Table("Suite", "Track", "First made for", "Kind", "Artifacts", "Size", "Newest")
     for names, group in sorted(groups.items(), key=lambda item: [str(name or "") for name in item[0]]):
         newest = datetime.fromtimestamp(max(one.modified for one in group), UTC)
@@ -49,7 +62,7 @@ def du(place: Place = HERE, as_json: Json = False) -> None:
     counts, sizes = defaultdict(int), defaultdict(int)
     for one in artifacts(open_store(place)):
         counts[one.kind] += 1
-        sizes[one.kind] += one.size
+        sizes[one.kind] += one.file.size
     rows = [{"kind": kind, "artifacts": counts[kind], "bytes": sizes[kind]} for kind in sorted(sizes)]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -65,20 +78,17 @@ def du(place: Place = HERE, as_json: Json = False) -> None:
 def check(place: Place = HERE, as_json: Json = False) -> None:
     """Read every artifact and compare its checksum; set aside what is damaged, and exit 1 if anything was."""
     with needing_extras():
-        from clbench.keeping import artifacts, damaged, open_store
+        from clbench.keeping import artifacts, is_damaged, open_store
     store = open_store(place)
-    bad, count = [], 0
+    found = artifacts(store)
     with progress_bar(transient=True) as progress:
-        bar = progress.add_task("reading", total=sum(1 for _ in artifacts(store)))
-        for artifact, wrong in damaged(store):
-            count += 1
-            progress.advance(bar)
-            if wrong:
-                bad.append(str(artifact.path))
+        bad = [
+            store.place(one.file.name) for one in progress.track(found, description="reading") if is_damaged(store, one)
+        ]
     if as_json:
-        typer.echo(json.dumps({"artifacts": count, "damaged": bad}, indent=1))
+        typer.echo(json.dumps({"artifacts": len(found), "damaged": bad}, indent=1))
     else:
-        out.print(Text(f"{count} artifacts read, {len(bad)} damaged", "red" if bad else "green"))
+        out.print(Text(f"{len(found)} artifacts read, {len(bad)} damaged", "red" if bad else "green"))
     if bad:
         raise typer.Exit(1)
 
@@ -97,11 +107,16 @@ def gc(
 ) -> None:
     """Clear away what killed processes left, what was set aside, and locks that nobody holds."""
     with needing_extras():
-        from clbench.keeping import clear, open_store, waste
-    found = waste(open_store(place), stale=stale, older_than=older_than)
-    size = sum(one.size for one in found) if dry_run else clear(found)
+        from clbench.keeping import open_store, waste
+    store = open_store(place)
+    found = waste(store, stale=stale, older_than=older_than)
+    if not dry_run:
+        with progress_bar(transient=True) as progress:
+            for one in progress.track(found, description="removing"):
+                store.remove(one.file.name)
+    size = sum(one.file.size for one in found)
     if as_json:
-        rows = [{"file": str(one.path), "bytes": one.size, "why": one.why} for one in found]
+        rows = [{"file": store.place(one.file.name), "bytes": one.file.size, "why": one.why} for one in found]
         typer.echo(json.dumps({"dry_run": dry_run, "bytes": size, "files": rows}, indent=1))
         return
     for why, count in sorted(Counter(one.why for one in found).items()):
