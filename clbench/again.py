@@ -10,7 +10,7 @@ from clbench.assets import gather
 from clbench.bench import Bench, default_device
 from clbench.data import Places, default_root
 from clbench.errors import ClbenchError
-from clbench.job import one_thread
+from clbench.job import one_thread, prepare_process
 from clbench.method import get_method, source_of
 from clbench.result import Result
 from clbench.sequence import Sequence as TaskSequence
@@ -22,7 +22,7 @@ from clbench.suite import load_suite, suite_folder
 def open_again(
     result: Result,
     suite: str | None,
-    output: Path,
+    store: str | Path,
     plugins: Sequence[Path] | None = None,
     device: str | None = None,
     data_root: Path | None = None,
@@ -31,7 +31,7 @@ def open_again(
 
     Args:
         suite: what `--suite` took; default the result's suite by name.
-        output: the folder that holds the store.
+        store: the folder or URL of the runs'.
         device: default the result's, if it is here, else what is.
 
     Raises:
@@ -47,7 +47,10 @@ def open_again(
     precision = str(result.settings.get("precision", "fp32"))
     recorded = str(result.settings.get("device", "cpu"))
     device = device or (recorded if recorded in ("cpu", default_device()) else default_device())
+    deterministic = bool(result.settings.get("deterministic")) and device != "cpu"
+    if deterministic:
+        prepare_process(device, deterministic)
     assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
     with one_thread(device):
-        bench = Bench(definition, result.track, Store(output / "store"), device, precision, assets)
+        bench = Bench(definition, result.track, Store.at(store), device, precision, assets, deterministic=deterministic)
         yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]

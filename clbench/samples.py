@@ -25,7 +25,7 @@ def draw_grid(
     method: str,
     track: str,
     suite: str,
-    output: Path,
+    store: str | Path,
     to: Path,
     plugins: tuple[Path, ...] = (),
     device: str | None = None,
@@ -35,7 +35,7 @@ def draw_grid(
     """Write `<to>/<suite>/<track>/<method>.png` for the protocol's first order and seed.
 
     Args:
-        output: the folder that the run wrote to.
+        store: the folder or URL of the run's.
         device: where the run was made; default as for a run.
         data_root: as for the run.
         prompt: which evaluation prompt is shown.
@@ -46,8 +46,8 @@ def draw_grid(
     definition, device = load_suite(suite), device or default_device()
     assets = gather(definition, suite, track, Places(data_root or default_root(), suite_folder(suite)))
     with one_thread(device):  # as the run was, whose keys this looks up
-        bench = Bench(definition, track, Store(output / "store"), device, definition.precision or "fp32", assets)
-        rows, tasks = _rows(bench, method, output, plugins, prompt)
+        bench = Bench(definition, track, Store.at(store), device, definition.precision or "fp32", assets)
+        rows, tasks = _rows(bench, method, store, plugins, prompt)
     grid = _paint(rows, [task.name for task in tasks])
     path = to / definition.name / track / f"{method}.png"
     write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
@@ -55,7 +55,7 @@ def draw_grid(
 
 
 def _rows(
-    bench: Bench, method: str, output: Path, plugins: tuple[Path, ...], prompt: int
+    bench: Bench, method: str, store: str | Path, plugins: tuple[Path, ...], prompt: int
 ) -> tuple[list[tuple[str, list[Image.Image]]], list[Task]]:
     """A label and a tile a task for each row of the grid, and the tasks of its columns."""
     definition, size = bench.suite, min(bench.suite.resolution, STRIP)
@@ -64,9 +64,9 @@ def _rows(
     stored = [bench.store.get_json(f"row-{name}") for name in sequence.hashes]
     if None in stored:
         raise ClbenchError(
-            f"{output} does not hold the run of {method} on {bench.track.name} with order {order} and seed "
+            f"{store} does not hold the run of {method} on {bench.track.name} with order {order} and seed "
             f"{definition.seeds[0]}; first run: clbench run --method {method} --track {bench.track.name} "
-            f"--suite {definition.name} --quick --output {output}"
+            f"--suite {definition.name} --quick --store {store}"
         )
     rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
     base = bench.base_row()

@@ -1,7 +1,9 @@
 """What the engine costs: `python perf/engine.py {overhead,units} [--ray]`.
 
 `overhead`: one sequence of mini-v1 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
-same by the engine with its checks, store, display and events, in this one process: the ratio is the engine's cost.
+same by the engine with its checks, store, display and events, in this one process: the ratio is the engine's cost. Then
+both again with every training, drawing and scoring slept instead, as long as it took and with what it returned: what is
+left differs by the engine alone, without the noise of a minute's arithmetic.
 `units`: 10,000 units that do nothing, through two worker processes, and with `--ray` through two actors too.
 """
 
@@ -9,19 +11,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from nothing import open_nothing
 from rich.console import Console
 
-from clbench import harness
+from clbench import bench as benches
+from clbench import harness, sequence
 from clbench.bench import Bench
 from clbench.engine import Crew, Unit, work_off
 from clbench.engine.local import local
+from clbench.evaluate import Evaluator
 from clbench.events import event_file
 from clbench.job import one_thread
 from clbench.lora import Delta
@@ -112,6 +121,70 @@ class Clock:
         self.took = np.array([time.perf_counter(), time.process_time()]) - self._began
 
 
+here = sys.modules[__name__]
+PLACES: dict[str, tuple[Any, ...]] = {
+    "fit": (here, sequence),
+    "draw_cell": (here, benches),
+    "score": (Evaluator,),
+    "controls": (Evaluator,),
+}
+"""Function that does the work -> where the bare loop and the engine find it."""
+
+
+class Tape:
+    """Plays back what some functions returned, asleep for as long as they took."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, list[tuple[Any, float]]] = defaultdict(list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(seconds for calls in self._taken.values() for _, seconds in calls)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        with self._replaced(self._record):
+            yield
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        with self._replaced(self._play):
+            yield
+
+    @contextmanager
+    def _replaced(self, change: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name, places in PLACES.items():
+                changed = change(name, getattr(places[0], name))
+                for place in places:
+                    stack.enter_context(patch.object(place, name, changed))
+            yield
+
+    def _record(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            value = function(*arguments)
+            self._taken[name].append((value, time.perf_counter() - began))
+            return value
+
+        return recorded
+
+    def _play(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        calls = iter(self._taken[name])
+
+        def played(*arguments: Any) -> Any:
+            value, seconds = next(calls)
+            on_step = arguments[-1] if name == "fit" and callable(arguments[-1]) else None
+            steps = arguments[-3].steps if on_step else 1
+            for step in range(steps):
+                time.sleep(seconds / steps)
+                if on_step:
+                    on_step(step, 0.0)
+            return value
+
+        return played
+
+
 def overhead(repeats: int) -> None:
     """Pairs of both, the order turned round from pair to pair, so that a drift of the machine's speed cancels."""
     bare, engine, beforehand = ([Clock() for _ in range(repeats)] for _ in range(3))
@@ -124,12 +197,29 @@ def overhead(repeats: int) -> None:
                     scores[what] = by_the_engine(beforehand[number]) if what == "engine" else bare_loop()
             assert scores["bare"] == scores["engine"], "not the same work"
             print(f"pair {number + 1}: bare loop {bare[number].took} s, engine {engine[number].took} s", flush=True)
+        if repeats:
+            compare("computed", bare, engine, beforehand)
+        tape, bare, engine, beforehand = Tape(), [Clock(), Clock()], [Clock(), Clock()], [Clock(), Clock()]
+        with tape.recording():
+            expected = bare_loop()
+        for plain, whole, first in zip(bare, engine, beforehand, strict=True):
+            with tape.playing(), plain:
+                bare_loop()
+            with tape.playing(), whole:
+                assert by_the_engine(first) == expected
+        print(f"played back: {tape.seconds:.1f} s asleep in each")
+        compare("played back", bare, engine, beforehand)
+
+
+def compare(how: str, bare: list[Clock], engine: list[Clock], beforehand: list[Clock]) -> None:
+    """By how much the engine takes longer, in each pair; always over the bare loop's time on the clock."""
     for column, clock in enumerate(("the clock's", "the processor's")):
         plain, whole, first = (np.array([one.took[column] for one in each]) for each in (bare, engine, beforehand))
+        wall = np.array([one.took[0] for one in bare])
         for what, took in (("engine, store, display and events", whole - first), ("with what comes beforehand", whole)):
-            ratios = np.sort(took / plain - 1) * 100
-            spread = ", ".join(f"{ratio:+.1f}" for ratio in ratios)
-            print(f"{what}: {np.median(ratios):+.1f} % of {clock} time (median of {spread})")
+            ratios = np.sort((took - plain) / wall) * 100
+            spread = ", ".join(f"{ratio:+.2f}" for ratio in ratios)
+            print(f"{how}, {what}: {np.median(ratios):+.2f} % by {clock} time (median of {spread})", flush=True)
 
 
 def units(with_ray: bool) -> None:

@@ -167,11 +167,11 @@ def test_a_sample_grid_shows_every_cell_of_a_run_whatever_the_threads_of_its_rea
     monkeypatch.setattr(samples, "load_suite", lambda name: mock_suite)
     monkeypatch.setattr(samples, "suite_folder", lambda name: tmp_path)
     with pytest.raises(ClbenchError, match="does not hold the run of naive on styles"):
-        samples.draw_grid("naive", "styles", "mock", tmp_path / "runs", tmp_path, device="cpu")
+        samples.draw_grid("naive", "styles", "mock", tmp_path / "runs" / "store", tmp_path, device="cpu")
     run("naive")
     torch.set_num_threads(2)
     try:
-        path = samples.draw_grid("naive", "styles", "mock", tmp_path / "runs", tmp_path, device="cpu")
+        path = samples.draw_grid("naive", "styles", "mock", tmp_path / "runs" / "store", tmp_path, device="cpu")
     finally:
         torch.set_num_threads(1)
     grid = np.asarray(Image.open(path)).astype(int)

@@ -529,7 +529,7 @@ def images_of(
 @pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
 def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
     result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
-    with open_again(result, str(kept / "short"), kept / "runs", data_root=world) as (bench, sequences):
+    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (bench, sequences):
         path = export_model(bench, sequences, task, tmp_path)
     _, ours, prompts, noise = images_of(kept, world, method, position)
     pipeline = plain_pipeline(world)
@@ -553,7 +553,7 @@ def test_all_states_and_images_are_kept_where_asked(kept):
 
 def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(kept, world, tmp_path):
     result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), tmp_path, data_root=world) as (bench, sequences):
+    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (bench, sequences):
         with pytest.raises(ClbenchError, match="--keep states"):
             export_model(bench, sequences, "1", tmp_path)
         with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
@@ -567,7 +567,7 @@ def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(
 def naive(kept, world):
     """A kept result, and its bench and sequences."""
     result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), kept / "runs", data_root=world) as opened:
+    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as opened:
         yield result, *opened
 
 
@@ -602,7 +602,7 @@ def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
 
 def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
     result, *_ = naive
-    with open_again(result, str(kept / "short"), tmp_path, data_root=world) as (_, sequences):
+    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
         checked = list(run_again(result, sequences, 6, 0, lambda what: None))
         assert len({(one.row, one.task) for one in checked}) == 6
         assert max(one.difference for one in checked) == 0

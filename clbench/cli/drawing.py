@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.base import DataRoot, OwnSuite, Plugins, app, import_harness, out
+from clbench.cli.base import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
@@ -19,7 +19,8 @@ def samples(
     method: Annotated[str, typer.Option(help="A method whose run is in the store.")],
     track: Annotated[str, typer.Option(help="A track of the suite.")],
     suite: Annotated[str, typer.Option(help="A suite.")] = "mini-v1",
-    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
     device: Annotated[str | None, typer.Option(help="Where the run was made; default as for a run.")] = None,
     plugin: Plugins = None,
@@ -30,7 +31,7 @@ def samples(
     import_harness()
     from clbench.samples import draw_grid
 
-    path = draw_grid(method, track, suite, output, to, tuple(plugin or ()), device, data_root)
+    path = draw_grid(method, track, suite, store or str(output / "store"), to, tuple(plugin or ()), device, data_root)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -47,7 +48,8 @@ def export(
     ] = "diffusers",
     to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
     run: Annotated[int, typer.Option(help="Which run, counted from 1.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder that holds the store.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    store: Store = None,
     dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
     suite: OwnSuite = None,
     plugin: Plugins = None,
@@ -75,7 +77,7 @@ def export(
     from clbench.export import export_model
     from clbench.verify import write_images
 
-    with open_again(loaded, suite, output, plugin, None, data_root) as (bench, sequences):
+    with open_again(loaded, suite, store or str(output / "store"), plugin, None, data_root) as (bench, sequences):
         if task is None:
             path = write_images(bench, sequences, to)
         else:

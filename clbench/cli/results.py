@@ -136,7 +136,7 @@ def verify(
 
         with (
             progress_bar() as progress,
-            open_again(loaded, suite, output, plugin, device, data_root) as (bench, sequences),
+            open_again(loaded, suite, str(output / "store"), plugin, device, data_root) as (bench, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:

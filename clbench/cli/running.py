@@ -57,7 +57,8 @@ def run(
     orders: Orders = None,
     seeds: Seeds = None,
     quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: a partial result.")] = False,
-    output: Annotated[Path, typer.Option(help="Folder for the result and the store.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("runs"),
+    store: Store = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyper-parameter, `key=value`; repeatable.")
     ] = None,
@@ -91,6 +92,7 @@ def run(
         "seeds": numbers(seeds),
         "quick": quick,
         "output": output,
+        "store": store,
         "plugins": plugins,
         "device": device,
         "precision": precision,
