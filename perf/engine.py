@@ -2,8 +2,8 @@
 
 `overhead`: one sequence of mini-v1 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
 same by the engine with its checks, store, display and events, in this one process: the ratio is the engine's cost. Then
-both again with every training, drawing and scoring slept instead, as long as it took and with what it returned: what is
-left differs by the engine alone, without the noise of a minute's arithmetic.
+both again with every training, drawing and scoring slept instead, as long as it usually took and with what it
+returned: what is left differs by the engine alone, without the noise of a minute's arithmetic (`--repeats 0`: only this).
 `units`: 10,000 units that do nothing, through two worker processes, and with `--ray` through two actors too.
 """
 
@@ -132,14 +132,23 @@ PLACES: dict[str, tuple[Any, ...]] = {
 
 
 class Tape:
-    """Plays back what some functions returned, asleep for as long as they took."""
+    """Plays back what some functions returned, asleep for as long as each usually took.
 
-    def __init__(self) -> None:
-        self._taken: dict[str, list[tuple[Any, float]]] = defaultdict(list)
+    Args:
+        pace: another tape, whose times are taken.
+    """
+
+    def __init__(self, pace: Tape | None = None) -> None:
+        self._taken: dict[str, list[Any]] = defaultdict(list)
+        self._took: dict[str, list[float]] = pace._took if pace else defaultdict(list)
+        self._has_pace = pace is not None
 
     @property
     def seconds(self) -> float:
-        return sum(seconds for calls in self._taken.values() for _, seconds in calls)
+        return sum(len(values) * self._each(name) for name, values in self._taken.items())
+
+    def _each(self, name: str) -> float:
+        return sum(self._took[name]) / len(self._took[name])
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -164,23 +173,24 @@ class Tape:
         def recorded(*arguments: Any) -> Any:
             began = time.perf_counter()
             value = function(*arguments)
-            self._taken[name].append((value, time.perf_counter() - began))
+            self._taken[name].append(value)
+            if not self._has_pace:
+                self._took[name].append(time.perf_counter() - began)
             return value
 
         return recorded
 
     def _play(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        calls = iter(self._taken[name])
+        values, seconds = iter(self._taken[name]), self._each(name)
 
         def played(*arguments: Any) -> Any:
-            value, seconds = next(calls)
             on_step = arguments[-1] if name == "fit" and callable(arguments[-1]) else None
             steps = arguments[-3].steps if on_step else 1
             for step in range(steps):
                 time.sleep(seconds / steps)
                 if on_step:
                     on_step(step, 0.0)
-            return value
+            return next(values)
 
         return played
 
@@ -189,7 +199,8 @@ def overhead(repeats: int) -> None:
     """Pairs of both, the order turned round from pair to pair, so that a drift of the machine's speed cancels."""
     bare, engine, beforehand = ([Clock() for _ in range(repeats)] for _ in range(3))
     with one_thread("cpu"):
-        bare_loop()  # warms the disk's cache and the allocator
+        if repeats:
+            bare_loop()  # warms the disk's cache and the allocator
         for number in range(repeats):
             scores = {}
             for what in ("bare", "engine") if number % 2 else ("engine", "bare"):
@@ -199,15 +210,19 @@ def overhead(repeats: int) -> None:
             print(f"pair {number + 1}: bare loop {bare[number].took} s, engine {engine[number].took} s", flush=True)
         if repeats:
             compare("computed", bare, engine, beforehand)
-        tape, bare, engine, beforehand = Tape(), [Clock(), Clock()], [Clock(), Clock()], [Clock(), Clock()]
-        with tape.recording():
+        bare, engine, beforehand = ([Clock(), Clock()] for _ in range(3))
+        plain_tape = Tape()
+        engine_tape = Tape(pace=plain_tape)
+        with plain_tape.recording():
             expected = bare_loop()
+        with engine_tape.recording():
+            by_the_engine(Clock())
         for plain, whole, first in zip(bare, engine, beforehand, strict=True):
-            with tape.playing(), plain:
+            with plain_tape.playing(), plain:
                 bare_loop()
-            with tape.playing(), whole:
-                assert by_the_engine(first) == expected
-        print(f"played back: {tape.seconds:.1f} s asleep in each")
+            with engine_tape.playing(), whole:
+                assert by_the_engine(first) == expected, "not the same work"
+        print(f"played back: {plain_tape.seconds:.2f} s asleep, and {engine_tape.seconds:.2f} s with the engine")
         compare("played back", bare, engine, beforehand)
 
 
