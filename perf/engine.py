@@ -3,7 +3,7 @@
 `overhead`: one sequence of mini-v1 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
 same by the engine with its checks, store, display and events, in this one process: the ratio is the engine's cost. Then
 both again with every training, drawing and scoring slept instead, as long as it usually took and with what it
-returned: what is left differs by the engine alone, without the noise of a minute's arithmetic (`--repeats 0`: only this).
+returned: what is left differs by the engine alone, without the noise of a minute's work (`--repeats 0`: only this).
 `units`: 10,000 units that do nothing, through two worker processes, and with `--ray` through two actors too.
 """
 
@@ -141,7 +141,7 @@ class Tape:
     def __init__(self, pace: Tape | None = None) -> None:
         self._taken: dict[str, list[Any]] = defaultdict(list)
         self._took: dict[str, list[float]] = pace._took if pace else defaultdict(list)
-        self._has_pace = pace is not None
+        self._has_pace, self._inside = pace is not None, False
 
     @property
     def seconds(self) -> float:
@@ -171,8 +171,11 @@ class Tape:
 
     def _record(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def recorded(*arguments: Any) -> Any:
-            began = time.perf_counter()
+            if self._inside:  # the controls score too
+                return function(*arguments)
+            self._inside, began = True, time.perf_counter()
             value = function(*arguments)
+            self._inside = False
             self._taken[name].append(value)
             if not self._has_pace:
                 self._took[name].append(time.perf_counter() - began)
@@ -210,7 +213,7 @@ def overhead(repeats: int) -> None:
             print(f"pair {number + 1}: bare loop {bare[number].took} s, engine {engine[number].took} s", flush=True)
         if repeats:
             compare("computed", bare, engine, beforehand)
-        bare, engine, beforehand = ([Clock(), Clock()] for _ in range(3))
+        bare, engine, beforehand = ([Clock()] for _ in range(3))
         plain_tape = Tape()
         engine_tape = Tape(pace=plain_tape)
         with plain_tape.recording():
