@@ -176,7 +176,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
     with small_disk(store, "950k"):  # enough to begin, and all is trained before it is scored
         done = execute(*command, code=1)
         (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert "/state/" in error
+        assert f"cannot write {store}" in error  # nearly always a state; on a busy machine it may be a cell
         assert "No space left on device" in error
         assert "what was finished before is kept, so mend that and run the same command again" in error
         checked = json.loads(execute(CLBENCH, "store", "check", store, "--json").stdout)
