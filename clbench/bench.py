@@ -129,6 +129,8 @@ class Bench:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Adapted layer -> (out, in); told without loading the model."""
+        if self.kin:
+            return self.kin.shapes
         return adapted_shapes(self.assets.folders["backbone"], self.suite.training)
 
     def examples(self, task: Task, source: torch.Generator) -> list[Example]:

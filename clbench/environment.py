@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from clbench.result import Environment
 PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors", "numpy")
 
 
-def software() -> dict[str, str]:
+@cache
+def software() -> Mapping[str, str]:
     """What makes artifacts with other last bits in another version -> its version; part of every recipe."""
     import torch  # which says more of itself than its package does
 

@@ -131,7 +131,7 @@ class Workshop:
         where, number = unit.where, unit.where["job"]
         bench, device = self.bench(number), self.jobs[number].device
         bench.tell = tell
-        self.store.about = {key: where[key] for key in ABOUT if key in where} | software()
+        self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software()}
         try:
             with _memory_in_one_sentence(device):
                 if where["kind"] == "base":

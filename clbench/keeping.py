@@ -16,12 +16,11 @@ from typing import Any
 
 from clbench.environment import software
 from clbench.errors import ClbenchError
-from clbench.store import Entry, Store
+from clbench.store import ASIDE, CHECKSUM, Entry, Store
 
 HOUR, DAY = 3600.0, 86400.0
 NAME = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
 """Of an artifact in its store, and of what lies beside it."""
-CHECKSUM, ASIDE = ".sha256", ".damaged"
 
 
 @dataclass(frozen=True)
@@ -45,30 +44,27 @@ class Waste:
     why: str
 
 
-def open_store(place: str) -> Store:
-    """A store that exists.
+def artifacts(store: Store) -> list[Artifact]:
+    """All artifacts, in the order of their names.
 
     Raises:
-        ClbenchError: there is none.
+        ClbenchError: there is no store.
     """
-    store = Store.at(place)
-    if not _files(store):
-        raise ClbenchError(f"there is no store at {place}; runs make one at <output>/store")
-    return store
+    return list(_artifacts(_entries(store)))
 
 
-def _files(store: Store) -> list[Entry]:
-    """All that is named as a store names its files; whatever else lies in a folder is not ours to touch."""
-    return [entry for entry in store.entries() if NAME.fullmatch(entry.name)]
+def _entries(store: Store) -> list[Entry]:
+    entries = store.entries()
+    if not any(NAME.fullmatch(entry.name) for entry in entries):
+        raise ClbenchError(f"there is no store at {store.where}; runs make one at <output>/store")
+    return entries
 
 
-def artifacts(store: Store) -> list[Artifact]:
-    """All artifacts, in the order of their names."""
-    return list(_artifacts(_files(store)))
-
-
-def _artifacts(files: Iterable[Entry]) -> Iterator[Artifact]:
-    for file in files:
+def _artifacts(entries: Iterable[Entry]) -> Iterator[Artifact]:
+    """Of all that is named as a store names its files; whatever else lies in a folder is not ours to touch."""
+    for file in entries:
+        if not NAME.fullmatch(file.name):
+            continue
         kind, _, name = file.name.split("/")
         sha, suffix = name.split(".", 1)
         if sha and not suffix.endswith((CHECKSUM, ASIDE)):
@@ -100,10 +96,13 @@ def waste(store: Store, *, stale: bool = False, older_than: float | None = None)
     Args:
         stale: also artifacts of other versions of the software than are installed, which no run here finds again.
         older_than: also all artifacts not written for so many days.
+
+    Raises:
+        ClbenchError: there is no store.
     """
     now, here = time.time(), software() if stale else {}
-    entries = {entry.name: entry for entry in store.entries()}
-    found = list(_artifacts(entry for entry in entries.values() if NAME.fullmatch(entry.name)))
+    entries = {entry.name: entry for entry in _entries(store)}
+    found = list(_artifacts(entries.values()))
     told = stories(store, found) if stale else {}
     reasons = {name: _why_left_over(store, entry, entries, now) for name, entry in entries.items()}
     for artifact in found:

@@ -30,6 +30,7 @@ from clbench.job import Job, Workshop, one_thread
 from clbench.method import Method, get_method, source_of
 from clbench.plan import Plan, make_plan
 from clbench.result import MethodRef
+from clbench.store import store_under
 from clbench.suite import Suite, load_suite, suite_folder
 
 FAR_TOO_LONG = 30 * 86400.0
@@ -183,7 +184,7 @@ def prepare(
                 plugins=tuple(Path(path).resolve() for path in options.plugins),
                 orders=tuple(orders),
                 seeds=tuple(seeds),
-                store=options.store or str(output / "store"),
+                store=options.store or store_under(output),
                 device=device,
                 precision=precision,
                 assets=assets,

@@ -20,7 +20,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.store import Entry, Store, checksum_of
+from clbench.store import ASIDE, Entry, Store, checksum_of
 
 PREFIX = "clbench-store-"
 """Of the temporary folders with copies."""
@@ -42,9 +42,9 @@ class RemoteStore(Store):
     def __init__(self, url: str, reuse: bool = True) -> None:
         self._copies, self._in_use = _own_folder()
         super().__init__(Path(self._copies.name), reuse)
-        self.url = url.rstrip("/")
+        self.where = url.rstrip("/")
         try:
-            self.fs, self.base = fsspec.url_to_fs(self.url, use_listings_cache=False)
+            self.fs, self.base = fsspec.url_to_fs(self.where, use_listings_cache=False)
         except Exception as error:  # any driver's
             raise ClbenchError(f"the store {url} cannot be opened: {_reason(error)}") from None
         if not BUCKETS.isdisjoint({self.fs.protocol} if isinstance(self.fs.protocol, str) else self.fs.protocol):
@@ -57,8 +57,7 @@ class RemoteStore(Store):
         self._latest: list[Path] = []
 
     def place(self, name: str | Path) -> str:
-        path = self.root / name
-        return f"{self.url}/{path.relative_to(self.root).as_posix()}"
+        return f"{self.where}/{self._name(name)}"
 
     def is_free(self, key: str) -> bool:
         return False  # who can tell
@@ -82,7 +81,7 @@ class RemoteStore(Store):
         whole = super().get(key, suffix)
         if whole is None:
             with self._reaching(), suppress(FileNotFoundError):  # another process may have done it
-                self.fs.mv(self._remote(path), self._remote(path) + ".damaged")
+                self.fs.mv(self._remote(path), self._remote(path) + ASIDE)
         return whole
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
@@ -97,10 +96,8 @@ class RemoteStore(Store):
     def drop(self, key: str, suffix: str) -> None:
         super().drop(key, suffix)
         path = self.path(key, suffix)
-        with self._reaching():
-            for file in (path, checksum_of(path)):
-                with suppress(FileNotFoundError):
-                    self.fs.rm_file(self._remote(file))
+        for file in (path, checksum_of(path)):
+            self.remove(self._name(file))
 
     def entries(self) -> list[Entry]:
         with self._reaching(), suppress(FileNotFoundError):  # some drivers' word for an empty place
@@ -109,7 +106,7 @@ class RemoteStore(Store):
         return []
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        places = {f"{self.base}/{name}": name for name in names}
+        places = {self._remote(name): name for name in names}
         if not places:
             return {}
         with self._reaching():
@@ -118,7 +115,7 @@ class RemoteStore(Store):
 
     def remove(self, name: str) -> None:
         with self._reaching(), suppress(FileNotFoundError):
-            self.fs.rm_file(f"{self.base}/{name}")
+            self.fs.rm_file(self._remote(name))
 
     def _copied(self, path: Path) -> None:
         """Remember a local copy, and let the oldest go."""
@@ -128,8 +125,12 @@ class RemoteStore(Store):
             checksum_of(old).unlink(missing_ok=True)
         self._latest = self._latest[-COPIES:]
 
-    def _remote(self, path: Path) -> str:
-        return f"{self.base}/{path.relative_to(self.root).as_posix()}"
+    def _name(self, name: str | Path) -> str:
+        """Of a file in the store, or of its local copy."""
+        return (self.root / name).relative_to(self.root).as_posix()
+
+    def _remote(self, name: str | Path) -> str:
+        return f"{self.base}/{self._name(name)}"
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -140,8 +141,8 @@ class RemoteStore(Store):
             raise
         except Exception as error:
             raise WorkFailed(
-                f"the store {self.url} cannot be reached: {_reason(error)}; what was finished is kept, so run the same "
-                f"command again"
+                f"the store {self.where} cannot be reached: {_reason(error)}; what was finished is kept, so run the "
+                f"same command again"
             ) from error
 
 

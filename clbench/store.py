@@ -28,9 +28,18 @@ def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+CHECKSUM, ASIDE = ".sha256", ".damaged"
+"""What the name of an artifact ends with beside it: its checksum and what it was made for; itself, set aside."""
+
+
 def checksum_of(path: Path) -> Path:
     """The file beside an artifact that holds its checksum, and what it was made for."""
-    return path.with_name(path.name + ".sha256")
+    return path.with_name(path.name + CHECKSUM)
+
+
+def store_under(output: str | Path) -> str:
+    """Where commands that write to `output` keep their artifacts, unless told otherwise."""
+    return str(Path(output) / "store")
 
 
 class Entry(NamedTuple):
@@ -52,7 +61,7 @@ class Store:
     """
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
-        self.root = root
+        self.root, self.where = root, str(root)
         self.about: dict[str, Any] = {}
         """What is being done, for people: written beside each artifact's checksum, and part of no key."""
         self._made: set[str] | None = None if reuse else set()
@@ -86,7 +95,7 @@ class Store:
         checksum = checksum_of(path)
         if not self.has(key, suffix):
             return None
-        aside = path.with_suffix(path.suffix + ".damaged")
+        aside = path.with_name(path.name + ASIDE)
         try:
             if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
                 return path

@@ -24,10 +24,8 @@ def once(deterministic: bool, **options: Any) -> tuple[np.ndarray, float]:
     with tempfile.TemporaryDirectory() as folder:
         result = harness.run("merge_init", quick=True, workers=1, output=folder, deterministic=deterministic, **options)
     (run,) = result.runs
-    scores = [
-        score for metric in sorted(run.scores) for row in run.scores[metric] for score in row if score is not None
-    ]
-    return np.array(scores), run.train_seconds + run.eval_seconds
+    scores = np.stack([run.matrix(metric) for metric in run.scores])
+    return scores[~np.isnan(scores)], run.train_seconds + run.eval_seconds
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -140,15 +141,15 @@ class Tape:
 
     def __init__(self, pace: Tape | None = None) -> None:
         self._taken: dict[str, list[Any]] = defaultdict(list)
-        self._took: dict[str, list[float]] = pace._took if pace else defaultdict(list)
-        self._has_pace, self._inside = pace is not None, False
+        self._took: dict[str, list[float]] = defaultdict(list)
+        self._pace, self._inside = pace or self, False
 
     @property
     def seconds(self) -> float:
         return sum(len(values) * self._each(name) for name, values in self._taken.items())
 
     def _each(self, name: str) -> float:
-        return sum(self._took[name]) / len(self._took[name])
+        return statistics.mean(self._pace._took[name])
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -177,8 +178,7 @@ class Tape:
             value = function(*arguments)
             self._inside = False
             self._taken[name].append(value)
-            if not self._has_pace:
-                self._took[name].append(time.perf_counter() - began)
+            self._took[name].append(time.perf_counter() - began)
             return value
 
         return recorded
@@ -213,20 +213,19 @@ def overhead(repeats: int) -> None:
             print(f"pair {number + 1}: bare loop {bare[number].took} s, engine {engine[number].took} s", flush=True)
         if repeats:
             compare("computed", bare, engine, beforehand)
-        bare, engine, beforehand = ([Clock()] for _ in range(3))
+        plain, whole, first = Clock(), Clock(), Clock()
         plain_tape = Tape()
         engine_tape = Tape(pace=plain_tape)
         with plain_tape.recording():
             expected = bare_loop()
         with engine_tape.recording():
             by_the_engine(Clock())
-        for plain, whole, first in zip(bare, engine, beforehand, strict=True):
-            with plain_tape.playing(), plain:
-                bare_loop()
-            with engine_tape.playing(), whole:
-                assert by_the_engine(first) == expected, "not the same work"
+        with plain_tape.playing(), plain:
+            bare_loop()
+        with engine_tape.playing(), whole:
+            assert by_the_engine(first) == expected, "not the same work"
         print(f"played back: {plain_tape.seconds:.2f} s asleep, and {engine_tape.seconds:.2f} s with the engine")
-        compare("played back", bare, engine, beforehand)
+        compare("played back", [plain], [whole], [first])
 
 
 def compare(how: str, bare: list[Clock], engine: list[Clock], beforehand: list[Clock]) -> None:

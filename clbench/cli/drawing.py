@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.base import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
+from clbench.cli.base import DataRoot, OfSuite, OwnSuite, Plugins, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
@@ -18,7 +18,7 @@ from clbench.suite import load_suite
 def samples(
     method: Annotated[str, typer.Option(help="A method whose run is in the store.")],
     track: Annotated[str, typer.Option(help="A track of the suite.")],
-    suite: Annotated[str, typer.Option(help="A suite.")] = "mini-v1",
+    suite: OfSuite = "mini-v1",
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
     store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
@@ -30,8 +30,9 @@ def samples(
     load_suite(suite).track(track)
     import_harness()
     from clbench.samples import draw_grid
+    from clbench.store import store_under
 
-    path = draw_grid(method, track, suite, store or str(output / "store"), to, tuple(plugin or ()), device, data_root)
+    path = draw_grid(method, track, suite, store or store_under(output), to, tuple(plugin or ()), device, data_root)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -75,9 +76,10 @@ def export(
     import_harness()
     from clbench.again import open_again
     from clbench.export import export_model
+    from clbench.store import store_under
     from clbench.verify import write_images
 
-    with open_again(loaded, suite, store or str(output / "store"), plugin, None, data_root) as (bench, sequences):
+    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
         if task is None:
             path = write_images(bench, sequences, to)
         else:

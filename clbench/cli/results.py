@@ -133,10 +133,11 @@ def verify(
     if level != "recomputed":
         import_harness()
         from clbench.again import open_again
+        from clbench.store import store_under
 
         with (
             progress_bar() as progress,
-            open_again(loaded, suite, str(output / "store"), plugin, device, data_root) as (bench, sequences),
+            open_again(loaded, suite, store_under(output), plugin, device, data_root) as (bench, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:

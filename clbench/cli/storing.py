@@ -25,8 +25,9 @@ HERE = "runs/store"
 def ls(place: Place = HERE, as_json: Json = False) -> None:
     """List what lies in the store: by track, method and kind; as JSON every artifact."""
     with needing_extras():
-        from clbench.keeping import artifacts, open_store, stories
-    store = open_store(place)
+        from clbench.keeping import artifacts, stories
+        from clbench.store import Store
+    store = Store.at(place)
     found = artifacts(store)
     told = stories(store, found)
     if as_json:
@@ -58,9 +59,10 @@ def ls(place: Place = HERE, as_json: Json = False) -> None:
 def du(place: Place = HERE, as_json: Json = False) -> None:
     """Say how much space each kind of artifact takes."""
     with needing_extras():
-        from clbench.keeping import artifacts, open_store
+        from clbench.keeping import artifacts
+        from clbench.store import Store
     counts, sizes = defaultdict(int), defaultdict(int)
-    for one in artifacts(open_store(place)):
+    for one in artifacts(Store.at(place)):
         counts[one.kind] += 1
         sizes[one.kind] += one.file.size
     rows = [{"kind": kind, "artifacts": counts[kind], "bytes": sizes[kind]} for kind in sorted(sizes)]
@@ -78,8 +80,9 @@ def du(place: Place = HERE, as_json: Json = False) -> None:
 def check(place: Place = HERE, as_json: Json = False) -> None:
     """Read every artifact and compare its checksum; set aside what is damaged, and exit 1 if anything was."""
     with needing_extras():
-        from clbench.keeping import artifacts, is_damaged, open_store
-    store = open_store(place)
+        from clbench.keeping import artifacts, is_damaged
+        from clbench.store import Store
+    store = Store.at(place)
     found = artifacts(store)
     with progress_bar(transient=True) as progress:
         bad = [
@@ -107,8 +110,9 @@ def gc(
 ) -> None:
     """Clear away what killed processes left, what was set aside, and locks that nobody holds."""
     with needing_extras():
-        from clbench.keeping import open_store, waste
-    store = open_store(place)
+        from clbench.keeping import waste
+        from clbench.store import Store
+    store = Store.at(place)
     found = waste(store, stale=stale, older_than=older_than)
     if not dry_run:
         with progress_bar(transient=True) as progress:
