@@ -301,6 +301,26 @@ def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_comma
     assert "warning" not in done.stderr.lower()
 
 
+@pytest.mark.long
+def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_and_verify(mock_command, tmp_path):
+    what, output = ("--method", "naive", "--track", "styles"), ("--output", tmp_path / "runs")
+    places = (*output, "--store", tmp_path / "elsewhere")
+    execute(*mock_command, "run", *what, *places, "--quick", "--device", "cpu", "--keep", "states,images")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").glob("*/*/*")}
+    result = tmp_path / "runs" / "mock" / "styles" / "naive.partial.json"
+
+    execute(*mock_command, "samples", *what, *places, "--device", "cpu", "--to", tmp_path / "grids")
+    assert (tmp_path / "grids" / "mock" / "styles" / "naive.png").exists()
+    execute(*mock_command, "export", result, *places, "--task", "1", "--to", tmp_path / "adapter")
+    assert list((tmp_path / "adapter").glob("*.safetensors"))
+    execute(*mock_command, "export", result, *places, "--images", "--to", tmp_path / "images")
+    images = ("--level", "artifacts", "--images", tmp_path / "images")
+    assert f"{result}: artifacts" in execute(*mock_command, "verify", result, *images, *output).stdout
+
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").glob("*/*/*")} == kept
+    assert not (tmp_path / "runs" / "store").exists()
+
+
 def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_suite, tmp_path, monkeypatch):
     monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
     options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")

@@ -39,16 +39,16 @@ class Life:
 
     def __init__(self, command: list, output: Path) -> None:
         output.mkdir(exist_ok=True)
-        self.store, self._events, self._errors = output / "store", output / "events.jsonl", output / "errors.txt"
+        self.store, self._events, self.errors = output / "store", output / "events.jsonl", output / "errors.txt"
         self._events.unlink(missing_ok=True)
         options = ["--output", output, "--events", self._events, "--tracker", "none"]
         words = [str(word) for word in (*command, *options)]
-        with self._errors.open("wb") as errors:
+        with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
 
     def ends_well(self) -> bool:
         """Whether it ends with exit code 0; waits for that."""
-        return self.process.wait(5 * PATIENCE) == 0 or pytest.fail(self._errors.read_text())
+        return self.process.wait(5 * PATIENCE) == 0 or pytest.fail(self.errors.read_text())
 
     def goes_on_for(self, seconds: float) -> bool:
         """Whether it is still alive after so long."""
@@ -56,14 +56,18 @@ class Life:
             self.process.wait(seconds)
         return self.process.returncode is None
 
-    def begins_to_work(self) -> bool:
-        """Whether a worker trains or draws before the command ends."""
+    def tells_of(self, *kinds: str) -> bool:
+        """Whether it tells of such an event before it ends; waits for either."""
         deadline = time.monotonic() + PATIENCE
-        while not any(event["event"] in ("loss", "cell") for event in self._told()):
+        while not any(event["event"] in kinds for event in self._told()):
             assert time.monotonic() < deadline
             if not self.goes_on_for(0.05):
                 return False
         return True
+
+    def begun(self, kind: str) -> set[str]:
+        """Units of a kind that were begun."""
+        return {one["unit"] for one in self._told() if one["event"] == "begin" and one["kind"] == kind}
 
     def in_hand(self) -> set[str]:
         """Kinds of the units that are begun and not ended."""
@@ -119,7 +123,7 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
     shots = 0
     life = Life(command, output)
     while shots < MOMENTS:
-        if not (life.begins_to_work() and life.goes_on_for(dice.uniform(0, 4))):
+        if not (life.tells_of("loss", "cell") and life.goes_on_for(dice.uniform(0, 4))):
             assert life.ends_well()
             lose_a_part(life.store, dice)  # it was through before it could be shot
             life = Life(command, output)
@@ -167,27 +171,46 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(disk: Path, leave: int) -> Path:
+    """Take all of a disk but so many bytes, by the file that is returned."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - leave)
+    return ballast
+
+
 @pytest.mark.long
 def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_there_is_space(
     mock_command, calm, tmp_path
 ):
-    store, output = tmp_path / "small", tmp_path / "runs"
-    command = [*mock_command, *SWEEP, "--store", store, "--output", output]
-    with small_disk(store, "950k"):  # enough to begin, and all is trained before it is scored
-        done = execute(*command, code=1)
-        (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert f"cannot write {store}" in error  # nearly always a state; on a busy machine it may be a cell
+    store, output, dice = tmp_path / "small", tmp_path / "runs", random.Random(0)
+    command = [*mock_command, *SWEEP, "--keep", "states", "--store", store]
+    with small_disk(store, "20m"):
+        shutil.copytree(calm / "store", store, dirs_exist_ok=True)
+        states = sorted(store.glob("state/*/*.safetensors"))
+        room = min(path.stat().st_size for path in states) // 2  # for rows and costs, but for no state
+        lost = dice.sample(states, len(states) // 2)  # these are made again, and else nothing but rows and costs
+        for path in (*store.glob("row/*/*.json"), *lost):
+            path.unlink()
+        life = Life(command, output)
+        assert life.tells_of("plan")  # it found the disk large enough; its workers start now
+        ballast = fill(store, room)
+        assert life.process.wait(PATIENCE) == 1
+        told = life.errors.read_text()
+        assert "Traceback" not in told
+        (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
+        assert f"cannot write {store}/state/" in error
         assert "No space left on device" in error
         assert "what was finished before is kept, so mend that and run the same command again" in error
+        ballast.unlink()
         checked = json.loads(execute(CLBENCH, "store", "check", store, "--json").stdout)
         assert checked["artifacts"] > 0
         assert not half_written(store)
-        subprocess.run(["mount", "-o", "remount,size=50m", str(store)], check=True)
-        kept = {f"state-{path.stem}" for path in store.glob("state/*/*.safetensors")}
-        assert kept
-        execute(*command, "--events", tmp_path / "events.jsonl")
-    begun = {event.get("unit") for event in map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())}
-    assert not kept & begun
+        kept = {path for path in states if path.exists()}
+        assert kept == set(states) - set(lost)
+        again = Life(command, output)
+        assert again.ends_well()
+        assert again.begun("train") == {f"state-{path.stem}" for path in lost}
     assert same_numbers(output, calm)
 
 
