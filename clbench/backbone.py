@@ -237,7 +237,7 @@ class Backbone:
                 clean = torch.cat([self._denoised(*part, steps, guidance_scale) for part in parts])
                 return self._decoded(clean)
             except torch.OutOfMemoryError:
-                if size == 1:
+                if size == 1 or torch.are_deterministic_algorithms_enabled():  # smaller batches have other bits
                     raise
                 self.batch = size // 2
             torch.cuda.empty_cache()  # here the failed attempt's tensors are gone

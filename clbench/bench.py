@@ -91,16 +91,21 @@ class Bench:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """What every artifact of this bench depends on; threads and versions because they change the last bits."""
+        """What every artifact of this bench depends on.
+
+        Versions because they change the last bits, and where the last bits are promised also what else changes them.
+        """
+        cpu = self.device == "cpu"
         return {
             "suite": self.suite.sha256,
             "assets": self.assets.sha256,
             "track": self.track.name,
             "device": self.device,
             "precision": self.precision,
-            "threads": torch.get_num_threads(),
             **software(),
+            **({"threads": torch.get_num_threads()} if cpu else {}),
             **({"deterministic": True} if self.deterministic else {}),
+            **({"low_memory": True} if self.low_memory and (cpu or self.deterministic) else {}),
         }
 
     @property
@@ -158,7 +163,7 @@ class Bench:
     def base_row(self) -> dict[str, dict[str, Any]]:
         """Task -> scores of the untouched model and its cell's key: drawn once a track, whatever the method."""
         stored = self.store.get_json(self.base_key)
-        if stored is None:
+        if stored is None or not self.has_images(one["cell"] for one in stored.values()):
             nothing = digest(Delta())
             cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in self.track.tasks]
             named = zip(self.track.tasks, cells, strict=True)
@@ -174,14 +179,17 @@ class Bench:
         """
         recipe = {**self.recipe, "task": task.name, "prompts": prompts, "weights": weights_digest}
         key = recipe_key("cell", recipe)
-        each = self.suite.sampling.images_per_prompt
         with self.store.lock(key):  # other methods may end with the same weights, at the same time
-            whole = not self.keep_images or self.store.has(key, image_suffix(len(prompts) * each - 1))
-            found = self.store.get_json(key) if whole else None
+            found = self.store.get_json(key) if self.has_images([key]) else None
             scores = found or self._draw(key, task, prompts, weights, weights_digest)
         self.worked(self.cell_work)
         self.tell({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
         return key, scores
+
+    def has_images(self, cells: Iterable[str]) -> bool:
+        """Whether all images of cells are in the store, if they are to be kept."""
+        last = image_suffix(len(self.track.eval_prompt_templates) * self.suite.sampling.images_per_prompt - 1)
+        return not self.keep_images or all(self.store.has(cell, last) for cell in cells)
 
     def _draw(self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> dict[str, float]:
         """Draw, score and keep one cell."""

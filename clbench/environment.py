@@ -13,13 +13,16 @@ from clbench.result import Environment
 
 PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors", "numpy")
 
+MAKERS = ("clbench", "diffusers", "peft", "transformers", "open_clip_torch", "torchvision", "pillow", "numpy")
+"""Beside torch, what draws, trains, embeds and scores."""
+
 
 @cache
 def software() -> Mapping[str, str]:
     """What makes artifacts with other last bits in another version -> its version; part of every recipe."""
     import torch  # which says more of itself than its package does
 
-    return {"torch": torch.__version__, **{name: version(name) for name in ("clbench", "diffusers", "peft")}}
+    return {"torch": torch.__version__, **{name: version(name) for name in MAKERS}}
 
 
 def describe(device: str) -> Environment:
@@ -31,7 +34,7 @@ def describe(device: str) -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
         processor=_processor(),
-        device=torch.cuda.get_device_name() if cuda else device,
+        device=torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device,
         threads=torch.get_num_threads(),
         packages={name: _version(name) for name in PACKAGES},
         git_commit=_git_commit(),

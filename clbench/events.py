@@ -19,7 +19,7 @@ from pathlib import Path
 from clbench.engine import Event, Watcher
 from clbench.files import cannot_write
 
-UNWRITTEN = ("work", "stage")
+UNWRITTEN = ("work", "stage", "wait")
 """Events for a display alone."""
 
 

@@ -19,18 +19,16 @@ from typing import Any
 
 import torch
 
+from clbench.cost import LIBRARIES
 from clbench.engine import Crew, Event, Watcher, work_off
 from clbench.engine.inline import Inline
 from clbench.engine.local import local
-from clbench.environment import describe
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.job import one_thread, open_workshop, setup_of
+from clbench.job import SUFFIX, one_thread, open_workshop, setup_of
 from clbench.prepare import Assignment, Options, Prepared, prepare
 from clbench.result import BackboneRef, Result, SuiteRef, content_sha256, save_result, summarize
 from clbench.suite import Weights
 
-LIBRARIES = 3 * 2**29
-"""Bytes of main memory that a worker takes before it has any model; 1.1 GB were measured."""
 STATES = 8 * 2**30
 """Bytes of main memory that a worker with a GPU takes for its states, beside the libraries."""
 
@@ -114,7 +112,7 @@ def _crew(prepared: Prepared) -> Iterator[Crew]:
         if prepared.cluster is None:
             kind = local(open_workshop, setup, [_surroundings(device, number) for number in range(count)])
         else:
-            memory = LIBRARIES + (prepared.expected.device_bytes if device == "cpu" else STATES)
+            memory = prepared.expected.device_bytes if device == "cpu" else LIBRARIES + STATES
             kind = prepared.cluster.crew(open_workshop, setup, count, device, memory)
         with kind as crew:
             yield crew
@@ -170,9 +168,13 @@ class _Book:
 
 def conclude(prepared: Prepared, number: int) -> Result:
     """A job's result, from what the store holds."""
-    assignment, suite = prepared.assignments[number], prepared.suite
-    job, bench = assignment.job, prepared.workshop.bench(number)
-    runs = tuple(sequence.run() for sequence in prepared.workshop.sequences(number))
+    assignment, suite, workshop = prepared.assignments[number], prepared.suite, prepared.workshop
+    job, bench = assignment.job, workshop.bench(number)
+    for unit in prepared.plan.everything:
+        if unit.goal and job.name in unit.groups and not workshop.is_whole(unit):
+            place = workshop.store.place(workshop.store.path(unit.key, SUFFIX[unit.where["kind"]]))
+            raise WorkFailed(f"{place} was removed or damaged meanwhile; run the same command again")
+    runs = tuple(sequence.run() for sequence in workshop.sequences(number))
     controls = bench.controls()
     reference = SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256)
     return Result(
@@ -186,7 +188,7 @@ def conclude(prepared: Prepared, number: int) -> Result:
         summary=summarize(runs, controls, bench.track),
         checksum=content_sha256(reference, job.track, assignment.method, runs, controls),
         partial=assignment.partial,
-        environment=describe(job.device),
+        environment=prepared.environment,
         settings={
             "device": job.device,
             "precision": job.precision,

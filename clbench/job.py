@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,31 @@ class Workshop:
         return self._sequences[number]
 
     def is_done(self, unit: Unit) -> bool:
-        """Whether the unit's artifact is there; whether it is whole is seen when it is read."""
-        return self.store.has(unit.key, SUFFIX[unit.where["kind"]])
+        """Whether the unit's artifact is there (and whole, is seen when it is read), or was, and is of no more use."""
+        kind, number = unit.where["kind"], unit.where["job"]
+        if self.store.has(unit.key, SUFFIX[kind]):
+            return kind not in ("base", "score") or self._has_images(unit)
+        if kind != "train" or "states" in self.jobs[number].keep:
+            return False
+        position = unit.where["position"]
+        sharing = self._sharing(number, unit.key, position)
+        return bool(sharing) and all(one.passed(position) for one in sharing)
+
+    def is_whole(self, unit: Unit) -> bool:
+        """As `is_done`, but scores are read: what is damaged is set aside."""
+        is_read = SUFFIX[unit.where["kind"]] == ".json"
+        return self.is_done(unit) and not (is_read and self.store.get_json(unit.key) is None)
+
+    def _has_images(self, unit: Unit) -> bool:
+        """Whether a row's images are there, if they are to be kept."""
+        bench = self.bench(unit.where["job"])
+        if not bench.keep_images:
+            return True
+        row = self.store.get_json(unit.key)
+        if row is None:
+            return False
+        cells = row["cells"] if unit.where["kind"] == "score" else [one["cell"] for one in row.values()]
+        return bench.has_images(cells)
 
     def do(self, unit: Unit, tell: Watcher) -> bool:
         """Do a unit, unless it is done; False where another command has it in hand.
@@ -130,6 +153,11 @@ class Workshop:
     def _do(self, unit: Unit, tell: Watcher) -> None:
         where, number = unit.where, unit.where["job"]
         bench, device = self.bench(number), self.jobs[number].device
+        if self._key(where) != unit.key:
+            raise WorkFailed(
+                f"{socket.gethostname()} would make something else than was planned: did a plugin change meanwhile? "
+                f"Run the same command again"
+            )
         bench.tell = tell
         self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software()}
         try:
@@ -144,6 +172,16 @@ class Workshop:
             bench.tell = lambda event: None
         tell({"event": "memory", "bytes": memory_in_use(device)})
 
+    def _key(self, where: dict[str, Any]) -> str | None:
+        """What a unit's artifact is called here."""
+        bench, kind = self.bench(where["job"]), where["kind"]
+        if kind in ("base", "controls"):
+            return bench.base_key if kind == "base" else bench.controls_key
+        sequence = self._sequence(where["job"], where["order"], where["seed"])
+        if kind == "fit":
+            return sequence.shared_fit()
+        return f"{'state' if kind == 'train' else 'row'}-{sequence.hashes[where['position']]}"
+
     def _do_for(self, sequence: TaskSequence, where: dict[str, Any]) -> None:
         if where["kind"] == "fit":
             sequence.first_fit()
@@ -155,7 +193,7 @@ class Workshop:
             sequence.row(position)
         if "states" not in self.jobs[where["job"]].keep:
             for earlier in range(max(0, position - 1), position + 1):
-                self._drop_if_spent(where["job"], sequence.hashes[earlier], earlier)
+                self._drop_if_spent(where["job"], f"state-{sequence.hashes[earlier]}", earlier)
 
     def _sequence(self, number: int, order: str, seed: int) -> TaskSequence:
         """One sequence; the last one forgets its state, which may be large, when another's turn comes."""
@@ -165,11 +203,14 @@ class Workshop:
         self._last = found
         return found
 
+    def _sharing(self, number: int, state: str, position: int) -> list[TaskSequence]:
+        """A job's sequences that have a state: orders may begin alike."""
+        return [one for one in self.sequences(number) if f"state-{one.hashes[position]}" == state]
+
     def _drop_if_spent(self, number: int, state: str, position: int) -> None:
-        """Orders that begin alike share states, so that all of them must be through with it."""
-        sharing = [one for one in self.sequences(number) if one.hashes[position] == state]
-        if all(one.spent(position) for one in sharing):
-            self.store.drop(f"state-{state}", ".safetensors")
+        """All sequences that share a state must be through with it."""
+        if all(one.spent(position) for one in self._sharing(number, state, position)):
+            self.store.drop(state, ".safetensors")
 
 
 def open_workshop(setup: str) -> Workshop:
@@ -179,11 +220,13 @@ def open_workshop(setup: str) -> Workshop:
         setup: as `setup_of` writes it.
 
     Raises:
-        WorkFailed: the worker does not see the caller's store or models.
+        WorkFailed: the worker has other software than the caller, or does not see its store or models.
     """
     told = json.loads(setup)
     jobs = [Job.model_validate(job) for job in told["jobs"]]
     workshop, host = Workshop(jobs), socket.gethostname()
+    if other := {name: version for name, version in software().items() if told["software"].get(name) != version}:
+        raise WorkFailed(f"{host} has other software ({_listed(other)}) than the caller ({_listed(told['software'])})")
     if not workshop.store.has(told["sign"], ".json"):
         raise WorkFailed(f"{host} does not see the store {jobs[0].store}; give --store a folder or URL that all share")
     if unseen := [folder for job in jobs for folder in job.assets.folders.values() if not folder.is_dir()]:
@@ -199,9 +242,14 @@ def setup_of(workshop: Workshop) -> Iterator[str]:
     with workshop.store.lock(sign):  # one that nobody holds was left by a killed process
         workshop.store.put_json(sign, True)
         try:
-            yield json.dumps({"sign": sign, "jobs": [job.model_dump(mode="json") for job in workshop.jobs]})
+            jobs = [job.model_dump(mode="json") for job in workshop.jobs]
+            yield json.dumps({"sign": sign, "software": dict(software()), "jobs": jobs})
         finally:
             workshop.store.drop(sign, ".json")
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def prepare_process(device: str, deterministic: bool) -> None:

@@ -138,8 +138,8 @@ def _why_spent(
     older_than: float | None,
 ) -> str | None:
     """Why a whole artifact can go."""
-    if artifact.kind == "sign" and store.is_free(artifact.key):
-        return "the sign of a killed sweep"
+    if artifact.kind == "sign":
+        return "the sign of a killed sweep" if store.is_free(artifact.key) else None
     if any(told.get(name, known) != known for name, known in here.items()):
         return "made by another version"
     if older_than is not None and age > older_than * DAY:

@@ -25,7 +25,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,6 +146,8 @@ class Method:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
+            if not self.Config.model_fields:
+                raise ClbenchError(f"method {self.name} has no settings, and so no {field!r}") from None
             known = did_you_mean(field, list(self.Config.model_fields)) if first["type"] == "extra_forbidden" else ""
             raise ClbenchError(f"method {self.name}: setting {field!r}: {first['msg']}{known}") from None
 
@@ -235,9 +237,14 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
 
 
 def source_of(method: Method) -> Source:
-    """The file that defines a method, its checksum, and the distribution that installed it, if one did."""
+    """The file that defines a method, its checksum, and the distribution that installed it, if one did.
+
+    The checksum is of that file alone; where the method inherits from classes in other files, or is a part of a
+    package, of all those files and of all that package's.
+    """
+    own = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
     try:
-        path = Path(inspect.getfile(type(method)))
+        files = [Path(inspect.getfile(cls)) for cls in own]
     except (TypeError, OSError):
         raise ClbenchError(
             f"method {method.name} is not defined in a file; write it into one and give it as a plugin"
@@ -245,7 +252,18 @@ def source_of(method: Method) -> Source:
     module = type(method).__module__.split(".")[0]
     installed = _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
-    return Source(path, hashlib.sha256(path.read_bytes()).hexdigest(), distribution)
+    return Source(files[0], _sha256({*files, *_package_files(module)}), distribution)
+
+
+def _package_files(module: str) -> list[Path]:
+    """All Python files of a package; none of a module that is a file."""
+    return [path for folder in getattr(sys.modules[module], "__path__", ()) for path in Path(folder).rglob("*.py")]
+
+
+def _sha256(files: Iterable[Path]) -> str:
+    """Of one file's content; of several the checksum of their sorted checksums, wherever they lie."""
+    each = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
 @cache

@@ -66,7 +66,7 @@ def make_plan(workshop: Workshop, together: bool) -> Plan:
             groups = tuple(dict.fromkeys([*known.groups, *unit.groups])) if known else unit.groups
             found[unit.key] = replace(known or unit, groups=groups)
     everything = list(found.values())
-    left = needed(everything, workshop.is_done)
+    left = needed(everything, workshop.is_whole)
     return Plan(everything, left, asked, sum(count - 1 for count in firsts.values()))
 
 
@@ -79,7 +79,8 @@ def _units(workshop: Workshop, number: int, together: bool) -> Iterator[Unit]:
     yield Unit(bench.base_key, f"{job.track}: the base model", base_work, (), group, True, {**common, "kind": "base"})
     yield Unit(bench.controls_key, f"{job.track}: controls", 0.0, (), group, True, {**common, "kind": "controls"})
     for sequence in workshop.sequences(number):
-        train, score = list(_trainings(sequence, common, group)), list(_scorings(sequence, common, group))
+        train = list(_trainings(sequence, common, group, "states" in job.keep))
+        score = list(_scorings(sequence, common, group))
         if together:
             yield from (*train, *score)
         else:
@@ -89,7 +90,8 @@ def _units(workshop: Workshop, number: int, together: bool) -> Iterator[Unit]:
                 yield from pair
 
 
-def _trainings(sequence: Sequence, common: dict, group: tuple[str, ...]) -> Iterator[Unit]:
+def _trainings(sequence: Sequence, common: dict, group: tuple[str, ...], kept: bool) -> Iterator[Unit]:
+    """A sequence's; states that are kept are wanted for themselves."""
     before, work = sequence.shared_fit(), sequence.bench.train_work
     if before:
         where = {**_where(sequence, common, 0), "kind": "fit"}
@@ -98,7 +100,7 @@ def _trainings(sequence: Sequence, common: dict, group: tuple[str, ...]) -> Iter
         label = f"{sequence.label(position)}: training"
         own = 0.0 if position == 0 and before else work
         where = {**_where(sequence, common, position), "kind": "train"}
-        yield Unit(f"state-{state}", label, own, (before,) if before else (), group, False, where)
+        yield Unit(f"state-{state}", label, own, (before,) if before else (), group, kept, where)
         before = f"state-{state}"
 
 

@@ -7,11 +7,13 @@ prepared.plan.units, prepared.expected.seconds
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,13 +25,13 @@ from clbench.cost import Expectation, Memory, check_disk, expect, price_of
 from clbench.data import Places, default_root
 from clbench.engine import Watcher
 from clbench.engine.cluster import Cluster
+from clbench.environment import describe
 from clbench.errors import ClbenchError
-from clbench.files import write_atomic
 from clbench.human import human_time
 from clbench.job import Job, Workshop, one_thread
 from clbench.method import Method, get_method, source_of
 from clbench.plan import Plan, make_plan
-from clbench.result import MethodRef
+from clbench.result import Environment, MethodRef
 from clbench.store import store_under
 from clbench.suite import Suite, load_suite, suite_folder
 
@@ -100,6 +102,8 @@ class Prepared:
     output: Path
     cluster: Cluster | None
     """None where the work is done on this machine."""
+    environment: Environment
+    """Where the work is done."""
 
     @property
     def device(self) -> str:
@@ -139,8 +143,7 @@ def prepare(
         watch: told the stages, in sentences.
 
     Raises:
-        ClbenchError: bad input, data that is missing, too little memory or disk. WorkFailed: a folder that cannot be
-            written.
+        ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written.
     """
     definition = load_suite(suite)
     chosen = [definition.track(track) for track in _all_of(tracks, "track")]
@@ -160,14 +163,15 @@ def prepare(
     kept = frozenset(options.keep)
     if unknown := sorted(kept - {"states", "images"}):
         raise ClbenchError(f"--keep takes states and images, not {unknown[0]!r}")
+    if options.address and options.engine != "ray":
+        raise ClbenchError("--address is of a Ray cluster, and needs --engine ray")
     cluster = Cluster.join(options.address) if options.engine == "ray" else None
-    device = options.device or (cluster.device() if cluster else default_device())
-    if not cluster:
-        _check_device(device)
+    device = cluster.device(options.device) if cluster else _device(options.device or default_device())
     asked = ["--device", options.device] if options.device else []
     asked += ["--precision", precision] if precision != usual else []
     asked += ["--deterministic"] if options.deterministic else []
-    output = Path(options.output)
+    output, store = Path(options.output), options.store or store_under(options.output)
+    store = store if "://" in store else str(Path(store).absolute())  # workers elsewhere have other working folders
     watch({"event": "stage", "what": "looking at models and data"})
     places = Places(options.data_root or default_root(), suite_folder(suite))
     assignments = []
@@ -184,7 +188,7 @@ def prepare(
                 plugins=tuple(Path(path).resolve() for path in options.plugins),
                 orders=tuple(orders),
                 seeds=tuple(seeds),
-                store=options.store or store_under(output),
+                store=store,
                 device=device,
                 precision=precision,
                 assets=assets,
@@ -199,16 +203,27 @@ def prepare(
                     partial=len(orders) * len(seeds) < len(track.orders) * len(definition.seeds),
                 )
             )
-    _check_writable(output)
+    _check_writable(output, "--output")
     runs = sum(len(one.job.orders) * len(one.job.seeds) for one in assignments)
     workers = _workers(options, device, runs, cluster)
+    if store.startswith("memory://") and (workers > 1 or cluster):
+        raise ClbenchError(
+            "--store memory:// is seen by one process alone; give --workers 1, or a store of another kind"
+        )
     with one_thread(device):
         watch({"event": "stage", "what": "planning, and counting what it will cost"})
         jobs = [assignment.job for assignment in assignments]
         workshop = Workshop(jobs, options.resume)
-        _check_writable(workshop.store.root)
+        _check_writable(workshop.store.root, "--store")
         plan = make_plan(workshop, together=workers > 1)
         expected = _expect(workshop, plan, options, workers, runs, cluster)
+        if expected.low_memory:  # which may be another place in the store
+            lower = {"low_memory": True}
+            assignments = [replace(one, job=one.job.model_copy(update=lower)) for one in assignments]
+            workshop = Workshop([one.job for one in assignments], options.resume)
+            plan = make_plan(workshop, together=workers > 1)
+            expected = _expect(workshop, plan, replace(options, memory="low"), workers, runs, cluster)
+        environment = (cluster.on_a_worker if cluster else _here)(describe, device=device)
     if device == "cpu" and not options.device and expected.seconds > FAR_TOO_LONG:
         raise ClbenchError(
             f"there is no GPU here, and on the CPU this takes about {human_time(expected.seconds)}; run it where there "
@@ -217,11 +232,7 @@ def prepare(
     watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
     if scarce := check_disk(expected, workshop.store.root):
         warnings.warn(scarce, stacklevel=2)
-    if expected.low_memory:
-        lower = {"low_memory": True}
-        assignments = [replace(one, job=one.job.model_copy(update=lower)) for one in assignments]
-        workshop = Workshop([one.job for one in assignments], options.resume)
-    return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster)
+    return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster, environment)
 
 
 def _expect(
@@ -233,6 +244,9 @@ def _expect(
     tasks = len(bench.track.tasks)
     cells = sum(len(track.tasks) for track in tracks.values()) + runs * tasks * (tasks + 1) // 2
     measure = cluster.on_a_worker if cluster else _here
+    busy = min(workers, 2 * runs)  # more would wait for its training
+    if first.device == "cpu" and not cluster:
+        busy = min(busy, os.cpu_count() or 1)
     return measure(
         expect,
         price_of(first.suite, first.assets.folders),
@@ -241,7 +255,7 @@ def _expect(
         precision=first.precision,
         memory=options.memory,
         work=plan.work,
-        workers=workers,
+        workers=busy,
         sharing=workers if first.device == "cpu" and not cluster else 1,
         runs=runs,
         tasks=tasks,
@@ -277,17 +291,29 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
     return asked or min(gpus, 2 * runs)
 
 
-def _check_writable(folder: Path) -> None:
-    write_atomic(folder / ".writable", lambda path: path.touch())
-    (folder / ".writable").unlink(missing_ok=True)  # a command beside us may have been faster
-
-
-def _check_device(device: str) -> None:
+def _check_writable(folder: Path, option: str) -> None:
     try:
-        torch.empty(0, device=device)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ClbenchError(f"{option} {folder} is no folder that can be written: {error.strerror}") from None
+
+
+def _device(name: str) -> str:
+    """A device that is here; one CPU is like another.
+
+    Raises:
+        ClbenchError: it is not here.
+    """
+    try:
+        torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ClbenchError(f"there is no device {device!r} here: {reason}") from None
+        if reason.startswith("Expected one of"):
+            reason = "give cpu, cuda, or one of several GPUs as cuda:1"
+        raise ClbenchError(f"there is no device {name!r} here: {reason}") from None
+    return "cpu" if torch.device(name).type == "cpu" else name
 
 
 def _all_of(names: Sequence[str], what: str) -> list[str]:

@@ -13,14 +13,25 @@ from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 from rich.text import Text
 
 from clbench.engine.schedule import Unit
-from clbench.human import human_bytes
+from clbench.human import human_bytes, human_time
 
 BARS = 12
 """Runs that are shown at a time."""
+MINUTE = 60.0
+"""Seconds between two lines of a log."""
 
 
 class Tally:
@@ -66,14 +77,15 @@ class Display:
         self._tally, self._console = Tally(units), console
         self._several = len({group for unit in units for group in unit.groups}) > 1
         """Whether results come one after another, each worth a line."""
-        self._all = Progress(
-            "{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        )
+        label = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        times = (TimeElapsedColumn(Column(no_wrap=True)), TimeRemainingColumn(table_column=Column(no_wrap=True)))
+        self._all = Progress(label, BarColumn(20), TaskProgressColumn(), *times, expand=True)
         self._each = Progress("  {task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[what]}")
         self._bar = self._all.add_task("starting", total=sum(self._tally.total.values()))
         self._bars: dict[str, TaskID] = {}
         self._memory: dict[Any, int] = {}
         self._cell, self._began = Text(), time.monotonic()
+        self._noted = self._began
         self._over = False
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
 
@@ -106,6 +118,7 @@ class Display:
             self._cell = Text(f"  last cell: {event['task']}  {scores}", style="dim")
         elif kind in ("begin", "end"):
             self._show(event)
+            self._note(event)
 
     def _show(self, event: Mapping[str, Any]) -> None:
         """A unit's begin or end."""
@@ -118,6 +131,15 @@ class Display:
             self._hide_the_oldest()
         else:
             self._each.update(self._bars[run], what="", visible=self._tally.done[run] < self._tally.total[run])
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        """A line a minute where nobody sees the bars, as in the log of a cluster's job."""
+        now, done, total = time.monotonic(), sum(self._tally.done.values()), sum(self._tally.total.values())
+        if self._console.is_terminal or now - self._noted < MINUTE or not done:
+            return
+        self._noted = now
+        left = human_time((now - self._began) * (total - done) / done)
+        self._console.print(Text(f"{done / total:.0%}, about {left} left: {event['label']}"), soft_wrap=True)
 
     def _hide_the_oldest(self) -> None:
         seen = [bar for bar in self._bars.values() if self._each.tasks[bar].visible]

@@ -171,4 +171,5 @@ def modified(told: Mapping[str, Any]) -> float:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    says_it_all = isinstance(error, ImportError | ValueError)  # what fsspec says of drivers that it lacks
+    return " ".join((str(error) if says_it_all else f"{type(error).__name__}: {error}").split())[:300]

@@ -205,5 +205,8 @@ class Store:
         return contents
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        (self.root / name).unlink(missing_ok=True)
+        """Remove a file, if it is there; a lock that somebody holds stays."""
+        kind, _, key = name.partition("/")
+        with self.try_lock(key) if kind == "locks" else nullcontext(True) as mine:
+            if mine:
+                (self.root / name).unlink(missing_ok=True)

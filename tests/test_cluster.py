@@ -3,11 +3,13 @@
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_harness import outcome
 
 from clbench import harness, prepare
+from clbench.engine import Unit, work_off
 from clbench.engine.cluster import Cluster
 from clbench.errors import ClbenchError, WorkFailed
 
@@ -93,6 +95,82 @@ def test_workers_that_do_not_see_the_store_say_so(nodes, sweep, monkeypatch):
     monkeypatch.setattr(driver, "setup_of", Elsewhere)
     with pytest.raises(WorkFailed, match=r"does not see the store .*; give --store a folder or URL that all share"):
         sweep("unseen", engine="ray", address=nodes[0].address, workers=1, quick=True)
+
+
+@pytest.mark.long
+def test_what_no_unit_expects_costs_its_worker_and_the_result_that_it_is_for(nodes):
+    """As in a worker process: an unforeseen error is a worker's death, idle workers' deaths are no unit's."""
+    cluster = Cluster.join(nodes[0].address)
+
+    def open_shop(setup: str):  # within this function, so that it travels by value
+        import time
+        import warnings
+
+        class Shop:
+            def do(self, unit, tell):
+                if unit.where.get("breaks"):
+                    raise RuntimeError("CUDA error: unspecified launch failure")
+                warnings.warn("something is odd", stacklevel=1)
+                time.sleep(0.1)
+                return True
+
+        return Shop()
+
+    units = [Unit("bad", "the bad unit", 1, (), ("A",), True, {"breaks": True})]
+    units += [Unit(f"u{n}", f"unit {n}", 1, (f"u{n - 1}",) if n else (), ("B",)) for n in range(6)]
+    told = []
+    with cluster.crew(open_shop, "", 3, "cpu", 10**7) as crew:
+
+        def watch(event):
+            told.append(event)
+            if event["event"] == "end" and event.get("unit") == "u2":  # one unit at a time is left: the others idle
+                idle = [actor for actor in crew._actors if actor.unit is None]
+                for actor in idle:
+                    crew._ray.kill(actor.handle)
+
+        failures = work_off(units, crew, watch)
+    assert set(failures) == {"A"}
+    assert "3 workers died of it, the last: RuntimeError: CUDA error" in failures["A"].message
+    assert [event["unit"] for event in told if event["event"] == "end" and event["how"] == "done"] == [
+        f"u{n}" for n in range(6)
+    ]
+    assert [event["message"] for event in told if event["event"] == "end" and event["how"] == "failed"] == [
+        failures["A"].message
+    ]
+    assert "something is odd" in [event.get("message") for event in told if event["event"] == "warning"]
+
+
+@pytest.mark.long
+def test_what_the_cluster_cannot_give_is_refused(nodes):
+    cluster = Cluster.join(nodes[0].address)
+    with pytest.raises(ClbenchError, match="no node of the Ray cluster offers more than"):  # noqa: SIM117
+        with cluster.crew(lambda setup: None, "", 1, "cpu", 10**15):  # type: ignore[arg-type,return-value]
+            pass
+
+
+@pytest.mark.parametrize(
+    ("asked", "resources", "device"),
+    [
+        (None, {"GPU": 2.0}, "cuda"),
+        (None, {"CPU": 4.0}, "cpu"),
+        ("cpu", {"GPU": 2.0}, "cpu"),
+        ("cuda", {"CPU": 4.0}, "no GPU in the Ray cluster for --device cuda"),
+        ("cuda:1", {"GPU": 2.0}, "--device is cpu or cuda .* not 'cuda:1'"),
+    ],
+)
+def test_a_clusters_device_is_one_that_it_has(asked, resources, device):
+    cluster = Cluster(SimpleNamespace(cluster_resources=lambda: resources))
+    if " " not in device:
+        assert cluster.device(asked) == device
+        return
+    with pytest.raises(ClbenchError, match=device):
+        cluster.device(asked)
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once():
+    pytest.importorskip("ray")
+    with pytest.raises(ClbenchError, match=r"no Ray cluster lets us in at 127.0.0.1:9: .*refused"):
+        Cluster.join("127.0.0.1:9")
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch):

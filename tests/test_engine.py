@@ -5,14 +5,18 @@ import os
 import signal
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_harness import outcome, watch
 
 from clbench import harness
 from clbench import sequence as sequences
+from clbench.assets import Assets
+from clbench.bench import Bench
 from clbench.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
 from clbench.engine.inline import Inline
 from clbench.engine.local import local
@@ -21,6 +25,7 @@ from clbench.job import open_workshop, setup_of
 from clbench.prepare import Options, Prepared, prepare
 from clbench.store import Store
 
+NOTHING = Assets(folders={}, sha256={})
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
 
@@ -184,6 +189,65 @@ def test_a_second_sweep_finds_all_that_the_first_did(ready, monkeypatch):
     assert not fits
 
 
+def test_a_sweep_that_was_planned_before_another_did_its_work_trains_nothing_again(ready, monkeypatch):
+    first, second = ready(), ready()
+    results = harness.carry_out(first)
+    state = next(
+        unit for unit in first.plan.everything if unit.where["kind"] == "train" and unit.where["position"] == 1
+    )
+    assert not first.workshop.store.has(state.key, ".safetensors"), "it was dropped, being spent"
+    fits = watch(monkeypatch, sequences, "fit")
+    assert [outcome(result) for result in harness.carry_out(second)] == [outcome(result) for result in results]
+    assert not fits
+
+
+def test_a_damaged_row_is_planned_again_and_told_if_it_is_damaged_later(ready):
+    prepared = ready()
+    (result,) = harness.carry_out(prepared)
+    row = next(unit for unit in prepared.plan.everything if unit.where["kind"] == "score")
+    path = prepared.workshop.store.path(row.key, ".json")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"scores", b"stores"))
+    with pytest.warns(UserWarning, match="does not fit its checksum"):
+        again = ready()
+    assert row.key in [unit.key for unit in again.plan.units]
+    assert outcome(harness.carry_out(again)[0]) == outcome(result)
+    late = ready()
+    path.unlink()
+    with pytest.raises(WorkFailed, match="was removed or damaged meanwhile; run the same command again"):
+        harness.carry_out(late)
+
+
+def test_what_is_to_be_kept_is_made_again_where_it_was_not_kept(ready):
+    (result,) = sweep(ready)
+    prepared = ready(keep=("states", "images"))
+    assert outcome(harness.carry_out(prepared)[0]) == outcome(result)
+    store = prepared.workshop.store.root
+    assert len(list(store.glob("state/*/*.safetensors"))) == 3
+    assert len(list(store.glob("cell/*/*.003.png"))) == 3 + 6, "all cells of the base row and of a triangle"
+    assert ready(keep=("states", "images")).plan.units == []
+
+
+def test_a_worker_that_would_make_something_else_than_was_planned_says_so(ready):
+    prepared = ready()
+    for unit in prepared.plan.units:
+        other = replace(unit, key=f"{unit.key.split('-')[0]}-{'0' * 64}")
+        with pytest.raises(WorkFailed, match="would make something else than was planned: did a plugin change"):
+            prepared.workshop.do(other, lambda event: None)
+
+
+def test_what_changes_the_last_bits_is_in_the_keys_where_those_are_promised(mock_suite, tmp_path):
+    def recipe(device: str, low_memory: bool = False, deterministic: bool = False) -> dict:
+        where = (mock_suite, "styles", Store(tmp_path), device, "fp32", NOTHING)
+        return Bench(*where, low_memory=low_memory, deterministic=deterministic).recipe
+
+    assert recipe("cpu") != recipe("cpu", low_memory=True)
+    assert recipe("cpu")["threads"] == torch.get_num_threads()
+    assert "threads" not in recipe("cuda"), "a GPU's results do not depend on the host's cores"
+    assert recipe("cuda") == recipe("cuda", low_memory=True), "within its noise"
+    assert recipe("cuda", deterministic=True) != recipe("cuda", deterministic=True, low_memory=True)
+
+
 def test_one_methods_failure_costs_no_other_its_result(ready, tmp_path):
     plugin = tmp_path / "broken.py"
     plugin.write_text(
@@ -253,21 +317,23 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
 def test_workers_that_cannot_open_the_workshop_say_why(ready):
     prepared = ready()
     with setup_of(prepared.workshop) as setup:
-        told = json.loads(setup)
-        told["sign"] = "sign-00"
-        with (
-            local(open_workshop, json.dumps(told), [{}]) as crew,
-            pytest.raises(WorkFailed, match=r"cannot start: .* does not see the store .* give --store"),
+        for wrong, says in (
+            ({"sign": "sign-00"}, r"cannot start: .* does not see the store .* give --store"),
+            ({"software": {"torch": "1.0"}}, r"cannot start: .* has other software \(torch .*\) than .* \(torch 1.0\)"),
         ):
-            work_off(prepared.plan.units, crew, lambda event: None)
+            with (
+                local(open_workshop, json.dumps({**json.loads(setup), **wrong}), [{}]) as crew,
+                pytest.raises(WorkFailed, match=says),
+            ):
+                work_off(prepared.plan.units, crew, lambda event: None)
 
 
 def test_work_in_anothers_hands_is_waited_for(ready):
     prepared = ready()
-    held, release = threading.Event(), threading.Event()
+    held, release, key = threading.Event(), threading.Event(), prepared.plan.units[2].key
 
     def hold_the_first_training() -> None:
-        with Store(prepared.workshop.store.root).try_lock(prepared.plan.units[2].key) as mine:
+        with Store(prepared.workshop.store.root).try_lock(key) as mine:
             assert mine
             held.set()
             release.wait()
@@ -278,13 +344,14 @@ def test_work_in_anothers_hands_is_waited_for(ready):
     seen = []
 
     def see(event):
-        seen.append(event["event"])
-        if event["event"] == "wait":
+        seen.append((event["event"], event.get("unit")))
+        if seen.count(("wait", None)) == 3:
             release.set()
 
     assert work_off(prepared.plan.units, Inline(prepared.workshop), see) == {}
     other.join()
-    assert "wait" in seen
+    assert seen.count(("wait", None)) >= 3
+    assert seen.count(("begin", key)) == seen.count(("end", key)) == 1
     assert all(map(prepared.workshop.is_done, [unit for unit in prepared.plan.units if unit.goal]))
 
 
@@ -308,6 +375,20 @@ def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
     assert set(trained.values()) == {1}
     assert len(drawn) == 3 + 1 + 2 * 5
     assert len(trained) == (1 + 2 * 2) * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"address": "1.2.3.4:6379"}, "--address is of a Ray cluster, and needs --engine ray"),
+        ({"store": "memory://here", "workers": 2}, "seen by one process alone; give --workers 1"),
+        ({"device": "gpu"}, "no device 'gpu' here: give cpu, cuda"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(ready, options, says):
+    with pytest.raises(ClbenchError, match=says) as caught:
+        ready(**options)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])

@@ -1,22 +1,28 @@
 """What is told while it happens: events for machines, and experiment trackers."""
 
+import io
 import json
 import os
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import execute
 from test_harness import sentence
 from typer.testing import CliRunner
 
-from clbench import harness, trackers
+from clbench import harness, progress, trackers
 from clbench.cli import app
+from clbench.engine import Unit
 from clbench.errors import ClbenchError
 from clbench.events import event_file
 from clbench.prepare import Options, prepare
+from clbench.progress import Display
 
 TASKS, STEPS = 3, 2
 CELLS = TASKS * (TASKS + 1) // 2
@@ -109,6 +115,30 @@ def test_events_on_a_full_disk_are_one_sentence():
     with pytest.raises(ClbenchError) as caught, event_file(Path("/dev/full")) as write:
         write({"event": "plan"})
     assert sentence(caught).startswith("cannot write /dev/full: No space left on device")
+
+
+# --- the display ---
+
+
+def test_a_narrow_terminal_shows_the_times_in_full():
+    screen = io.StringIO()
+    units = [Unit("a", "order 0 seed 0, task 5 of 10: blossom season: training", 10.0, where={"kind": "train"})]
+    with Display(units, Console(file=screen, force_terminal=True, width=80)) as display:
+        display.watch({"event": "begin", "unit": "a", "label": units[0].label, "kind": "train"})
+        display.watch({"event": "work", "unit": "a", "made": 2.0})
+    shown = [line for line in Text.from_ansi(screen.getvalue()).plain.splitlines() if "order 0" in line]
+    assert re.search(r"order 0 .*… .* 20% 0:00:00 (-|\d):", shown[-1])
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    monkeypatch.setattr(progress, "MINUTE", 0.0)
+    log = io.StringIO()
+    units = [Unit(name, f"unit {name}", 5.0, where={"kind": "train"}) for name in "ab"]
+    with Display(units, Console(file=log, width=80)) as display:
+        for unit in units:
+            for event in ({"event": "begin"}, {"event": "end", "how": "done"}):
+                display.watch({**event, "unit": unit.key, "label": unit.label, "kind": "train"})
+    assert re.search(r"^50%, about .* left: unit a$", log.getvalue(), re.MULTILINE)
 
 
 # --- trackers ---

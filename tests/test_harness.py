@@ -451,9 +451,10 @@ def test_bad_input_is_refused_before_any_work(run, options, says):
 def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     fits = watch(monkeypatch, engine, "fit")
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(ClbenchError) as caught:
         run(output=tmp_path / "file" / "runs")
-    assert str(tmp_path / "file") in sentence(caught)
+    assert sentence(caught) == f"--output {tmp_path}/file/runs is no folder that can be written: Not a directory"
+    assert caught.value.exit_code == 2
     assert not fits
 
 

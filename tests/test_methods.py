@@ -1,6 +1,8 @@
 """The four methods are what their equations say, and plugins are found, named and checked."""
 
+import hashlib
 import importlib.metadata
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -273,7 +275,26 @@ def test_a_plugin_file_registers_its_methods(plugin):
     assert method.config.strength == 2
     assert source_of(method).path == path
     assert source_of(method).distribution is None
-    assert len(source_of(method).sha256) == 64
+    assert source_of(method).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_methods_checksum_is_of_all_files_that_make_it(tmp_path, monkeypatch, own_registry):
+    package = tmp_path / "acme_methods"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tricks.py").write_text("GAIN = 1\n")
+    (tmp_path / "acme_base.py").write_text(
+        "from clbench import Method\n\n\nclass Base(Method):\n    def loss(self, ctx, batch):\n        return 0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (package / "method.py").write_text("from clbench import Method\n\n\nclass Acme(Method):\n    name = 'acme'\n")
+    (tmp_path / "acme_heir.py").write_text("from acme_base import Base\n\n\nclass Heir(Base):\n    name = 'heir'\n")
+    packaged, heir = import_module("acme_methods.method").Acme(), import_module("acme_heir").Heir()
+    for method, file in ((packaged, package / "tricks.py"), (heir, tmp_path / "acme_base.py")):
+        before = source_of(method)
+        file.write_text(file.read_text() + "# changed\n")
+        assert source_of(method).sha256 != before.sha256
+        assert source_of(method).path == before.path != file
 
 
 def test_the_test_plugins_are_found_by_their_paths(own_registry):

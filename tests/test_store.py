@@ -20,7 +20,7 @@ from clbench import sequence as sequences
 from clbench.cli import app
 from clbench.engine.inline import Inline
 from clbench.engine.shift import work_off
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError
 from clbench.job import setup_of
 from clbench.prepare import Options, prepare
 from clbench.remote import COPIES, RemoteStore, modified
@@ -198,7 +198,7 @@ for driver in (Buckets, Unreachable, Refusing):
 @pytest.mark.parametrize(
     ("url", "says", "code"),
     [
-        ("nosuch://x", "the store nosuch://x cannot be opened: ValueError: Protocol not known: nosuch", 2),
+        ("nosuch://x", "the store nosuch://x cannot be opened: Protocol not known: nosuch", 2),
         ("abfss://misspelt/x", "the store abfss://misspelt/x cannot be opened: there is no bucket 'misspelt'", 2),
         ("refusing://x", "the store refusing://x cannot be opened: RuntimeError: no credentials", 2),
         ("unreachable://x", "the store unreachable://x cannot be reached: TimeoutError: nobody answers", 1),
@@ -220,9 +220,10 @@ def test_a_file_url_is_the_folder_itself_with_its_locks(tmp_path):
 def test_a_store_that_cannot_be_written_is_told_before_any_work(shared_models, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     fits = watch(monkeypatch, sequences, "fit")
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(ClbenchError) as caught:
         run(str(tmp_path / "file" / "store"), tmp_path / "runs")
-    assert str(tmp_path / "file") in sentence(caught)
+    assert sentence(caught) == f"--store {tmp_path}/file/store is no folder that can be written: Not a directory"
+    assert caught.value.exit_code == 2
     assert not fits
 
 
@@ -347,9 +348,21 @@ def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(shared_models, tmp_path):
     store = prepared.workshop.store
     with setup_of(prepared.workshop) as setup:
         command("gc", store.root)
+        command("gc", store.root, "--older-than", "0")
         assert store.has(json.loads(setup)["sign"], ".json")
         assert work_off(prepared.plan.units, Inline(prepared.workshop), lambda event: None) == {}
     assert not store.has(json.loads(setup)["sign"], ".json")
+
+
+def test_a_lock_that_is_taken_after_gc_looked_is_not_removed(tmp_path):
+    store = Store(tmp_path)
+    with store.try_lock("row-1") as mine:
+        assert mine
+        store.remove("locks/row-1")
+        with Store(tmp_path).try_lock("row-1") as second:
+            assert not second
+    store.remove("locks/row-1")
+    assert not list((tmp_path / "locks").iterdir())
 
 
 def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):

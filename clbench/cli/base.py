@@ -32,7 +32,12 @@ Orders = Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; defau
 Seeds = Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")]
 Device = Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")]
 Precision = Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default what the suite says.")]
-Memory = Annotated[str, typer.Option(help="`low` saves memory for time; `auto` does where it must; `high`.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A part: the first order and seed, unless --orders or --seeds say which.")
+]
+Memory = Annotated[
+    str, typer.Option(help="`low` saves memory for time, `high` time for memory; `auto` is `low` where it must.")
+]
 Keep = Annotated[str | None, typer.Option(help="`states` of all tasks, all `images`, or `states,images`.")]
 Store = Annotated[
     str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/place`; default `<output>/store`.")

@@ -23,6 +23,7 @@ from clbench.cli.base import (
     Orders,
     Plugins,
     Precision,
+    Quick,
     Seeds,
     Store,
     Tracker,
@@ -56,7 +57,7 @@ def run(
     suite: OfSuite = "mini-v1",
     orders: Orders = None,
     seeds: Seeds = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: a partial result.")] = False,
+    quick: Quick = False,
     output: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("runs"),
     store: Store = None,
     settings: Annotated[
@@ -117,7 +118,7 @@ def run(
 
 @app.command(
     epilog="Examples:\n\n`clbench sweep --methods naive,merge_init,merge_ortho,magmax --tracks objects,styles`\n\n"
-    "`clbench sweep --methods naive,magmax --tracks styles --set magmax.alpha=0.5 --dry-run`\n\n"
+    "`clbench sweep --methods naive,mine --plugin mine.py --tracks styles --set mine.strength=0.5 --dry-run`\n\n"
     "`clbench sweep --methods naive,magmax --tracks styles --suite sdxl-v1 --engine ray --store s3://bucket/store`"
 )
 def sweep(
@@ -132,7 +133,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     orders: Orders = None,
     seeds: Seeds = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One order and one seed: partial results.")] = False,
+    quick: Quick = False,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs"),
     store: Store = None,
     settings: Annotated[
@@ -154,7 +155,7 @@ def sweep(
     definition = load_suite(suite)
     for track in words(tracks) or []:
         definition.track(track)
-    import_harness()
+    result_path = import_harness().result_path
     from clbench.show import result_table
 
     options = {
@@ -188,6 +189,7 @@ def sweep(
         return
     for result in results:
         out.print(result_table(result))
+        out.print(Text(f"result: {result_path(output, result)}"), soft_wrap=True)
 
 
 def prepared_for(
@@ -242,9 +244,7 @@ def print_plan(prepared: Prepared) -> None:
     if shared:
         out.print(Text(f"shared: {shared} units were asked for more than once, and are done once", "dim"))
     if cells:
-        out.print(
-            Text(f"shared: {cells} first cells too, where methods end a shared training with equal weights", "dim")
-        )
+        out.print(Text(f"shared: {cells} cells too, if methods that begin alike also end it with equal weights", "dim"))
 
 
 def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:

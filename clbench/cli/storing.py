@@ -108,7 +108,7 @@ def gc(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Clear away what killed processes left, what was set aside, and locks that nobody holds."""
+    """Clear away what killed processes left, what was set aside, and locks, a day old, that nobody holds."""
     with needing_extras():
         from clbench.keeping import waste
         from clbench.store import Store

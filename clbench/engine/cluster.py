@@ -12,7 +12,9 @@ part once the cluster has room for it, so that the work goes on with fewer meanw
 from __future__ import annotations
 
 import queue
+import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 from clbench.engine.schedule import Unit
 from clbench.engine.shift import End, Failed, Watcher, WorkerDied, Workshop
 from clbench.errors import ClbenchError, WorkFailed
+from clbench.human import human_bytes
 
 GIVES_UP = 3
 """Actors in a row that could not open the workshop."""
@@ -39,6 +42,9 @@ class Hand:
         except ClbenchError as error:
             self._refused = Failed(str(error), error.exit_code)
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        warnings.showwarning = lambda message, *rest, **more: self._events.put(
+            {"event": "warning", "message": str(message)}
+        )
 
     def opened(self) -> Failed | None:
         """Why the workshop cannot be opened, if so."""
@@ -66,6 +72,8 @@ class _Actor:
     handle: Any
     opened: Any
     """Reference of `opened()`; None once it has answered."""
+    has_opened: bool = False
+    """Whether it has ever answered."""
     unit: Unit | None = None
     end: Any = None
     """Reference of `do()`."""
@@ -92,8 +100,9 @@ class Cluster:
             raise ClbenchError("ray is not installed; --engine ray needs `pip install 'clbench[ray]'`") from None
         if not ray.is_initialized():
             try:
+                _knock(address)  # Ray itself would try for minutes
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, ValueError, TimeoutError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise ClbenchError(
                     f"no Ray cluster lets us in at {address or 'this machine'}: {reason}; is it up, and does it want "
@@ -101,9 +110,18 @@ class Cluster:
                 ) from None
         return cls(ray)
 
-    def device(self) -> str:
-        """CUDA where the cluster has a GPU, else the CPU."""
-        return "cuda" if self._ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+    def device(self, asked: str | None) -> str:
+        """What was asked for; default CUDA where the cluster has a GPU, else the CPU.
+
+        Raises:
+            ClbenchError: the cluster does not have it, or has no such thing.
+        """
+        has_gpu = self._ray.cluster_resources().get("GPU", 0) >= 1
+        if asked not in (None, "cpu", "cuda"):
+            raise ClbenchError(f"with --engine ray, --device is cpu or cuda (each worker sees one GPU), not {asked!r}")
+        if asked == "cuda" and not has_gpu:
+            raise ClbenchError("there is no GPU in the Ray cluster for --device cuda")
+        return asked or ("cuda" if has_gpu else "cpu")
 
     def slots(self, device: str) -> int:
         """How many workers fit, one a GPU or one a CPU."""
@@ -131,7 +149,16 @@ class Cluster:
 
         Args:
             memory: bytes of main memory that each worker needs.
+
+        Raises:
+            ClbenchError: no node has that much.
         """
+        most = max(node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"])
+        if most < memory:
+            raise ClbenchError(
+                f"a worker needs {human_bytes(memory)} of main memory, and no node of the Ray cluster offers more than "
+                f"{human_bytes(most)}"
+            )
         options = {**_needs(device), "memory": memory, "max_concurrency": 2, "max_restarts": 0}
         kind = self._ray.remote(Hand).options(**options)
         crew = Actors(self._ray, lambda: kind.remote(open_workshop, setup), count)
@@ -172,11 +199,13 @@ class Actors:
             ready, _ = self._ray.wait(list(references), num_returns=1, timeout=seconds)
         for reference in ready:
             actor = references[reference]
+            if actor not in self._actors:  # another reference told that it died
+                continue
             try:
                 answer = self._ray.get(reference)
-            except self._ray.exceptions.RayActorError as error:
-                if actor in self._actors:  # else another reference told it
-                    yield from self._replace(actor, str(error).splitlines()[0])
+            except self._ray.exceptions.RayError as error:  # it, its node or its answer is lost, or it raised something
+                self._ray.kill(actor.handle)
+                yield from self._replace(actor, _reason(error))
                 continue
             yield from self._heard(actor, reference, answer, watch)
 
@@ -184,7 +213,7 @@ class Actors:
         if reference == actor.opened:
             if answer is not None:
                 raise WorkFailed(f"a worker on the cluster cannot start: {answer.message}")
-            actor.opened, self._failed_starts = None, 0
+            actor.opened, actor.has_opened, self._failed_starts = None, True, 0
         elif reference == actor.news:
             actor.news = None
             self._pass_on(actor, answer, watch)
@@ -207,11 +236,14 @@ class Actors:
                 actor.news = actor.handle.told.remote()
 
     def _replace(self, actor: _Actor, reason: str) -> Iterator[tuple[Unit, End]]:
-        if actor.opened is not None:
+        if not actor.has_opened:
             self._failed_starts += 1
             if self._failed_starts >= GIVES_UP:
                 raise WorkFailed(f"workers on the cluster cannot start: {reason}")
         self._actors[self._actors.index(actor)] = self._start()
+        for other in self._actors:  # an idle one may have died with it: none gets a unit before it has answered again
+            if other.unit is None and other.opened is None:
+                other.opened = other.handle.opened.remote()
         if actor.unit is not None:
             yield actor.unit, WorkerDied(reason)
 
@@ -222,3 +254,20 @@ class Actors:
     def close(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor.handle)
+
+
+def _knock(address: str | None) -> None:
+    """See whether anybody answers at `host:port`.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _reason(error: Any) -> str:
+    """Why an actor answers no more: what it raised, or what became of it."""
+    cause = getattr(error, "cause", None)
+    return f"{type(cause).__name__}: {cause}".splitlines()[0] if cause else str(error).splitlines()[0]

@@ -77,14 +77,16 @@ def work_off(units: list[Unit], crew: Crew, watch: Watcher) -> dict[str, Failed]
     schedule, failures = Schedule(units), dict[str, Failed]()
     busy: list[tuple[float, Unit]] = []
     lost: Counter[str] = Counter()
-    in_hand = 0
+    in_hand, begun = 0, set[str]()
     while not schedule.finished:
         now = time.monotonic()
         for _, unit in (patient := [entry for entry in busy if entry[0] <= now]):
             schedule.put_back(unit)
         busy = [entry for entry in busy if entry not in patient]
         while crew.free() and (unit := schedule.take()):
-            watch({"event": "begin", "unit": unit.key, "label": unit.label, **unit.where})
+            if unit.key not in begun:  # else it is asked for again
+                begun.add(unit.key)
+                watch({"event": "begin", "unit": unit.key, "label": unit.label, **unit.where})
             in_hand += 1
             crew.give(unit)
         if not in_hand and crew.free():
@@ -96,6 +98,7 @@ def work_off(units: list[Unit], crew: Crew, watch: Watcher) -> dict[str, Failed]
             in_hand -= 1
             if isinstance(end, WorkerDied):
                 lost[unit.key] += 1
+                begun.discard(unit.key)
                 watch({"event": "warning", "message": f"a worker died during {unit.label}: {end.reason}"})
                 if lost[unit.key] < TRIES:
                     schedule.put_back(unit)
@@ -104,8 +107,8 @@ def work_off(units: list[Unit], crew: Crew, watch: Watcher) -> dict[str, Failed]
             if end is False:
                 busy.append((time.monotonic() + PATIENCE, unit))
                 continue
-            how = "failed" if isinstance(end, Failed) else "done"
-            watch({"event": "end", "unit": unit.key, "label": unit.label, "how": how, **unit.where})
+            how = {"how": "failed", "message": end.message} if isinstance(end, Failed) else {"how": "done"}
+            watch({"event": "end", "unit": unit.key, "label": unit.label, **how, **unit.where})
             if isinstance(end, Failed):
                 for group in unit.groups:
                     failures.setdefault(group, end)
