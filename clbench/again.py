@@ -52,5 +52,14 @@ def open_again(
         prepare_process(device, deterministic)
     assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
     with one_thread(device):
-        bench = Bench(definition, result.track, Store.at(store), device, precision, assets, deterministic=deterministic)
+        bench = Bench(
+            definition,
+            result.track,
+            Store.at(store),
+            device,
+            precision,
+            assets,
+            low_memory=bool(result.settings.get("low_memory")),
+            deterministic=deterministic,
+        )
         yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]

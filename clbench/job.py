@@ -123,8 +123,9 @@ class Workshop:
 
     def is_whole(self, unit: Unit) -> bool:
         """As `is_done`, but scores are read: what is damaged is set aside."""
-        is_read = SUFFIX[unit.where["kind"]] == ".json"
-        return self.is_done(unit) and not (is_read and self.store.get_json(unit.key) is None)
+        if SUFFIX[unit.where["kind"]] != ".json":
+            return self.is_done(unit)
+        return self.store.get_json(unit.key) is not None and self.is_done(unit)
 
     def _has_images(self, unit: Unit) -> bool:
         """Whether a row's images are there, if they are to be kept."""
