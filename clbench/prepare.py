@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from clbench.assets import gather
 from clbench.bench import default_device
-from clbench.cost import Expectation, Memory, check_disk, expect, price_of
+from clbench.cost import LIBRARIES, Expectation, Memory, check_disk, expect, free_memory, price_of
 from clbench.data import Places, default_root
 from clbench.engine import Watcher
 from clbench.engine.cluster import Cluster
@@ -72,7 +72,8 @@ class Options:
     resume: bool = True
     """Whether work of earlier processes in the store counts."""
     workers: int | None = None
-    """Processes that share the work: default one a GPU; on a CPU one a core (each has one thread) and two a run."""
+    """Processes that share the work: default one a GPU; on a CPU one a core (each has one thread), but at most two a
+    run and as many as memory holds."""
     engine: EngineName = "local"
     """Where the workers are: on this machine, or on a Ray cluster."""
     address: str | None = None
@@ -280,7 +281,8 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
     if cluster:
         return min(asked or cluster.slots(device), 2 * runs)
     if device == "cpu":
-        return asked or min(torch.get_num_threads(), 2 * runs)
+        fitting = max(1, int(free_memory(device) / (1.5 * LIBRARIES)))  # with a model as small as mini-v1's
+        return asked or min(torch.get_num_threads(), 2 * runs, fitting)
     if device != "cuda":  # one of them
         if (asked or 1) > 1:
             raise ClbenchError(f"several workers would share {device}; give --device cuda for one worker a GPU")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_harness import outcome, watch
 
 from clbench import harness
+from clbench import prepare as preparing
 from clbench import sequence as sequences
 from clbench.assets import Assets
 from clbench.bench import Bench
@@ -265,8 +266,6 @@ def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
 
 
 def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, monkeypatch):
-    from clbench import prepare as preparing
-
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
     monkeypatch.setattr(preparing, "load_suite", lambda name: suite)
@@ -389,6 +388,14 @@ def test_what_cannot_work_is_refused_before_any_work(ready, options, says):
     with pytest.raises(ClbenchError, match=says) as caught:
         ready(**options)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(16, 64, 8), (3, 64, 3), (16, 4, 2), (16, 1, 1)])
+def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypatch, cores, gigabytes, workers):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
+    assert ready(quick=False, workers=None).workers == workers
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])
