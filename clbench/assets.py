@@ -14,7 +14,7 @@ class Assets(Frozen):
     """Where the models and data sets of one track lie."""
 
     folders: dict[str, Path]
-    """Item -> folder."""
+    """Item -> folder, for processes with whatever working folder."""
     sha256: dict[str, str]
     """Item -> checksum of its files, as they were found."""
 
@@ -31,7 +31,7 @@ def gather(
         ClbenchError: as `clbench.data.ready`, or a CSD checkpoint that cannot be converted.
     """
     found = ready(suite, name, track, places, report)
-    folders = {key: one.folder for key, one in found.items() if one.folder is not None}
+    folders = {key: one.folder.absolute() for key, one in found.items() if one.folder is not None}
     if "csd" in folders:
         folders["csd"] = loadable_csd(folders["csd"], places)
     return Assets(folders=folders, sha256={key: one.sha256 for key, one in found.items()})

@@ -35,16 +35,16 @@ class Hand:
     """What runs in an actor: one thread does a unit, another tells how far it is."""
 
     def __init__(self, open_workshop: Callable[[str], Workshop], setup: str) -> None:
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        warnings.showwarning = lambda message, *rest, **more: self._events.put(
+            {"event": "warning", "message": str(message)}
+        )
         self._workshop: Workshop | None = None
         self._refused: Failed | None = None
         try:
             self._workshop = open_workshop(setup)
         except ClbenchError as error:
             self._refused = Failed(str(error), error.exit_code)
-        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        warnings.showwarning = lambda message, *rest, **more: self._events.put(
-            {"event": "warning", "message": str(message)}
-        )
 
     def opened(self) -> Failed | None:
         """Why the workshop cannot be opened, if so."""
