@@ -21,7 +21,7 @@ from clbench.bench import Bench
 from clbench.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
 from clbench.engine.inline import Inline
 from clbench.engine.local import local
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import WorkFailed
 from clbench.job import open_workshop, setup_of
 from clbench.prepare import Options, Prepared, prepare
 from clbench.store import Store
@@ -260,11 +260,6 @@ def test_one_methods_failure_costs_no_other_its_result(ready, tmp_path):
     assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
-def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
-    with pytest.raises(ClbenchError, match="'magmax', which is not run"):
-        ready(("naive",), settings={"magmax": {}})
-
-
 def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, monkeypatch):
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
@@ -374,31 +369,3 @@ def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
     assert set(trained.values()) == {1}
     assert len(drawn) == 3 + 1 + 2 * 5
     assert len(trained) == (1 + 2 * 2) * 2
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"address": "1.2.3.4:6379"}, "--address is of a Ray cluster, and needs --engine ray"),
-        ({"store": "memory://here", "workers": 2}, "seen by one process alone; give --workers 1"),
-        ({"device": "gpu"}, "no device 'gpu' here: give cpu, cuda"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_any_work(ready, options, says):
-    with pytest.raises(ClbenchError, match=says) as caught:
-        ready(**options)
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(16, 64, 8), (3, 64, 3), (16, 4, 2), (16, 1, 1)])
-def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypatch, cores, gigabytes, workers):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
-    assert ready(quick=False, workers=None).workers == workers
-
-
-@pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])
-def test_impossible_numbers_of_workers_are_refused(ready, workers, options):
-    with pytest.raises(ClbenchError, match="workers"):
-        ready(workers=workers, **options)

@@ -1,0 +1,52 @@
+"""What is refused before any work, and how many processes share it."""
+
+import pytest
+import torch
+
+from clbench import prepare as preparing
+from clbench.errors import ClbenchError
+from clbench.prepare import Options, Prepared, prepare
+
+
+@pytest.fixture
+def ready(shared_models, tmp_path):
+    """`prepare` for one method of the mock suite."""
+
+    def make(settings=None, **options) -> Prepared:
+        given = {"output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
+        return prepare(["naive"], ["styles"], "mock", settings or {}, Options(**given))
+
+    return make
+
+
+def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
+    with pytest.raises(ClbenchError, match="'magmax', which is not run"):
+        ready({"magmax": {}})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"address": "1.2.3.4:6379"}, "--address is of a Ray cluster, and needs --engine ray"),
+        ({"store": "memory://here", "workers": 2}, "seen by one process alone; give --workers 1"),
+        ({"device": "gpu"}, "no device 'gpu' here: give cpu, cuda"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(ready, options, says):
+    with pytest.raises(ClbenchError, match=says) as caught:
+        ready(**options)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(16, 64, 8), (3, 64, 3), (16, 4, 2), (16, 1, 1)])
+def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypatch, cores, gigabytes, workers):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
+    assert ready(workers=None).workers == workers
+
+
+@pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])
+def test_impossible_numbers_of_workers_are_refused(ready, workers, options):
+    with pytest.raises(ClbenchError, match="workers"):
+        ready(workers=workers, **options)
