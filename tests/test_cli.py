@@ -14,7 +14,7 @@ from conftest import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app, main
-from clbench.result import Result, save_result
+from clbench.result import Environment, Result, save_result
 from clbench.suite import load_suite
 from clbench.validation import check_result
 
@@ -82,6 +82,12 @@ def test_help_lists_every_command_and_each_shows_an_example():
         page = CliRunner().invoke(app, [name, "--help"]).stdout
         assert "Example" in page
         assert f"clbench {name} " in page
+
+
+def test_env_shows_this_machine_as_results_record_it():
+    told = Environment.model_validate_json(clbench("env", "--json"))
+    assert told.packages["torch"]
+    assert f"python: {told.python}" in clbench("env")
 
 
 def test_help_starts_in_well_under_a_second_of_work():

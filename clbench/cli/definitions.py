@@ -195,8 +195,10 @@ def pretrain_mini(
 @app.command(epilog="Example: `clbench env --json`")
 def env(as_json: Json = False) -> None:
     """Show this machine and the installed packages, as results record them."""
-    harness = import_harness()
-    described = harness.describe("cpu").model_dump(mode="json")
+    import_harness()
+    from clbench.environment import describe
+
+    described = describe("cpu").model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(described, indent=1))
         return
