@@ -65,6 +65,8 @@ SUFFIX = {"base": ".json", "controls": ".json", "fit": ".safetensors", "train": 
 """Kind of unit -> its artifact's."""
 
 
+ROWS = ("base", "score")
+"""Kinds of units whose artifacts name the cells that they are of."""
 ABOUT = ("suite", "track", "method", "order", "seed", "task")
 """Of a unit: what is told beside the artifacts that it makes."""
 
@@ -114,7 +116,7 @@ class Workshop:
         """Whether the unit's artifact is there (and whole, is seen when it is read), or was, and is of no more use."""
         kind, number = unit.where["kind"], unit.where["job"]
         if self.store.has(unit.key, SUFFIX[kind]):
-            return kind not in ("base", "score") or self._has_images(unit)
+            return not self.bench(number).keep_images or kind not in ROWS or self.is_whole(unit)
         if kind != "train" or "states" in self.jobs[number].keep:
             return False
         position = unit.where["position"]
@@ -125,18 +127,15 @@ class Workshop:
         """As `is_done`, but scores are read: what is damaged is set aside."""
         if SUFFIX[unit.where["kind"]] != ".json":
             return self.is_done(unit)
-        return self.store.get_json(unit.key) is not None and self.is_done(unit)
-
-    def _has_images(self, unit: Unit) -> bool:
-        """Whether a row's images are there, if they are to be kept."""
-        bench = self.bench(unit.where["job"])
-        if not bench.keep_images:
-            return True
         row = self.store.get_json(unit.key)
-        if row is None:
-            return False
-        cells = row["cells"] if unit.where["kind"] == "score" else [one["cell"] for one in row.values()]
-        return bench.has_images(cells)
+        return row is not None and self._has_images(unit, row)
+
+    def _has_images(self, unit: Unit, row: Any) -> bool:
+        """Whether a row's images are there, if it is one and they are to be kept."""
+        kind, bench = unit.where["kind"], self.bench(unit.where["job"])
+        if kind not in ROWS:
+            return True
+        return bench.has_images(row["cells"] if kind == "score" else [one["cell"] for one in row.values()])
 
     def do(self, unit: Unit, tell: Watcher) -> bool:
         """Do a unit, unless it is done; False where another command has it in hand.
