@@ -11,6 +11,8 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
 PLUGINS = Path(__file__).parent / "plugins"
+FILES = (PLUGINS / "ewc.py", PLUGINS / "self_replay.py")
+"""Plugins that every run knows."""
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +73,33 @@ def mock_command(mock_suite, tmp_path_factory):
     path = tmp_path_factory.mktemp("suite") / "suite.json"
     path.write_text(mock_suite.model_dump_json())
     return [sys.executable, str(Path(__file__).parent / "driver.py"), str(path)]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A data root: small SDXL models, random DreamBooth-shaped photos and an UnlearnCanvas-shaped tree."""
+    from tiny_sdxl import write_world
+
+    root = tmp_path_factory.mktemp("world")
+    write_world(root, None)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The folder of a cut-down sdxl-v1."""
+    from tiny_sdxl import write_suite
+
+    return write_suite(tmp_path_factory.mktemp("suites") / "tiny-sdxl")
+
+
+@pytest.fixture
+def run(shared_models, tmp_path):
+    """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
+    from clbench import harness
+
+    def make(method: str = "merge_ortho", track: str = "styles", **options):
+        options = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", **options}
+        return harness.run(method, track, "mock", **options)
+
+    return make

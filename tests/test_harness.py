@@ -1,4 +1,4 @@
-"""The whole path on untrained models: what is scored, what is shared, and what survives a kill, damage or bad code."""
+"""The whole path on untrained models: what is scored, what is shared, what survives a kill, damage or a full disk."""
 
 import errno
 import gc
@@ -14,36 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PLUGINS
+from conftest import FILES
 from PIL import Image
-from pydantic import BaseModel
+from watching import raises_at, sentence, watch
 
 import clbench
 from clbench import files, harness, prepare, samples
 from clbench import sequence as engine
 from clbench.backbone import Backbone
-from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.harness import result_path
-from clbench.lora import Adapter, Delta
-from clbench.method import Method
 from clbench.result import Result, load_result
 from clbench.sequence import Sequence
-from clbench.state import State
 from clbench.validation import check_result
-
-FILES = [PLUGINS / "ewc.py", PLUGINS / "self_replay.py"]
-
-
-@pytest.fixture
-def run(shared_models, tmp_path):
-    """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
-
-    def make(method: str = "merge_ortho", track: str = "styles", **options) -> Result:
-        options = {"quick": True, "output": tmp_path / "runs", "plugins": tuple(FILES), "device": "cpu", **options}
-        return harness.run(method, track, "mock", **options)
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -72,35 +55,6 @@ def outcome(result: Result):
     """Everything of a result that time and memory do not change."""
     runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
     return runs, result.controls, result.summary, result.method
-
-
-def watch(monkeypatch, owner, name: str, before=lambda count: None) -> list[int]:
-    """Count the calls of a function, and do something before each."""
-    real, calls = getattr(owner, name), []
-
-    def watched(*arguments, **options):
-        calls.append(len(calls) + 1)
-        before(calls[-1])
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, watched)
-    return calls
-
-
-def raises_at(count: int, error: BaseException):
-    def before(now: int) -> None:
-        if now == count:
-            raise error
-
-    return before
-
-
-def sentence(caught) -> str:
-    """A failure's message, which is one line and names no traceback."""
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "Traceback" not in message
-    return message
 
 
 # --- what a result holds ---
@@ -290,139 +244,6 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(run, undisturbed, kinds,
     with pytest.warns(UserWarning, match="set aside as .* done again"):
         assert outcome(run("merge_init")) == expected
     assert all(list((tmp_path / "runs" / "store" / kind).rglob("*.damaged")) for kind in kinds if kind != "cost")
-
-
-# --- plugins that misbehave ---
-
-
-def broken(called: str = "broken", /, **hooks) -> Method:
-    """A method with these hooks, which is not registered."""
-    method = type("Broken", (Method,), hooks)
-    method.name = called
-    return method()
-
-
-def boom(*_):
-    raise ValueError("first line\nsecond line")
-
-
-def failure(bench: Bench, method: Method) -> str:
-    """How a sequence of the method ends."""
-    sequence = Sequence(bench, method, "forward", 0)
-    with pytest.raises(WorkFailed) as caught:
-        [sequence.row(position) for position in range(3)]
-    assert caught.value.exit_code == 1
-    return sentence(caught)
-
-
-@pytest.mark.parametrize(
-    "hook", ["begin_task", "frozen", "data", "prompts", "loss", "on_gradients", "end_task", "weights"]
-)
-def test_a_hook_that_raises_is_named_with_its_task_file_and_line(bench, hook):
-    message = failure(bench, broken(**{hook: boom}))
-    place = "training" if hook in ("loss", "on_gradients") else f"{hook}()"
-    assert f"method broken failed in {place} at task 'byzantine'" in message
-    assert "test_harness.py:" in message
-    assert "ValueError: first line second line" in message
-
-
-def nan(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.full(shape, torch.nan)
-
-
-FIRST = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-WRONG = {
-    "begin_task": [
-        lambda self, ctx, state: None,
-        lambda self, ctx, state: Adapter(None, None),  # type: ignore[arg-type]
-        lambda self, ctx, state: Adapter({}, {}),
-        lambda self, ctx, state: Adapter(ctx.fresh_adapter().A, ctx.fresh_adapter().B, 17.0),
-        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: nan((4, 64))}, ctx.fresh_adapter().B),
-        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: torch.zeros(9, 64)}, ctx.fresh_adapter().B),
-        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, "no layer": nan((4, 64))}, ctx.fresh_adapter().B),
-    ],
-    "frozen": [
-        lambda self, state: 3,
-        lambda self, state: {FIRST: torch.zeros(3)},
-        lambda self, state: {FIRST: nan((64, 64))},
-        lambda self, state: {"no layer": torch.zeros(64, 64)},
-    ],
-    "data": [
-        lambda self, ctx, examples: None,
-        lambda self, ctx, examples: [],
-        lambda self, ctx, examples: ["an image"],
-        lambda self, ctx, examples: [type(examples[0])(torch.zeros(3, 8, 8), "small")],
-        lambda self, ctx, examples: [type(examples[0])(nan((3, 32, 32)), "nan")],
-    ],
-    "prompts": [
-        lambda self, state, prompts: None,
-        lambda self, state, prompts: prompts[:1],
-        lambda self, state, prompts: [1 for _ in prompts],
-    ],
-    "loss": [
-        lambda self, ctx, batch: "much",
-        lambda self, ctx, batch: torch.zeros(3),
-    ],
-    "end_task": [
-        lambda self, ctx, state, adapter: None,
-        lambda self, ctx, state, adapter: State(None),  # type: ignore[arg-type]
-        lambda self, ctx, state, adapter: State(adapter="one"),  # type: ignore[arg-type]
-        lambda self, ctx, state, adapter: State(extra=[1]),  # type: ignore[arg-type]
-        lambda self, ctx, state, adapter: state.with_merged({FIRST: torch.zeros(3, 3)}),
-        lambda self, ctx, state, adapter: state.with_merged({FIRST: nan((64, 64))}),
-        lambda self, ctx, state, adapter: state.with_extra(statistics=nan((2,))),
-        lambda self, ctx, state, adapter: state.with_extra(count=3),
-    ],
-    "weights": [
-        lambda self, state: None,
-        lambda self, state: Delta({FIRST: torch.zeros(64)}),
-        lambda self, state: Delta({FIRST: nan((64, 64))}),
-        lambda self, state: Delta({FIRST: "large"}),  # type: ignore[dict-item]
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("hook", "returns"), [(hook, returns) for hook, each in WRONG.items() for returns in each], ids=lambda value: ""
-)
-def test_a_hook_that_returns_something_unusable_is_one_sentence(bench, hook, returns):
-    message = failure(bench, broken(**{hook: returns}))
-    assert "method broken" in message
-    assert ("training" if hook == "loss" else f"{hook}()") in message
-    assert "task 'byzantine'" in message
-
-
-def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_tasks(bench, monkeypatch):
-    def loss(self, ctx, batch):
-        return torch.nan if (ctx.position, ctx.step) == (1, 1) else 0.0
-
-    message = failure(bench, broken(loss=loss))
-    assert "the loss became nan in task 'palette knife' (position 2) at step 2 of 2" in message
-    fits = watch(monkeypatch, engine, "fit")
-    assert "palette knife" in failure(bench, broken(loss=loss))
-    assert len(fits) == 1
-
-
-def test_weights_that_draw_nan_are_not_scored(bench):
-    message = failure(bench, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
-    assert "NaN" in message
-
-
-class Unwritable(BaseModel):
-    thing: object = object()
-
-
-@pytest.mark.parametrize(
-    ("called", "attributes", "field"),
-    [(["my method"], {}, "name"), ([], {"version": 2}, "version"), ([], {"Config": Unwritable}, "config")],
-)
-def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
-    monkeypatch.setattr(prepare, "get_method", lambda *_: broken(*called, **attributes))
-    fits = watch(monkeypatch, engine, "fit")
-    with pytest.raises(ClbenchError) as caught:
-        run("broken")
-    assert f"its {field} cannot be recorded" in sentence(caught)
-    assert not fits
 
 
 # --- bad input and bad disks ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,174 +11,37 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
-from builders import signed
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
-from tiny_sdxl import RESOLUTION, write_suite, write_world
+from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
 from torchvision import transforms
 
 from clbench import harness, prepare
-from clbench.again import open_again
 from clbench.assets import gather
 from clbench.bench import Bench
-from clbench.cost import count
 from clbench.data import Places
-from clbench.encoders import load_encoder, mean_pairwise_cosine
-from clbench.encoders.csd import converted
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.evaluate import mean_of_different
-from clbench.export import export_model
-from clbench.job import one_thread
-from clbench.leaderboard.published import load_published
 from clbench.method import Batch, get_method
-from clbench.result import Result, load_result
+from clbench.result import load_result
 from clbench.rng import generator
 from clbench.sample import shared_noise
-from clbench.sequence import Sequence
 from clbench.store import Store
-from clbench.suite import Photos, load_suite
+from clbench.suite import load_suite
 from clbench.train import Task, fit, make_examples
 from clbench.validation import check_result
-from clbench.verify import read_verified, record, run_again, score_images, status, write_images
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOS = SHARED / "data" / "dreambooth_small"
-SDXL_V1 = "ecfdd62928fe0290ef2bb59f176c5db0e8e2d3962121a358521f36c63a09a1d7"
-"""If this differs, sdxl-v1 was edited. Once it has results, make a new version instead."""
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
-
-sdxl = load_suite("sdxl-v1")
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    """A data root: models, random DreamBooth-shaped photos and an UnlearnCanvas-shaped tree."""
-    root = tmp_path_factory.mktemp("world")
-    write_world(root, None)
-    return root
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """The folder of a cut-down sdxl-v1."""
-    return write_suite(tmp_path_factory.mktemp("suites") / "tiny-sdxl")
 
 
 @pytest.fixture(scope="session")
 def bench(world, tiny, tmp_path_factory):
-    """Its objects, loaded once."""
+    """The objects of the cut-down sdxl-v1, loaded once."""
     suite = load_suite(str(tiny))
     assets = gather(suite, str(tiny), "objects", Places(world, tiny))
     return Bench(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
-
-
-# --- the definition ---
-
-
-def test_sdxl_v1_is_the_definition_that_was_locked():
-    assert sdxl.sha256 == SDXL_V1
-
-
-@pytest.fixture(scope="module")
-def facts():
-    path = SHARED / "reference" / "protocol_facts.json"
-    if not path.is_file():
-        pytest.skip("shared/reference is not here")
-    return json.loads(path.read_text())
-
-
-def test_objects_are_the_papers(facts):
-    track, tasks = sdxl.track("objects"), facts["objects"]["tasks"]
-    assert len(track.tasks) == len(tasks) == 10
-    for task, fact in zip(track.tasks, tasks, strict=True):
-        names = tuple(f"{fact['folder']}/{image}" for image in fact["images"])
-        assert task.train == task.reference == Photos(dataset="dreambooth", files=names)
-        assert track.train_prompt(task) == fact["train_prompt"]
-        assert track.eval_prompts(task) == fact["eval_prompts"]
-
-
-def test_styles_are_the_papers(facts):
-    track, styles = sdxl.track("styles"), facts["styles"]
-    assert len(track.tasks) == len(styles["tasks"]) == 10
-    for task, fact in zip(track.tasks, styles["tasks"], strict=True):
-        own = [f"{fact['folder']}/{fact['train_object_folder']}/{number}.jpg" for number in fact["train_image_ids"]]
-        judged = [f"{fact['folder']}/{name.replace('_', '/')}" for name in styles["metric_images"]]
-        assert task.train == Photos(dataset="unlearncanvas", files=tuple(own))
-        assert task.reference == Photos(dataset="unlearncanvas", files=tuple(judged))
-        assert track.train_prompt(task) == fact["train_prompt"]
-        assert track.eval_prompts(task) == fact["eval_prompts"]
-
-
-def test_orders_and_seeds_are_the_papers(facts):
-    for track, name in (("objects", "object"), ("styles", "style")):
-        orders = facts["orders"]["values"][name]
-        assert {key: list(order) for key, order in sdxl.track(track).orders.items()} == {
-            key: order["index_into_config"] for key, order in orders.items()
-        }
-        for key, order in orders.items():
-            assert [task.name for task in sdxl.track(track).ordered(key)] == order["names"]
-    assert list(sdxl.seeds) == facts["orders"]["seeds"]["training"]
-
-
-def test_training_and_sampling_are_as_pinned(facts):
-    training, sampling = facts["training"], facts["sampling"]
-    assert sdxl.training.steps == training["steps"][0]
-    assert sdxl.training.learning_rate == float(training["lr"][0])
-    assert sdxl.training.batch_size == training["batch"][0]
-    assert sdxl.training.rank == sdxl.training.alpha == training["rank"][0]
-    assert sdxl.training.max_grad_norm == training["grad_clip"][0]
-    assert (sdxl.training.betas, sdxl.training.weight_decay) == ((0.9, 0.999), 1e-4)
-    assert sdxl.resolution == training["resolution"][0]
-    assert sdxl.sampling.steps == sampling["steps"][0]
-    assert sdxl.sampling.images_per_prompt == sampling["samples_per_prompt"][0]
-    assert sdxl.sampling.noise_seed == sampling["generator_seed"][0]
-    assert (sdxl.sampling.guidance_scale, sdxl.sampling.scheduler) == (5.0, "EulerDiscreteScheduler")
-    assert sdxl.backbone.source == f"hub:{sampling['base'][0]}"
-    assert sdxl.vae is not None
-    assert sdxl.vae.source == f"hub:{sampling['vae'][0]}"
-    assert {name: track.metrics for name, track in sdxl.tracks.items()} == {
-        "objects": ("clip_i", "dino"),
-        "styles": ("csd", "dino"),
-    }
-
-
-def test_the_board_shows_what_the_paper_printed():
-    path = SHARED / "reference" / "published_results.json"
-    if not path.is_file():
-        pytest.skip("shared/reference is not here")
-    facts, ours = json.loads(path.read_text()), load_published()["sdxl-v1"].model_dump(mode="json")
-    assert ours["tracks"] == facts["tracks"]
-    assert ours["prompt_study"]["rows"] == facts["prompt_study"]["rows"]
-
-
-SDXL_UNET = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-
-
-def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():
-    price = count(SDXL_UNET, sdxl.training, 128)  # compares the 560 layers and 92,897,280 parameters itself
-    assert price.adapter == 64 * 1_451_520
-    assert price.adapted == pytest.approx(955e6, rel=1e-3)
-    lora = 2 * 4096 * 0.04e12 / 4096  # the adapter's own products, about 2 %
-    assert price.pass_flops == pytest.approx(6.76e12 + lora, rel=0.02)
-
-
-def test_another_architecture_is_refused():
-    with pytest.raises(ClbenchError, match="not the definition's 560"):
-        count(SDXL_UNET | {"transformer_layers_per_block": (1, 2, 9)}, sdxl.training, 128)
 
 
 # --- the whole path ---
@@ -214,13 +76,6 @@ def real_world(tmp_path_factory):
 
 
 # --- each shortcut beside a plain, obvious loop ---
-
-
-def plain_pipeline(world: Path) -> Any:
-    vae = diffusers.AutoencoderKL.from_pretrained(world / "sdxl-vae-fp16-fix")
-    pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(world / "stable-diffusion-xl-base-1.0", vae=vae)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def plain_adapter(pipeline, rank: int, state: dict[str, torch.Tensor]) -> None:
@@ -387,240 +242,6 @@ def test_latents_are_fresh_at_every_step(bench):
     first, second = data.batches(2, 1, generator(2))
     assert isinstance(first, Batch)
     assert not torch.equal(first.latents, second.latents)
-
-
-# --- encoders ---
-
-
-@pytest.fixture(scope="module")
-def photo():
-    path = SHARED / "data" / "dreambooth_originals" / "teapot_03.jpg"
-    if not path.is_file():
-        pytest.skip("shared/data/dreambooth_originals is not here")
-    return Image.open(path).convert("RGB")
-
-
-def by_hand(image: Image.Image, shorter: int, mean, std) -> np.ndarray:
-    """Resize the shorter side (PIL, bicubic), cut 224 out of the centre, scale, normalise: [3, 224, 224]."""
-    scale = shorter / min(image.size)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (resized.width - 224) // 2, (resized.height - 224) // 2
-    cut = np.array(resized.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
-    return ((cut - np.array(mean)) / np.array(std)).transpose(2, 0, 1).astype(np.float32)
-
-
-CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@pytest.mark.parametrize(
-    ("name", "shorter", "norm"), [("clip", 224, CLIP_NORM), ("csd", 224, CLIP_NORM), ("dino", 256, IMAGENET_NORM)]
-)
-def test_preprocessing_is_pils_at_the_pinned_sizes(name, shorter, norm, bench, world, photo, tmp_path):
-    folders = {
-        "clip": world / "vit_base_patch32_clip_224.openai",
-        "dino": world / "dino-vits16",
-        "csd": converted(world / "CSD", tmp_path),
-    }
-    settings: Any = {"resize": 256} if name == "dino" else {}
-    encoder = load_encoder(name, folders[name], **settings)
-    np.testing.assert_allclose(encoder.preprocess(photo).numpy(), by_hand(photo, shorter, *norm), atol=1e-5)
-    rows = encoder.embed([photo, photo.rotate(90)])
-    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
-
-
-def test_dino_is_the_class_token_of_the_last_hidden_state(world, photo):
-    from transformers import ViTModel
-
-    model = ViTModel.from_pretrained(world / "dino-vits16", add_pooling_layer=False).eval()
-    pixels = torch.from_numpy(by_hand(photo, 256, *IMAGENET_NORM))[None]
-    expected = F.normalize(model(pixels).last_hidden_state[:, 0], dim=-1)
-    torch.testing.assert_close(
-        load_encoder("dino", world / "dino-vits16", resize=256).embed([photo]), expected, **CLOSE
-    )
-
-
-def test_a_published_csd_checkpoint_is_converted_once_and_gives_the_style_heads_feature(world, photo, tmp_path):
-    source = world / "CSD" / "csd_checkpoint.pth"
-    folder = converted(source, tmp_path)
-    assert converted(source, tmp_path) == converted(folder, tmp_path) == folder
-    saved = torch.load(source, weights_only=True)["model_state_dict"]
-    from open_clip import CLIPVisionCfg
-    from open_clip.model import _build_vision_tower
-
-    tower = _build_vision_tower(48, CLIPVisionCfg(image_size=224, layers=2, width=64, patch_size=32), quick_gelu=True)
-    tower.proj = None  # type: ignore[assignment]
-    tower.load_state_dict({k.removeprefix("module.backbone."): v for k, v in saved.items() if "backbone" in k})
-    pixels = torch.from_numpy(by_hand(photo, 224, *CLIP_NORM))[None]
-    expected = F.normalize(tower.eval()(pixels) @ saved["module.last_layer_style"], dim=-1)
-    torch.testing.assert_close(load_encoder("csd", folder).embed([photo]), expected, **CLOSE)
-
-
-class Evil:
-    def __reduce__(self):
-        return (Path.touch, (Path("pwned"),))
-
-
-@pytest.mark.parametrize(
-    "content", [{"model_state_dict": Evil()}, {"model_state_dict": {"a": torch.ones(1)}}, "garbage"]
-)
-def test_what_is_no_csd_checkpoint_is_refused_and_nothing_in_it_runs(content, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "csd.pth"
-    path.write_text(content) if isinstance(content, str) else torch.save(content, path)
-    with pytest.raises(ValueError, match=r"csd\.pth"):
-        converted(path, tmp_path)
-    assert not (tmp_path / "pwned").exists()
-
-
-def test_clip_weights_under_another_activation_are_refused(world, tmp_path):
-    from tiny_sdxl import write_clip
-
-    write_clip(tmp_path / "clip", quick_gelu=False)
-    with pytest.raises(ClbenchError, match="quick_gelu"):
-        load_encoder("clip", tmp_path / "clip", quick_gelu=True)
-
-
-def test_pairs_of_one_picture_are_left_out_of_the_mean():
-    rows = F.normalize(torch.randn(4, 8, generator=generator(1)), dim=1)
-    others = [[float(a @ b) for j, b in enumerate(rows) if i != j] for i, a in enumerate(rows)]
-    assert mean_of_different(rows, rows, torch.eye(4, dtype=torch.bool)) == pytest.approx(np.mean(others), abs=1e-6)
-    none = torch.zeros(4, 4, dtype=torch.bool)
-    assert mean_of_different(rows, rows, none) == pytest.approx(mean_pairwise_cosine(rows, rows), abs=1e-6)
-
-
-# --- keeping and exporting ---
-
-
-@pytest.fixture(scope="session")
-def kept(world, tiny, tmp_path_factory):
-    """A short suite of three tasks, run by two methods with everything kept."""
-    folder = tmp_path_factory.mktemp("kept")
-    write_suite(folder / "short")
-    suite = yaml.safe_load((folder / "short" / "suite.yaml").read_text())
-    tasks = yaml.safe_load((folder / "short" / "objects.yaml").read_text())["tasks"][:3]
-    (folder / "short" / "objects.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
-    suite["seeds"] = [0]
-    suite["tracks"] = {"objects": suite["tracks"]["objects"] | {"orders": {"0": [2, 0, 1]}}}
-    (folder / "short" / "suite.yaml").write_text(yaml.safe_dump(suite))
-    options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": folder / "runs"}
-    for method in ("naive", "merge_init"):
-        harness.run(method, "objects", str(folder / "short"), keep=("states", "images"), **options)
-    return folder
-
-
-def images_of(
-    kept: Path, world: Path, method: str, position: int
-) -> tuple[Bench, torch.Tensor, list[str], torch.Tensor]:
-    """What the engine draws after a task, with its prompts and noise."""
-    suite = load_suite(str(kept / "short"))
-    assets = gather(suite, str(kept / "short"), "objects", Places(world, kept / "short"))
-    with one_thread("cpu"):
-        bench = Bench(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
-        sequence = Sequence(bench, get_method(method), "0", 0)
-        state = sequence.stored_state(position)
-    assert state is not None
-    prompts, noise = bench.track.eval_prompts(bench.track.tasks[0])[:1], shared_noise(bench.backbone, 1, 42, RESOLUTION)
-    bench.backbone.use_adapter(None)
-    bench.backbone.deploy(get_method(method).weights(state))
-    return bench, bench.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
-
-
-@pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
-def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
-    result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
-    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (bench, sequences):
-        path = export_model(bench, sequences, task, tmp_path)
-    _, ours, prompts, noise = images_of(kept, world, method, position)
-    pipeline = plain_pipeline(world)
-    if method == "naive":
-        pipeline.load_lora_weights(path.parent)
-    else:
-        pipeline.unet = diffusers.UNet2DConditionModel.from_pretrained(path)
-    options = {"num_inference_steps": 3, "guidance_scale": 5.0, "latents": noise, "output_type": "pt"}
-    plain = pipeline(prompts[0], height=RESOLUTION, width=RESOLUTION, **options).images
-    torch.testing.assert_close(ours, plain, **CLOSE)
-
-
-def test_all_states_and_images_are_kept_where_asked(kept):
-    store = kept / "runs" / "store"
-    assert len(list((store / "state").rglob("*.safetensors"))) == 2 * 3
-    cells = {path.name.split(".")[0] for path in (store / "cell").rglob("*.json")}
-    images = sorted((store / "cell").rglob("*.000.png"))
-    assert {path.name.split(".")[0] for path in images} == cells
-    assert Image.open(images[0]).size == (RESOLUTION, RESOLUTION)
-
-
-def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(kept, world, tmp_path):
-    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (bench, sequences):
-        with pytest.raises(ClbenchError, match="--keep states"):
-            export_model(bench, sequences, "1", tmp_path)
-        with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
-            export_model(bench, sequences, "sneakers", tmp_path)
-
-
-# --- verifying ---
-
-
-@pytest.fixture
-def naive(kept, world):
-    """A kept result, and its bench and sequences."""
-    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as opened:
-        yield result, *opened
-
-
-def lie(result: Result) -> Result:
-    """One score of a trained model raised."""
-    run = result.runs[0]
-    rows = [list(row) for row in run.scores["dino"]]
-    rows[2][0] += 0.3  # type: ignore[operator]
-    return result.model_copy(update={"runs": (run.model_copy(update={"scores": {**run.scores, "dino": rows}}),)})
-
-
-def test_submitted_images_give_the_submitted_scores_and_a_raised_one_is_found(naive, tmp_path):
-    result, bench, sequences = naive
-    write_images(bench, sequences, tmp_path)
-    checked = list(score_images(result, bench, tmp_path))
-    assert len(checked) == 6 * 2  # cells of three tasks, two metrics
-    assert max(one.difference for one in checked) < 1e-6
-    [wrong] = [one for one in score_images(lie(result), bench, tmp_path) if one.difference > 0.01]
-    assert (wrong.run, wrong.row, wrong.metric) == (1, 2, "dino")
-
-
-def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
-    result, bench, sequences = naive
-    write_images(bench, sequences, tmp_path)
-    Image.new("RGB", (RESOLUTION, RESOLUTION)).save(tmp_path / "run-1" / "02" / "01" / "003.png")
-    with pytest.raises(ClbenchError, match=r"003\.png is missing, or is not the image"):
-        list(score_images(result, bench, tmp_path))
-    (tmp_path / "manifest.json").write_text('{"../../secret": "0"}')
-    with pytest.raises(ClbenchError, match="not a manifest of files below"):
-        list(score_images(result, bench, tmp_path))
-
-
-def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
-    result, *_ = naive
-    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
-        checked = list(run_again(result, sequences, 6, 0, lambda what: None))
-        assert len({(one.row, one.task) for one in checked}) == 6
-        assert max(one.difference for one in checked) == 0
-        wrong = [one for one in run_again(lie(result), sequences, 6, 0, lambda what: None) if one.difference > 0.01]
-    assert [(one.row, one.metric) for one in wrong] == [(2, "dino")]
-
-
-def test_what_was_verified_holds_for_that_result_alone_and_is_never_lowered(naive, tmp_path):
-    result, *_ = naive
-    path = tmp_path / "VERIFIED.json"
-    assert status(read_verified(path), result) == "unverified"
-    record(path, result, "rerun", [])
-    record(path, result, "recomputed", [])
-    assert status(read_verified(path), result) == "rerun"
-    assert status(read_verified(path), signed(lie(result))) == "unverified"
-    path.write_text("[]")
-    with pytest.raises(ClbenchError, match="not a file of verifications"):
-        read_verified(path)
 
 
 # --- memory, disk, devices ---

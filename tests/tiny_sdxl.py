@@ -192,3 +192,11 @@ def write_suite(folder: Path, **changes: Any) -> Path:
     suite["sampling"] |= {"steps": 2, "images_per_prompt": 1}
     path.write_text(yaml.safe_dump(suite | changes, sort_keys=False))
     return folder
+
+
+def plain_pipeline(world: Path) -> Any:
+    """The same models as users of diffusers load them."""
+    vae = AutoencoderKL.from_pretrained(world / "sdxl-vae-fp16-fix")
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(world / "stable-diffusion-xl-base-1.0", vae=vae)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

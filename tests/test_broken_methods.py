@@ -1,0 +1,145 @@
+"""Methods that raise or return something unusable: each failure is one sentence, and what was finished is kept."""
+
+import pytest
+import torch
+from pydantic import BaseModel
+from watching import sentence, watch
+
+from clbench import prepare
+from clbench import sequence as engine
+from clbench.bench import Bench
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.lora import Adapter, Delta
+from clbench.method import Method
+from clbench.sequence import Sequence
+from clbench.state import State
+
+
+def broken(called: str = "broken", /, **hooks) -> Method:
+    """A method with these hooks, which is not registered."""
+    method = type("Broken", (Method,), hooks)
+    method.name = called
+    return method()
+
+
+def boom(*_):
+    raise ValueError("first line\nsecond line")
+
+
+def failure(bench: Bench, method: Method) -> str:
+    """How a sequence of the method ends."""
+    sequence = Sequence(bench, method, "forward", 0)
+    with pytest.raises(WorkFailed) as caught:
+        [sequence.row(position) for position in range(3)]
+    assert caught.value.exit_code == 1
+    return sentence(caught)
+
+
+@pytest.mark.parametrize(
+    "hook", ["begin_task", "frozen", "data", "prompts", "loss", "on_gradients", "end_task", "weights"]
+)
+def test_a_hook_that_raises_is_named_with_its_task_file_and_line(bench, hook):
+    message = failure(bench, broken(**{hook: boom}))
+    place = "training" if hook in ("loss", "on_gradients") else f"{hook}()"
+    assert f"method broken failed in {place} at task 'byzantine'" in message
+    assert "test_broken_methods.py:" in message
+    assert "ValueError: first line second line" in message
+
+
+def nan(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.full(shape, torch.nan)
+
+
+FIRST = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+WRONG = {
+    "begin_task": [
+        lambda self, ctx, state: None,
+        lambda self, ctx, state: Adapter(None, None),  # type: ignore[arg-type]
+        lambda self, ctx, state: Adapter({}, {}),
+        lambda self, ctx, state: Adapter(ctx.fresh_adapter().A, ctx.fresh_adapter().B, 17.0),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: nan((4, 64))}, ctx.fresh_adapter().B),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, FIRST: torch.zeros(9, 64)}, ctx.fresh_adapter().B),
+        lambda self, ctx, state: Adapter({**ctx.fresh_adapter().A, "no layer": nan((4, 64))}, ctx.fresh_adapter().B),
+    ],
+    "frozen": [
+        lambda self, state: 3,
+        lambda self, state: {FIRST: torch.zeros(3)},
+        lambda self, state: {FIRST: nan((64, 64))},
+        lambda self, state: {"no layer": torch.zeros(64, 64)},
+    ],
+    "data": [
+        lambda self, ctx, examples: None,
+        lambda self, ctx, examples: [],
+        lambda self, ctx, examples: ["an image"],
+        lambda self, ctx, examples: [type(examples[0])(torch.zeros(3, 8, 8), "small")],
+        lambda self, ctx, examples: [type(examples[0])(nan((3, 32, 32)), "nan")],
+    ],
+    "prompts": [
+        lambda self, state, prompts: None,
+        lambda self, state, prompts: prompts[:1],
+        lambda self, state, prompts: [1 for _ in prompts],
+    ],
+    "loss": [
+        lambda self, ctx, batch: "much",
+        lambda self, ctx, batch: torch.zeros(3),
+    ],
+    "end_task": [
+        lambda self, ctx, state, adapter: None,
+        lambda self, ctx, state, adapter: State(None),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: State(adapter="one"),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: State(extra=[1]),  # type: ignore[arg-type]
+        lambda self, ctx, state, adapter: state.with_merged({FIRST: torch.zeros(3, 3)}),
+        lambda self, ctx, state, adapter: state.with_merged({FIRST: nan((64, 64))}),
+        lambda self, ctx, state, adapter: state.with_extra(statistics=nan((2,))),
+        lambda self, ctx, state, adapter: state.with_extra(count=3),
+    ],
+    "weights": [
+        lambda self, state: None,
+        lambda self, state: Delta({FIRST: torch.zeros(64)}),
+        lambda self, state: Delta({FIRST: nan((64, 64))}),
+        lambda self, state: Delta({FIRST: "large"}),  # type: ignore[dict-item]
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("hook", "returns"), [(hook, returns) for hook, each in WRONG.items() for returns in each], ids=lambda value: ""
+)
+def test_a_hook_that_returns_something_unusable_is_one_sentence(bench, hook, returns):
+    message = failure(bench, broken(**{hook: returns}))
+    assert "method broken" in message
+    assert ("training" if hook == "loss" else f"{hook}()") in message
+    assert "task 'byzantine'" in message
+
+
+def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_tasks(bench, monkeypatch):
+    def loss(self, ctx, batch):
+        return torch.nan if (ctx.position, ctx.step) == (1, 1) else 0.0
+
+    message = failure(bench, broken(loss=loss))
+    assert "the loss became nan in task 'palette knife' (position 2) at step 2 of 2" in message
+    fits = watch(monkeypatch, engine, "fit")
+    assert "palette knife" in failure(bench, broken(loss=loss))
+    assert len(fits) == 1
+
+
+def test_weights_that_draw_nan_are_not_scored(bench):
+    message = failure(bench, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
+    assert "NaN" in message
+
+
+class Unwritable(BaseModel):
+    thing: object = object()
+
+
+@pytest.mark.parametrize(
+    ("called", "attributes", "field"),
+    [(["my method"], {}, "name"), ([], {"version": 2}, "version"), ([], {"Config": Unwritable}, "config")],
+)
+def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
+    monkeypatch.setattr(prepare, "get_method", lambda *_: broken(*called, **attributes))
+    fits = watch(monkeypatch, engine, "fit")
+    with pytest.raises(ClbenchError) as caught:
+        run("broken")
+    assert f"its {field} cannot be recorded" in sentence(caught)
+    assert not fits

@@ -1,0 +1,118 @@
+"""CLIP, DINO and CSD on small untrained towers in their real file formats, beside the same by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from clbench.encoders import load_encoder, mean_pairwise_cosine
+from clbench.encoders.csd import converted
+from clbench.errors import ClbenchError
+from clbench.evaluate import mean_of_different
+from clbench.rng import generator
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def photo():
+    path = SHARED / "data" / "dreambooth_originals" / "teapot_03.jpg"
+    if not path.is_file():
+        pytest.skip("shared/data/dreambooth_originals is not here")
+    return Image.open(path).convert("RGB")
+
+
+def by_hand(image: Image.Image, shorter: int, mean, std) -> np.ndarray:
+    """Resize the shorter side (PIL, bicubic), cut 224 out of the centre, scale, normalise: [3, 224, 224]."""
+    scale = shorter / min(image.size)
+    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (resized.width - 224) // 2, (resized.height - 224) // 2
+    cut = np.array(resized.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
+    return ((cut - np.array(mean)) / np.array(std)).transpose(2, 0, 1).astype(np.float32)
+
+
+CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ("name", "shorter", "norm"), [("clip", 224, CLIP_NORM), ("csd", 224, CLIP_NORM), ("dino", 256, IMAGENET_NORM)]
+)
+def test_preprocessing_is_pils_at_the_pinned_sizes(name, shorter, norm, world, photo, tmp_path):
+    folders = {
+        "clip": world / "vit_base_patch32_clip_224.openai",
+        "dino": world / "dino-vits16",
+        "csd": converted(world / "CSD", tmp_path),
+    }
+    settings: Any = {"resize": 256} if name == "dino" else {}
+    encoder = load_encoder(name, folders[name], **settings)
+    np.testing.assert_allclose(encoder.preprocess(photo).numpy(), by_hand(photo, shorter, *norm), atol=1e-5)
+    rows = encoder.embed([photo, photo.rotate(90)])
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+
+
+def test_dino_is_the_class_token_of_the_last_hidden_state(world, photo):
+    from transformers import ViTModel
+
+    model = ViTModel.from_pretrained(world / "dino-vits16", add_pooling_layer=False).eval()
+    pixels = torch.from_numpy(by_hand(photo, 256, *IMAGENET_NORM))[None]
+    expected = F.normalize(model(pixels).last_hidden_state[:, 0], dim=-1)
+    torch.testing.assert_close(
+        load_encoder("dino", world / "dino-vits16", resize=256).embed([photo]), expected, **CLOSE
+    )
+
+
+def test_a_published_csd_checkpoint_is_converted_once_and_gives_the_style_heads_feature(world, photo, tmp_path):
+    source = world / "CSD" / "csd_checkpoint.pth"
+    folder = converted(source, tmp_path)
+    assert converted(source, tmp_path) == converted(folder, tmp_path) == folder
+    saved = torch.load(source, weights_only=True)["model_state_dict"]
+    from open_clip import CLIPVisionCfg
+    from open_clip.model import _build_vision_tower
+
+    tower = _build_vision_tower(48, CLIPVisionCfg(image_size=224, layers=2, width=64, patch_size=32), quick_gelu=True)
+    tower.proj = None  # type: ignore[assignment]
+    tower.load_state_dict({k.removeprefix("module.backbone."): v for k, v in saved.items() if "backbone" in k})
+    pixels = torch.from_numpy(by_hand(photo, 224, *CLIP_NORM))[None]
+    expected = F.normalize(tower.eval()(pixels) @ saved["module.last_layer_style"], dim=-1)
+    torch.testing.assert_close(load_encoder("csd", folder).embed([photo]), expected, **CLOSE)
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+@pytest.mark.parametrize(
+    "content", [{"model_state_dict": Evil()}, {"model_state_dict": {"a": torch.ones(1)}}, "garbage"]
+)
+def test_what_is_no_csd_checkpoint_is_refused_and_nothing_in_it_runs(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "csd.pth"
+    path.write_text(content) if isinstance(content, str) else torch.save(content, path)
+    with pytest.raises(ValueError, match=r"csd\.pth"):
+        converted(path, tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_clip_weights_under_another_activation_are_refused(world, tmp_path):
+    from tiny_sdxl import write_clip
+
+    write_clip(tmp_path / "clip", quick_gelu=False)
+    with pytest.raises(ClbenchError, match="quick_gelu"):
+        load_encoder("clip", tmp_path / "clip", quick_gelu=True)
+
+
+def test_pairs_of_one_picture_are_left_out_of_the_mean():
+    rows = F.normalize(torch.randn(4, 8, generator=generator(1)), dim=1)
+    others = [[float(a @ b) for j, b in enumerate(rows) if i != j] for i, a in enumerate(rows)]
+    assert mean_of_different(rows, rows, torch.eye(4, dtype=torch.bool)) == pytest.approx(np.mean(others), abs=1e-6)
+    none = torch.zeros(4, 4, dtype=torch.bool)
+    assert mean_of_different(rows, rows, none) == pytest.approx(mean_pairwise_cosine(rows, rows), abs=1e-6)

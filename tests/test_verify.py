@@ -1,0 +1,166 @@
+"""What a run keeps can be exported, and its result verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import yaml
+from builders import signed
+from PIL import Image
+from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
+
+from clbench import harness
+from clbench.again import open_again
+from clbench.assets import gather
+from clbench.bench import Bench
+from clbench.data import Places
+from clbench.errors import ClbenchError
+from clbench.export import export_model
+from clbench.job import one_thread
+from clbench.method import get_method
+from clbench.result import Result, load_result
+from clbench.sample import shared_noise
+from clbench.sequence import Sequence
+from clbench.store import Store
+from clbench.suite import load_suite
+from clbench.verify import read_verified, record, run_again, score_images, status, write_images
+
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
+
+
+# --- keeping and exporting ---
+
+
+@pytest.fixture(scope="session")
+def kept(world, tiny, tmp_path_factory):
+    """A short suite of three tasks, run by two methods with everything kept."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_suite(folder / "short")
+    suite = yaml.safe_load((folder / "short" / "suite.yaml").read_text())
+    tasks = yaml.safe_load((folder / "short" / "objects.yaml").read_text())["tasks"][:3]
+    (folder / "short" / "objects.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    suite["seeds"] = [0]
+    suite["tracks"] = {"objects": suite["tracks"]["objects"] | {"orders": {"0": [2, 0, 1]}}}
+    (folder / "short" / "suite.yaml").write_text(yaml.safe_dump(suite))
+    options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": folder / "runs"}
+    for method in ("naive", "merge_init"):
+        harness.run(method, "objects", str(folder / "short"), keep=("states", "images"), **options)
+    return folder
+
+
+def images_of(
+    kept: Path, world: Path, method: str, position: int
+) -> tuple[Bench, torch.Tensor, list[str], torch.Tensor]:
+    """What the engine draws after a task, with its prompts and noise."""
+    suite = load_suite(str(kept / "short"))
+    assets = gather(suite, str(kept / "short"), "objects", Places(world, kept / "short"))
+    with one_thread("cpu"):
+        bench = Bench(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
+        sequence = Sequence(bench, get_method(method), "0", 0)
+        state = sequence.stored_state(position)
+    assert state is not None
+    prompts, noise = bench.track.eval_prompts(bench.track.tasks[0])[:1], shared_noise(bench.backbone, 1, 42, RESOLUTION)
+    bench.backbone.use_adapter(None)
+    bench.backbone.deploy(get_method(method).weights(state))
+    return bench, bench.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
+
+
+@pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
+def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
+    result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
+    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (bench, sequences):
+        path = export_model(bench, sequences, task, tmp_path)
+    _, ours, prompts, noise = images_of(kept, world, method, position)
+    pipeline = plain_pipeline(world)
+    if method == "naive":
+        pipeline.load_lora_weights(path.parent)
+    else:
+        pipeline.unet = diffusers.UNet2DConditionModel.from_pretrained(path)
+    options = {"num_inference_steps": 3, "guidance_scale": 5.0, "latents": noise, "output_type": "pt"}
+    plain = pipeline(prompts[0], height=RESOLUTION, width=RESOLUTION, **options).images
+    torch.testing.assert_close(ours, plain, **CLOSE)
+
+
+def test_all_states_and_images_are_kept_where_asked(kept):
+    store = kept / "runs" / "store"
+    assert len(list((store / "state").rglob("*.safetensors"))) == 2 * 3
+    cells = {path.name.split(".")[0] for path in (store / "cell").rglob("*.json")}
+    images = sorted((store / "cell").rglob("*.000.png"))
+    assert {path.name.split(".")[0] for path in images} == cells
+    assert Image.open(images[0]).size == (RESOLUTION, RESOLUTION)
+
+
+def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(kept, world, tmp_path):
+    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
+    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (bench, sequences):
+        with pytest.raises(ClbenchError, match="--keep states"):
+            export_model(bench, sequences, "1", tmp_path)
+        with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
+            export_model(bench, sequences, "sneakers", tmp_path)
+
+
+# --- verifying ---
+
+
+@pytest.fixture
+def naive(kept, world):
+    """A kept result, and its bench and sequences."""
+    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
+    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as opened:
+        yield result, *opened
+
+
+def lie(result: Result) -> Result:
+    """One score of a trained model raised."""
+    run = result.runs[0]
+    rows = [list(row) for row in run.scores["dino"]]
+    rows[2][0] += 0.3  # type: ignore[operator]
+    return result.model_copy(update={"runs": (run.model_copy(update={"scores": {**run.scores, "dino": rows}}),)})
+
+
+def test_submitted_images_give_the_submitted_scores_and_a_raised_one_is_found(naive, tmp_path):
+    result, bench, sequences = naive
+    write_images(bench, sequences, tmp_path)
+    checked = list(score_images(result, bench, tmp_path))
+    assert len(checked) == 6 * 2  # cells of three tasks, two metrics
+    assert max(one.difference for one in checked) < 1e-6
+    [wrong] = [one for one in score_images(lie(result), bench, tmp_path) if one.difference > 0.01]
+    assert (wrong.run, wrong.row, wrong.metric) == (1, 2, "dino")
+
+
+def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
+    result, bench, sequences = naive
+    write_images(bench, sequences, tmp_path)
+    Image.new("RGB", (RESOLUTION, RESOLUTION)).save(tmp_path / "run-1" / "02" / "01" / "003.png")
+    with pytest.raises(ClbenchError, match=r"003\.png is missing, or is not the image"):
+        list(score_images(result, bench, tmp_path))
+    (tmp_path / "manifest.json").write_text('{"../../secret": "0"}')
+    with pytest.raises(ClbenchError, match="not a manifest of files below"):
+        list(score_images(result, bench, tmp_path))
+
+
+def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
+    result, *_ = naive
+    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
+        checked = list(run_again(result, sequences, 6, 0, lambda what: None))
+        assert len({(one.row, one.task) for one in checked}) == 6
+        assert max(one.difference for one in checked) == 0
+        wrong = [one for one in run_again(lie(result), sequences, 6, 0, lambda what: None) if one.difference > 0.01]
+    assert [(one.row, one.metric) for one in wrong] == [(2, "dino")]
+
+
+def test_what_was_verified_holds_for_that_result_alone_and_is_never_lowered(naive, tmp_path):
+    result, *_ = naive
+    path = tmp_path / "VERIFIED.json"
+    assert status(read_verified(path), result) == "unverified"
+    record(path, result, "rerun", [])
+    record(path, result, "recomputed", [])
+    assert status(read_verified(path), result) == "rerun"
+    assert status(read_verified(path), signed(lie(result))) == "unverified"
+    path.write_text("[]")
+    with pytest.raises(ClbenchError, match="not a file of verifications"):
+        read_verified(path)

@@ -1,0 +1,32 @@
+"""Counting, and disturbing, the calls of a function; and what a failure says."""
+
+from __future__ import annotations
+
+
+def watch(monkeypatch, owner, name: str, before=lambda count: None) -> list[int]:
+    """Count the calls of a function, and do something before each."""
+    real, calls = getattr(owner, name), []
+
+    def watched(*arguments, **options):
+        calls.append(len(calls) + 1)
+        before(calls[-1])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
+def raises_at(count: int, error: BaseException):
+    def before(now: int) -> None:
+        if now == count:
+            raise error
+
+    return before
+
+
+def sentence(caught) -> str:
+    """A failure's message, which is one line and names no traceback."""
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
