@@ -63,3 +63,14 @@ def open_again(
             deterministic=deterministic,
         )
         yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]
+
+
+def run_numbered(sequences: Sequence[TaskSequence], number: int) -> TaskSequence:
+    """One of a result's runs, counted from 1.
+
+    Raises:
+        ClbenchError: it has fewer.
+    """
+    if not 1 <= number <= len(sequences):
+        raise ClbenchError(f"there is no run {number}; this result has runs 1 to {len(sequences)}")
+    return sequences[number - 1]

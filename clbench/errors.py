@@ -1,4 +1,4 @@
-"""The one exception the command line turns into a sentence."""
+"""The exceptions that the command line turns into a sentence."""
 
 
 class ClbenchError(Exception):
@@ -11,6 +11,10 @@ class WorkFailed(ClbenchError):
     """The work itself failed: a plugin raised, a loss became NaN, the disk is full (exit code 1)."""
 
     exit_code = 1
+
+
+class DeviceFailed(WorkFailed):
+    """A GPU came into a state that its process cannot mend; another process may do the same work."""
 
 
 def did_you_mean(word: str, choices: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
+from clbench.again import run_numbered
 from clbench.bench import Bench
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.files import cannot_write, write_atomic
@@ -37,16 +38,14 @@ def export_model(
     """
     if dtype not in DTYPES:
         raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
-    if not 1 <= run <= len(sequences):
-        raise ClbenchError(f"there is no run {run}; this result has runs 1 to {len(sequences)}")
-    sequence = sequences[run - 1]
+    sequence = run_numbered(sequences, run)
     method, tasks = sequence.method, [one.name for one in sequence.tasks]
     position = _position(tasks, task)
     state = sequence.stored_state(position)
     if state is None:
         raise ClbenchError(
-            f"{bench.store.root} does not hold the state after task {tasks[position]!r}: of a run only the last one is "
-            f"kept, unless it is given --keep states"
+            f"{bench.store.where} does not hold the state after task {tasks[position]!r}: of a run only the last one "
+            f"is kept, unless it is given --keep states"
         )
     if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
         return _write_adapter(state.adapter, to)

@@ -27,7 +27,7 @@ from clbench.assets import Assets
 from clbench.bench import Bench
 from clbench.engine import Unit, Watcher
 from clbench.environment import software
-from clbench.errors import WorkFailed
+from clbench.errors import DeviceFailed, WorkFailed
 from clbench.method import get_method
 from clbench.sequence import Sequence as TaskSequence
 from clbench.store import Store, recipe_key
@@ -161,7 +161,7 @@ class Workshop:
         bench.tell = tell
         self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software()}
         try:
-            with _memory_in_one_sentence(device):
+            with _device_in_one_sentence(device):
                 if where["kind"] == "base":
                     bench.base_row()
                 elif where["kind"] == "controls":
@@ -180,7 +180,7 @@ class Workshop:
         sequence = self._sequence(where["job"], where["order"], where["seed"])
         if kind == "fit":
             return sequence.shared_fit()
-        return f"{'state' if kind == 'train' else 'row'}-{sequence.hashes[where['position']]}"
+        return (sequence.state_key if kind == "train" else sequence.row_key)(where["position"])
 
     def _do_for(self, sequence: TaskSequence, where: dict[str, Any]) -> None:
         if where["kind"] == "fit":
@@ -188,12 +188,12 @@ class Workshop:
             return
         position = where["position"]
         if where["kind"] == "train":
-            sequence.state(position)
+            sequence.make_state(position)  # its lock, which is the unit's, is held
         else:
             sequence.row(position)
         if "states" not in self.jobs[where["job"]].keep:
             for earlier in range(max(0, position - 1), position + 1):
-                self._drop_if_spent(where["job"], f"state-{sequence.hashes[earlier]}", earlier)
+                self._drop_if_spent(where["job"], sequence.state_key(earlier), earlier)
 
     def _sequence(self, number: int, order: str, seed: int) -> TaskSequence:
         """One sequence; the last one forgets its state, which may be large, when another's turn comes."""
@@ -205,7 +205,7 @@ class Workshop:
 
     def _sharing(self, number: int, state: str, position: int) -> list[TaskSequence]:
         """A job's sequences that have a state: orders may begin alike."""
-        return [one for one in self.sequences(number) if f"state-{one.hashes[position]}" == state]
+        return [one for one in self.sequences(number) if one.state_key(position) == state]
 
     def _drop_if_spent(self, number: int, state: str, position: int) -> None:
         """All sequences that share a state must be through with it."""
@@ -275,13 +275,17 @@ def one_thread(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_in_one_sentence(device: str) -> Iterator[None]:
+def _device_in_one_sentence(device: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise WorkFailed(
             f"{device} ran out of memory ({str(error).splitlines()[0][:120]}); what is finished is kept, so run the "
             f"same command with --memory low"
+        ) from error
+    except torch.AcceleratorError as error:  # the process's CUDA context is lost
+        raise DeviceFailed(
+            f"{device} failed ({str(error).splitlines()[0]}); what is finished is kept, so run the same command again"
         ) from error
 
 

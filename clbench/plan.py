@@ -96,19 +96,19 @@ def _trainings(sequence: Sequence, common: dict, group: tuple[str, ...], kept: b
     if before:
         where = {**_where(sequence, common, 0), "kind": "fit"}
         yield Unit(before, f"{sequence.label(0)}: first training", work, (), group, False, where)
-    for position, state in enumerate(sequence.hashes):
-        label = f"{sequence.label(position)}: training"
+    for position in range(len(sequence.tasks)):
+        key, label = sequence.state_key(position), f"{sequence.label(position)}: training"
         own = 0.0 if position == 0 and before else work
         where = {**_where(sequence, common, position), "kind": "train"}
-        yield Unit(f"state-{state}", label, own, (before,) if before else (), group, kept, where)
-        before = f"state-{state}"
+        yield Unit(key, label, own, (before,) if before else (), group, kept, where)
+        before = key
 
 
 def _scorings(sequence: Sequence, common: dict, group: tuple[str, ...]) -> Iterator[Unit]:
-    for position, state in enumerate(sequence.hashes):
+    for position in range(len(sequence.tasks)):
         label, work = f"{sequence.label(position)}: scoring", (position + 1) * sequence.bench.cell_work
         where = {**_where(sequence, common, position), "kind": "score"}
-        yield Unit(f"row-{state}", label, work, (f"state-{state}",), group, True, where)
+        yield Unit(sequence.row_key(position), label, work, (sequence.state_key(position),), group, True, where)
 
 
 def _where(sequence: Sequence, common: dict, position: int) -> dict:

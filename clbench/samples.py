@@ -6,75 +6,50 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.assets import gather
-from clbench.bench import STRIP, Bench, default_device, smaller
-from clbench.data import Places, default_root
+from clbench.again import run_numbered
+from clbench.bench import STRIP, Bench, smaller
 from clbench.errors import ClbenchError
 from clbench.files import write_atomic
-from clbench.job import one_thread
-from clbench.method import get_method
 from clbench.pictures import load_images
 from clbench.sequence import Sequence
-from clbench.store import Store
-from clbench.suite import Task, load_suite, suite_folder
+from clbench.suite import Task
 
 TILE, LABEL, HEADER = 64, 92, 30
 
 
-def draw_grid(
-    method: str,
-    track: str,
-    suite: str,
-    store: str | Path,
-    to: Path,
-    plugins: tuple[Path, ...] = (),
-    device: str | None = None,
-    data_root: Path | None = None,
-    prompt: int = 0,
-) -> Path:
-    """Write `<to>/<suite>/<track>/<method>.png` for the protocol's first order and seed.
+def draw_grid(bench: Bench, sequences: list[Sequence], to: Path, run: int = 1, prompt: int = 0) -> Path:
+    """Write `<to>/<suite>/<track>/<method>.png`.
 
     Args:
-        store: the folder or URL of the run's.
-        device: where the run was made; default as for a run.
-        data_root: as for the run.
+        bench, sequences: as `clbench.again.open_again` gives them.
+        run: which run, from 1.
         prompt: which evaluation prompt is shown.
 
     Raises:
-        ClbenchError: that run is not in the store.
+        ClbenchError: there is no such run, or it is not in the store.
     """
-    definition, device = load_suite(suite), device or default_device()
-    assets = gather(definition, suite, track, Places(data_root or default_root(), suite_folder(suite)))
-    with one_thread(device):  # as the run was, whose keys this looks up
-        bench = Bench(definition, track, Store.at(store), device, definition.precision or "fp32", assets)
-        rows, tasks = _rows(bench, method, store, plugins, prompt)
-    grid = _paint(rows, [task.name for task in tasks])
-    path = to / definition.name / track / f"{method}.png"
+    sequence = run_numbered(sequences, run)
+    grid = _paint(_rows(bench, sequence, prompt), [task.name for task in sequence.tasks])
+    path = to / bench.suite.name / bench.track.name / f"{sequence.method.name}.png"
     write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
     return path
 
 
-def _rows(
-    bench: Bench, method: str, store: str | Path, plugins: tuple[Path, ...], prompt: int
-) -> tuple[list[tuple[str, list[Image.Image]]], list[Task]]:
-    """A label and a tile a task for each row of the grid, and the tasks of its columns."""
-    definition, size = bench.suite, min(bench.suite.resolution, STRIP)
-    order = next(iter(bench.track.orders))
-    sequence = Sequence(bench, get_method(method, None, plugins), order, definition.seeds[0])
-    stored = [bench.store.get_json(f"row-{name}") for name in sequence.hashes]
-    if None in stored:
+def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
+    """A label, and a tile a task, for each row of the grid."""
+    size = min(bench.suite.resolution, STRIP)
+    stored = [bench.store.get_json(sequence.row_key(position)) for position in range(len(sequence.tasks))]
+    base = bench.store.get_json(bench.base_key)
+    if base is None or None in stored:
         raise ClbenchError(
-            f"{store} does not hold the run of {method} on {bench.track.name} with order {order} and seed "
-            f"{definition.seeds[0]}; first run: clbench run --method {method} --track {bench.track.name} "
-            f"--suite {definition.name} --quick --store {store}"
+            f"{bench.store.where} does not hold the run with order {sequence.order}, seed {sequence.seed}"
         )
     rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
-    base = bench.base_row()
     rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
     for task, row in zip(sequence.tasks, stored, strict=True):
         tiles = [_tile(bench, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
         rows.append((f"after {task.name}", tiles))
-    return rows, sequence.tasks
+    return rows
 
 
 def _real(bench: Bench, task: Task, prompt: int) -> Image.Image:

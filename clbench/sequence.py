@@ -105,7 +105,7 @@ class Sequence:
 
     def row(self, position: int) -> Row:
         """What is known after the task at `position`."""
-        key = f"row-{self.hashes[position]}"
+        key = self.row_key(position)
         stored = self.bench.store.get_json(key)
         if stored is not None and self.bench.has_images(stored["cells"]):
             return Row(**{**stored, "size": StateSize(**stored["size"])})
@@ -125,7 +125,7 @@ class Sequence:
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
-        cost = self.bench.store.get_json(f"cost-{self.hashes[position]}") or Cost(0.0, None)._asdict()
+        cost = self.bench.store.get_json(self._cost_key(position)) or Cost(0.0, None)._asdict()
         train_seconds, peak = Cost(**cost)
         peak = max(peak or 0, peak_memory(self.bench.device) or 0) or None
         row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak)
@@ -139,9 +139,20 @@ class Sequence:
         prompts = self.prompts(position, state, self.bench.track.eval_prompts(self.tasks[column]))
         return self.bench.cell(self.tasks[column], prompts, weights, digest(weights))[1]
 
+    def state_key(self, position: int) -> str:
+        """Of the state after the task at `position`, in the store."""
+        return f"state-{self.hashes[position]}"
+
+    def row_key(self, position: int) -> str:
+        """Of the row after the task at `position`, in the store."""
+        return f"row-{self.hashes[position]}"
+
+    def _cost_key(self, position: int) -> str:
+        return f"cost-{self.hashes[position]}"
+
     def trained(self, position: int) -> bool:
         """Whether the state after the task at `position` is in the store."""
-        return self.bench.store.has(f"state-{self.hashes[position]}", ".safetensors")
+        return self.bench.store.has(self.state_key(position), ".safetensors")
 
     def passed(self, position: int) -> bool:
         """Whether the task at `position` needs no training: its state is there, or of no more use.
@@ -153,7 +164,7 @@ class Sequence:
 
     def scored(self, position: int) -> bool:
         """Whether the row after the task at `position` is in the store."""
-        return self.bench.store.has(f"row-{self.hashes[position]}", ".json")
+        return self.bench.store.has(self.row_key(position), ".json")
 
     def spent(self, position: int) -> bool:
         """Whether the state after the task at `position` has been scored and trained on from; never the last one."""
@@ -165,18 +176,29 @@ class Sequence:
         self._latest = (-1, State())
 
     def state(self, position: int) -> State:
-        """What the method hands on after the task at `position`: from memory, the store, or by training."""
+        """What the method hands on after the task at `position`: from memory, the store, or by training.
+
+        Training holds the state's lock: where a damaged state is found, whoever needs it next waits for the new one.
+        """
         if self._latest[0] == position:
             return self._latest[1]
         if position < 0:
             return State()
         found = self.stored_state(position)
         if found is None:
-            before = self.state(position - 1)
-            state, seconds = self.train(position, before)
-            key = f"state-{self.hashes[position]}"
+            with self.bench.store.lock(self.state_key(position)):
+                return self.make_state(position)
+        self._latest = (position, found)
+        return found
+
+    def make_state(self, position: int) -> State:
+        """As `state`, by whoever holds the state's lock."""
+        found = self.stored_state(position)
+        if found is None:
+            state, seconds = self.train(position, self.state(position - 1))
             cost = Cost(seconds, peak_memory(self.bench.device))
-            self.bench.store.put_json(f"cost-{self.hashes[position]}", cost._asdict())
+            self.bench.store.put_json(self._cost_key(position), cost._asdict())
+            key = self.state_key(position)
             self.guard("end_task()", position, lambda: self.bench.store.put(key, ".safetensors", state.save))
             found = self.stored_state(position) or state  # as a resumed run would read it
         self._latest = (position, found)
@@ -185,7 +207,7 @@ class Sequence:
     def stored_state(self, position: int) -> State | None:
         """The state after the task at `position`, if the store holds it."""
         try:
-            path = self.bench.store.get(f"state-{self.hashes[position]}", ".safetensors")
+            path = self.bench.store.get(self.state_key(position), ".safetensors")
             return State.load(path) if path else None
         except FileNotFoundError:  # dropped at this moment by another order that begins alike
             return None
@@ -301,7 +323,7 @@ class Sequence:
         """Run what may hold a plugin's code; its errors become one sentence that says where."""
         try:
             return work()
-        except (ClbenchError, torch.OutOfMemoryError):  # the latter is told by whoever chose the memory mode
+        except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
             raise
         except Exception as error:
             file = source_of(self.method).path

@@ -147,7 +147,8 @@ class Store:
     def lock(self, key: str) -> Iterator[None]:
         """Hold the key's lock, however long another process holds it before.
 
-        Only for what is done without asking for any other lock, so that nobody waits for each other.
+        Who holds one asks only for those of what it is made from, so that nobody waits for each other: a row's for its
+        state's and its cells', a state's for the state's before it and the first training's.
 
         Raises:
             WorkFailed: the folder cannot be written.

@@ -81,16 +81,16 @@ def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
     each = len(bench.track.eval_prompt_templates) * bench.suite.sampling.images_per_prompt
     manifest: dict[str, str] = {}
     for number, sequence in enumerate(sequences, start=1):
-        for row, key in enumerate(sequence.hashes, start=1):
-            stored = bench.store.get_json(f"row-{key}")
+        for row in range(1, len(sequence.tasks) + 1):
+            stored = bench.store.get_json(sequence.row_key(row - 1))
             if stored is None:
-                raise ClbenchError(f"{bench.store.root} does not hold run {number} of this result")
+                raise ClbenchError(f"{bench.store.where} does not hold run {number} of this result")
             for column, cell in enumerate(stored["cells"]):
                 for image in range(each):
                     source = bench.store.get(cell, image_suffix(image))
                     if source is None:
                         raise ClbenchError(
-                            f"{bench.store.root} does not hold the images of run {number}: they are kept where a run "
+                            f"{bench.store.where} does not hold the images of run {number}: they are kept where a run "
                             f"is given --keep images"
                         )
                     file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"

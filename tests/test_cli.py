@@ -315,7 +315,7 @@ def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_a
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").glob("*/*/*")}
     result = tmp_path / "runs" / "mock" / "styles" / "naive.partial.json"
 
-    execute(*mock_command, "samples", *what, *places, "--device", "cpu", "--to", tmp_path / "grids")
+    execute(*mock_command, "samples", result, *places, "--to", tmp_path / "grids")
     assert (tmp_path / "grids" / "mock" / "styles" / "naive.png").exists()
     execute(*mock_command, "export", result, *places, "--task", "1", "--to", tmp_path / "adapter")
     assert list((tmp_path / "adapter").glob("*.safetensors"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -11,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_harness import outcome, watch
+from test_harness import outcome
+from watching import watch
 
 from clbench import harness
 from clbench import prepare as preparing
@@ -23,7 +25,9 @@ from clbench.engine.inline import Inline
 from clbench.engine.local import local
 from clbench.errors import WorkFailed
 from clbench.job import open_workshop, setup_of
+from clbench.method import get_method
 from clbench.prepare import Options, Prepared, prepare
+from clbench.sequence import Sequence
 from clbench.store import Store
 
 NOTHING = Assets(folders={}, sha256={})
@@ -305,6 +309,64 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
     assert shot[0] not in workers
     assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
     assert outcome(sweep(ready)[0]) == outcome(sweep(ready, output=tmp_path / "alone")[0])
+
+
+LOST = """
+from pathlib import Path
+import torch
+from clbench import Method
+
+class Lost(Method):
+    name = "lost"
+
+    def begin_task(self, ctx, state):
+        if ctx.position == 1 and not {mark}.exists():
+            {mark}.touch()
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\nmore")
+        return ctx.fresh_adapter()
+"""
+
+
+@pytest.mark.slow
+def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready, tmp_path):
+    """As far as it can be seen without one."""
+    plugin, mark, told = tmp_path / "lost.py", tmp_path / "mark", []
+    plugin.write_text(LOST.format(mark=f"Path({str(mark)!r})"))
+    alone = {"plugins": (plugin,), "output": tmp_path / "alone"}
+    reason = r"cpu failed \(CUDA error: an illegal memory access was encountered\); what is finished is kept"
+    with pytest.raises(WorkFailed, match=f"^{reason}, so run the same command again$"):
+        sweep(ready, ("lost",), **alone)
+    expected = sweep(ready, ("lost",), **alone)
+    mark.unlink()
+    results = harness.carry_out(ready(("lost",), plugins=(plugin,), workers=2), told.append)
+    assert [outcome(result) for result in results] == [outcome(result) for result in expected]
+    (warning,) = [event["message"] for event in told if event["event"] == "warning"]
+    assert re.search(f"a worker died during order forward seed 0, task 2 of 3.*: {reason}", warning)
+
+
+def test_a_state_that_another_makes_again_is_waited_for(bench, monkeypatch):
+    sequence, store = Sequence(bench, get_method("merge_init"), "forward", 0), bench.store
+    sequence.state(0)
+    path = store.path(sequence.state_key(0), ".safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    held, asked = threading.Event(), threading.Event()
+
+    def make_it_again() -> None:
+        with Store(store.root).lock(sequence.state_key(0)):
+            held.set()
+            asked.wait()
+            path.write_bytes(whole)
+
+    other, fits = threading.Thread(target=make_it_again), watch(monkeypatch, sequences, "fit")
+    other.start()
+    held.wait()
+    watch(monkeypatch, store, "try_lock", lambda count: asked.set())
+    sequence.forget()
+    with pytest.warns(UserWarning, match="does not fit its checksum"):
+        sequence.state(0)
+    other.join()
+    assert not fits
 
 
 @pytest.mark.long

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import execute
-from test_harness import sentence
 from typer.testing import CliRunner
+from watching import sentence
 
 from clbench import harness, progress, trackers
 from clbench.cli import app

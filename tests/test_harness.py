@@ -19,7 +19,7 @@ from PIL import Image
 from watching import raises_at, sentence, watch
 
 import clbench
-from clbench import files, harness, prepare, samples
+from clbench import again, files, harness, prepare, samples
 from clbench import sequence as engine
 from clbench.backbone import Backbone
 from clbench.errors import ClbenchError, WorkFailed
@@ -115,17 +115,22 @@ def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
     assert outcome(result) == expected
 
 
-def test_a_sample_grid_shows_every_cell_of_a_run_whatever_the_threads_of_its_reader(
+def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever_the_threads_of_its_reader(
     run, mock_suite, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(samples, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(samples, "suite_folder", lambda name: tmp_path)
-    with pytest.raises(ClbenchError, match="does not hold the run of naive on styles"):
-        samples.draw_grid("naive", "styles", "mock", tmp_path / "runs" / "store", tmp_path, device="cpu")
-    run("naive")
+    monkeypatch.setattr(again, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(again, "suite_folder", lambda name: tmp_path)
+    result = run("ewc", settings={"strength": 3.0}, memory="low", orders=["backward"], seeds=[5], quick=False)
+
+    def draw(store: str) -> Path:
+        with again.open_again(result, None, tmp_path / store, FILES) as opened:
+            return samples.draw_grid(*opened, tmp_path)
+
+    with pytest.raises(ClbenchError, match=r"elsewhere does not hold the run with order backward, seed 5"):
+        draw("elsewhere")
     torch.set_num_threads(2)
     try:
-        path = samples.draw_grid("naive", "styles", "mock", tmp_path / "runs" / "store", tmp_path, device="cpu")
+        path = draw("runs/store")
     finally:
         torch.set_num_threads(1)
     grid = np.asarray(Image.open(path)).astype(int)

@@ -96,7 +96,7 @@ class Inspector(Method):
 def test_end_task_sees_the_live_trained_adapter_also_where_training_was_found_in_the_store(bench, monkeypatch):
     first, again = (Sequence(bench, Inspector(), "forward", 0) for _ in range(2))
     state = first.state(0)
-    bench.store.drop(f"state-{first.hashes[0]}", ".safetensors")
+    bench.store.drop(first.state_key(0), ".safetensors")
     monkeypatch.setattr(engine, "fit", lambda *_: pytest.fail("the first task was trained again"))
     assert equal(again.state(0).tensors(), state.tensors())
 

@@ -12,8 +12,9 @@ from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
-from test_harness import outcome, sentence, watch
+from test_harness import outcome
 from typer.testing import CliRunner
+from watching import sentence, watch
 
 from clbench import harness
 from clbench import sequence as sequences

@@ -9,30 +9,35 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.base import DataRoot, OfSuite, OwnSuite, Plugins, Store, app, import_harness, out
+from clbench.cli.base import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
+Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
 
-@app.command(epilog="Example: `clbench samples --method naive --track styles`")
+
+@app.command(epilog="Example: `clbench samples runs/mini-v1/styles/naive.json --to grids`")
 def samples(
-    method: Annotated[str, typer.Option(help="A method whose run is in the store.")],
-    track: Annotated[str, typer.Option(help="A track of the suite.")],
-    suite: OfSuite = "mini-v1",
+    result: Annotated[Path, typer.Argument(help="A result file.")],
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
     store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
-    device: Annotated[str | None, typer.Option(help="Where the run was made; default as for a run.")] = None,
+    run: Run = 1,
+    suite: OwnSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
 ) -> None:
     """Show one run as a picture: what each task looked like after every later one."""
-    load_suite(suite).track(track)
+    from clbench.result import load_result
+
+    loaded = load_result(result)
     import_harness()
+    from clbench.again import open_again
     from clbench.samples import draw_grid
     from clbench.store import store_under
 
-    path = draw_grid(method, track, suite, store or store_under(output), to, tuple(plugin or ()), device, data_root)
+    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+        path = draw_grid(bench, sequences, to, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -48,7 +53,7 @@ def export(
         str, typer.Option("--format", help="`diffusers`, or `eee`: the result as an Every Eval Ever record.")
     ] = "diffusers",
     to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
-    run: Annotated[int, typer.Option(help="Which run, counted from 1.")] = 1,
+    run: Run = 1,
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
     store: Store = None,
     dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",

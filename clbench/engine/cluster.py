@@ -22,7 +22,7 @@ from typing import Any
 
 from clbench.engine.schedule import Unit
 from clbench.engine.shift import End, Failed, Watcher, WorkerDied, Workshop
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.human import human_bytes
 
 GIVES_UP = 3
@@ -55,6 +55,8 @@ class Hand:
         assert self._workshop
         try:
             end = self._workshop.do(unit, self._events.put)
+        except DeviceFailed:
+            raise  # which ends this actor, and another takes the unit up
         except ClbenchError as error:
             end = Failed(str(error), error.exit_code)
         return end, self.told()

@@ -27,7 +27,7 @@ class Workshop(Protocol):
         """Do a unit, unless its artifact is there; False where another command has it in hand.
 
         Raises:
-            ClbenchError: it failed, and would again.
+            ClbenchError: it failed, and would again. DeviceFailed: but not in another process.
         """
         ...
 

@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 from clbench.engine.schedule import Unit
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, DeviceFailed
 
 
 def main(place: str) -> None:
@@ -42,6 +42,8 @@ def main(place: str) -> None:
         unit = Unit(**{**fields, "needs": tuple(fields["needs"]), "groups": tuple(fields["groups"])})
         try:
             done = workshop.do(unit, lambda event, key=unit.key: say({"unit": key, **event}))
+        except DeviceFailed as error:
+            sys.exit(str(error))  # another process takes the unit up
         except ClbenchError as error:
             say({"failed": {"message": str(error), "exit_code": error.exit_code}})
         else:
