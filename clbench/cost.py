@@ -256,7 +256,7 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     Raises:
         ClbenchError: it cannot do.
     """
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     there = 0
     for path in folder.rglob("*.safetensors"):
         with suppress(FileNotFoundError):  # another command may be through with it

@@ -294,10 +294,13 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
 
 
 def _check_writable(folder: Path, option: str) -> None:
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+        for path in made:  # no more than a plan may be asked for
+            path.rmdir()
     except OSError as error:
         raise ClbenchError(f"{option} {folder} is no folder that can be written: {error.strerror}") from None
 

@@ -27,25 +27,35 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 """Called as the packages that they need."""
 
 
-@contextmanager
-def trackers(name: str | None, prepared: Prepared) -> Iterator[Watcher]:
-    """A watcher that gives every run (method, track, order, seed) a run of the tracker.
-
-    Args:
-        name: one of `TRACKERS`, or "none"; default TensorBoard where it is installed.
+def usable(name: str | None) -> str:
+    """One of `TRACKERS`, or "none"; default TensorBoard where it is installed.
 
     Raises:
         ClbenchError: there is no such tracker, or it is not installed.
     """
     if name is None:
-        name = "tensorboard" if find_spec("tensorboard") else "none"
+        return "tensorboard" if find_spec("tensorboard") else "none"
+    if name not in (*TRACKERS, "none"):
+        raise ClbenchError(f"there is no tracker {name!r}{did_you_mean(name, [*TRACKERS, 'none'])}")
+    if name != "none" and find_spec(name) is None:
+        raise ClbenchError(f"{name} is not installed; --tracker {name} needs `pip install {name}`")
+    return name
+
+
+@contextmanager
+def trackers(name: str | None, prepared: Prepared) -> Iterator[Watcher]:
+    """A watcher that gives every run (method, track, order, seed) a run of the tracker.
+
+    Args:
+        name: as `usable` takes it.
+
+    Raises:
+        ClbenchError: there is no such tracker, or it is not installed.
+    """
+    name = usable(name)
     if name == "none":
         yield lambda event: None
         return
-    if name not in TRACKERS:
-        raise ClbenchError(f"there is no tracker {name!r}{did_you_mean(name, [*TRACKERS, 'none'])}")
-    if find_spec(name) is None:
-        raise ClbenchError(f"{name} is not installed; --tracker {name} needs `pip install {name}`")
     watcher = _Trackers(name, prepared)
     try:
         yield Placed(watcher)

@@ -45,7 +45,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(sweep, tmp_path):
     assert plan["runs"] == 4
     assert plan["repeated_cells"] == 3
     assert plan["expected_seconds"] > 0
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
@@ -62,6 +62,7 @@ def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
         (("--methods", "naive", "--set", "strength=7"), "--set of a sweep takes method.key=value, not 'strength=7'"),
         (("--methods", "naive,magmx"), "did you mean 'magmax'"),
         (("--methods", ","), "no method was given"),
+        (("--methods", "naive", "--dry-run", "--tracker", "abacus"), "there is no tracker 'abacus'"),
         (("--methods", "naive", "--engine", "slurm"), "there is no engine 'slurm' (known: local, ray)"),
     ],
 )

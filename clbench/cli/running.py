@@ -87,7 +87,9 @@ def run(
     get_method(method, chosen, plugins)
     harness = import_harness()
     from clbench.show import result_table
+    from clbench.trackers import usable
 
+    usable(tracker)
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
@@ -157,7 +159,9 @@ def sweep(
         definition.track(track)
     result_path = import_harness().result_path
     from clbench.show import result_table
+    from clbench.trackers import usable
 
+    usable(tracker)
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
