@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +48,7 @@ def ls(place: Place = HERE, as_json: Json = False) -> None:
     for one in found:
         story = told[one.file.name]
         groups[(story.get("suite"), story.get("track"), story.get("method"), one.kind)].append(one.file)
-    table = Table("Suite", "Track", "First made for", "Kind", "Artifacts", "Size", "Newest")
+    table = Table("Suite", "Track", "Made for", "Kind", "Count", "Size", "Newest", box=SIMPLE, collapse_padding=True)
     for names, group in sorted(groups.items(), key=lambda item: [str(name or "") for name in item[0]]):
         newest = datetime.fromtimestamp(max(one.modified for one in group), UTC)
         size = human_bytes(sum(one.size for one in group))
