@@ -8,7 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 
+for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)  # what tests read is plain
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
+settings.load_profile("clbench")
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
 PLUGINS = Path(__file__).parent / "plugins"
 FILES = (PLUGINS / "ewc.py", PLUGINS / "self_replay.py")

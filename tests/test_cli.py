@@ -26,7 +26,7 @@ def execute(*command, code: int = 0, **options) -> subprocess.CompletedProcess:
     """Run a command in a plain, wide terminal; it must exit with `code` and never show a traceback."""
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300, **options
+        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=3600, **options
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -90,14 +90,21 @@ def test_env_shows_this_machine_as_results_record_it():
     assert f"python: {told.python}" in clbench("env")
 
 
+LEAST = "import numpy, pydantic, typer, rich.console, rich.table, typer.rich_utils, yaml, jinja2"
+"""What `--help` cannot do without: 0.4 of a second of work here."""
+
+
 def test_help_starts_in_well_under_a_second_of_work():
-    def seconds() -> float:
+    def seconds(*command) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        clbench("--help")
+        execute(*command)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.9
+    def fastest(*command) -> float:
+        return min(seconds(*command) for _ in range(3))
+
+    assert fastest(CLBENCH, "--help") < max(0.9, 2.2 * fastest(sys.executable, "-c", LEAST))  # on a slow machine
 
 
 WITHOUT_TORCH = """
@@ -261,7 +268,7 @@ def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved
     assert len(told["runs"]) == 8
     score = told["statistics"]["csd"]["average_score"]
     assert score["first"] - score["second"] == pytest.approx(score["difference"])
-    assert score["interval"][0] < score["difference"] < score["interval"][1]
+    assert score["interval"] == pytest.approx([score["difference"]] * 2), "the same in every run"
     assert score["p"] == 2 / 2**8
     table = clbench("compare", better, worse)
     assert "better against worse on styles, 8 shared runs" in table

@@ -310,6 +310,7 @@ def fetching(hub, tmp_path, tiny):
 
     def call(*arguments: Any, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        settings |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         variables = {**os.environ, **settings, "HF_HUB_OFFLINE": "0", "HF_HUB_DOWNLOAD_TIMEOUT": "5", **environment}
         command = [*CLBENCH, "data", *arguments, "--suite", tiny, "--data-root", tmp_path / "root"]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=variables)

@@ -214,7 +214,7 @@ def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
     folder = tmp_path / "runs"
     arguments = ["run", "--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu"]
     process = subprocess.Popen([*mock_command, *arguments, "--output", str(folder)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800
     while not list(folder.glob("store/row/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

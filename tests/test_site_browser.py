@@ -149,7 +149,8 @@ def served(site) -> Iterator[Site]:
 @pytest.fixture
 def page(browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    context.set_default_timeout(5000)
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     yield context.new_page()
     context.close()
 
@@ -345,8 +346,7 @@ def test_no_page_scrolls_sideways_on_a_phone_but_wide_tables_do(page, site, host
     assert region.evaluate("element => element.scrollWidth > element.clientWidth")
     region.focus()
     page.keyboard.press("ArrowRight")
-    scrolled = (region.evaluate("element => element.scrollLeft") or page.wait_for_timeout(50) for _ in range(40))
-    assert any(scrolled)
+    page.wait_for_function("element => element.scrollLeft > 0", arg=region.element_handle())
 
 
 UNFOLD = """

@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from test_cli import CLBENCH, execute
 from clbench.result import load_result
 
 MOMENTS = 20
-PATIENCE = 600.0
+PATIENCE = 1800.0
 """Seconds in which a command must come to what is waited for."""
 
 
@@ -61,14 +61,21 @@ class Life:
         """Whether it tells of such an event before it ends; waits for either."""
         return self._comes_to(lambda: any(event["event"] == kind for event in self._told()), 0.05)
 
-    def takes_up(self, kind: str) -> bool:
-        """Whether it takes up a unit of such a kind before it ends; waits for either."""
-        return self._comes_to(lambda: kind in self.in_hand(), 0.05)
+    def works_at(self, *kinds: str) -> bool:
+        """Whether it makes a training step, or draws a cell, of such units before it ends; waits for either."""
+        seen = len(self._told())
+        return self._comes_to(lambda: any(is_work(event, kinds) for event in self._told()[seen:]), 0.05)
 
     def writes(self) -> bool:
-        """Whether it begins to write a file before it ends; waits without a pause, as that takes milliseconds."""
+        """Whether it is stopped with a file half written; waits for that without a pause, or until it ends."""
         before = half_written(self.store)
-        return self._comes_to(lambda: not half_written(self.store) <= before, 0)
+        while self._comes_to(lambda: not half_written(self.store) <= before, 0):
+            everyone = self._everyone()
+            send(everyone, "suspend")
+            if not half_written(self.store) <= before:
+                return True
+            send(everyone, "resume")
+        return False
 
     def _comes_to(self, moment: Callable[[], bool], pause: float) -> bool:
         deadline = time.monotonic() + PATIENCE
@@ -82,37 +89,58 @@ class Life:
         """Units of a kind that were begun."""
         return {one["unit"] for one in self._told() if one["event"] == "begin" and one["kind"] == kind}
 
-    def in_hand(self) -> set[str]:
-        """Kinds of the units that are begun and not ended."""
-        begun = {}
+    def at_work(self) -> dict[str, int]:
+        """Kinds of the units that are being done, of which something was told, and their workers."""
+        busy = {}
         for event in self._told():
-            if event["event"] == "begin":
-                begun[event["unit"]] = event["kind"]
-            elif event["event"] == "end":
-                begun.pop(event["unit"])
-        return set(begun.values())
+            if is_work(event, KINDS):
+                busy[event["unit"]] = event
+            elif event["event"] in ("begin", "end"):
+                busy.pop(event["unit"], None)
+        return {event["kind"]: event["worker"] for event in busy.values()}
 
     def _told(self) -> list[dict]:
         lines = self._events.read_text().splitlines(keepends=True) if self._events.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def shoot(self, victim: str) -> set[str]:
-        """Kill the command, one of its workers or all; says what it was at: kinds of units, and ``write``."""
-        workers = psutil.Process(self.process.pid).children()
-        hit = self.in_hand()
-        for one in {"worker": workers[:1], "all": workers, "command": []}[victim]:
-            one.kill()
-        if victim != "worker":
-            self.process.kill()
-            self.process.wait()
-            assert psutil.wait_procs(workers, timeout=30)[1] == [], "workers outlive their command"
-            hit |= set() if half_written(self.store) <= self._before else {"write"}  # nobody writes any more
-        return hit
+    def _everyone(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            command = psutil.Process(self.process.pid)
+            return [command, *command.children()]
+        return []
+
+    def shoot(self, victim: str, aim: str) -> set[str]:
+        """Kill the command, the worker at such a unit, or all; says what was done: kinds of units, and ``write``."""
+        busy, (command, *workers) = self.at_work(), self._everyone()
+        if victim == "worker":
+            busy_at_it = [one for one in workers if one.pid == busy.get(aim)]
+            send(busy_at_it or workers[:1], "kill")
+            send([command, *workers], "resume")
+            return set(busy)
+        send(self._everyone() if victim == "all" else [command], "kill")
+        self.process.wait()
+        send(workers, "resume")  # who was stopped sees only then that the command is gone
+        assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == [], "workers outlive their command"
+        return set(busy) | (set() if half_written(self.store) <= self._before else {"write"})
+
+
+KINDS = ("base", "fit", "train", "score")
+
+
+def is_work(event: dict, kinds: Sequence[str]) -> bool:
+    """Whether an event tells of a training step, or of a cell that was drawn, of such a unit."""
+    return event["event"] in ("loss", "cell") and event["kind"] in kinds and not event.get("found")
+
+
+def send(processes: list[psutil.Process], what: str) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            getattr(process, what)()
 
 
 def half_written(store: Path) -> set[str]:
     """Names of temporary files."""
-    kinds = [kind for kind in os.scandir(store) if kind.name != "locks"] if store.exists() else []
+    kinds = [kind for kind in os.scandir(store) if kind.is_dir() and kind.name != "locks"] if store.exists() else []
     return {name for kind in kinds for folder in os.scandir(kind) for name in os.listdir(folder) if name[-4:] == ".tmp"}
 
 
@@ -123,24 +151,43 @@ def lose_a_part(store: Path, dice: random.Random) -> None:
         path.unlink()
 
 
+@pytest.fixture
+def live() -> Iterator[Callable[[list, Path], Life]]:
+    """Begin a life; none outlives the test."""
+    lives: list[Life] = []
+
+    def begin(command: list, output: Path) -> Life:
+        lives.append(Life(command, output))
+        return lives[-1]
+
+    yield begin
+    for life in lives:
+        life.process.kill()
+        life.process.wait()
+
+
 @pytest.mark.long
-def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(tmp_path):
+def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(live, tmp_path):
     command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--quick", "--device", "cpu"]
     command += ["--workers", "2"]
     output, dice, shots, hit = tmp_path / "runs", random.Random(20), 0, set()
-    life = Life(command, output)
+    life = live(command, output)
     while shots < MOMENTS or not {"train", "score", "write"} <= hit:
         assert shots < 3 * MOMENTS, f"of so many shots none met more than {hit}"
         aim, victim = ("train", "score", "write")[shots % 3], ("command", "worker", "all")[shots // 3 % 3]
-        if not (life.writes() if aim == "write" else life.takes_up(aim) and life.goes_on_for(dice.uniform(0, 2))):
+        if aim == "write":
+            met = life.works_at(*KINDS) and life.writes()
+        else:
+            met = life.works_at(aim) and life.goes_on_for(dice.uniform(0, 1))
+        if not met:
             assert life.ends_well()
             lose_a_part(life.store, dice)  # it was through before it could be shot
-            life = Life(command, output)
+            life = live(command, output)
             continue
-        hit |= life.shoot(victim)
+        hit |= life.shoot(victim, aim)
         shots += 1
         if victim != "worker":
-            life = Life(command, output)
+            life = live(command, output)
     assert life.ends_well()
     execute(*command, "--output", tmp_path / "calm", "--tracker", "none")
     assert numbers(output, "merge_ortho", "mini-v1") == numbers(tmp_path / "calm", "merge_ortho", "mini-v1")
@@ -187,7 +234,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 @pytest.mark.long
 def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_there_is_space(
-    mock_command, calm, tmp_path
+    mock_command, calm, live, tmp_path
 ):
     store, output, dice = tmp_path / "small", tmp_path / "runs", random.Random(0)
     command = [*mock_command, *SWEEP, "--keep", "states", "--store", store]
@@ -198,7 +245,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
         lost = dice.sample(states, len(states) // 2)  # these are made again, and else nothing but rows and costs
         for path in (*store.glob("row/*/*.json"), *lost):
             path.unlink()
-        life = Life(command, output)
+        life = live(command, output)
         assert life.tells_of("plan")  # it found the disk large enough; its workers start now
         ballast = fill(store, room)
         assert life.process.wait(PATIENCE) == 1
@@ -214,7 +261,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
         assert not half_written(store)
         kept = {path for path in states if path.exists()}
         assert kept == set(states) - set(lost)
-        again = Life(command, output)
+        again = live(command, output)
         assert again.ends_well()
         assert again.begun("train") == {f"state-{path.stem}" for path in lost}
     assert same_numbers(output, calm)
