@@ -119,6 +119,7 @@ class Backbone:
         """Set the weights to base + delta, added in fp32; nothing to do where `digest` says that they are there."""
         if digest is not None and digest == self._digest:
             return
+        self._digest = None  # until all weights are there
         with torch.no_grad():
             for name, layer in self.layers.items():
                 weight = self._base[name]

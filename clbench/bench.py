@@ -15,7 +15,7 @@ from clbench.assets import Assets, gather
 from clbench.backbone import Backbone, adapter_parameters
 from clbench.cost import adapted_shapes
 from clbench.data import Places, default_root
-from clbench.environment import software
+from clbench.environment import instructions, software
 from clbench.errors import WorkFailed
 from clbench.evaluate import Evaluator
 from clbench.lora import Delta
@@ -104,6 +104,7 @@ class Bench:
             "precision": self.precision,
             **software(),
             **({"threads": torch.get_num_threads()} if cpu else {}),
+            **instructions(self.device),
             **({"deterministic": True} if self.deterministic else {}),
             **({"low_memory": True} if self.low_memory and (cpu or self.deterministic) else {}),
         }

@@ -242,12 +242,14 @@ def expect(
             raise ClbenchError(f"{what} takes at least about {human_bytes(need[True])}, even with --memory low")
         sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
         raise ClbenchError(f"{what} takes about {sizes}")
-    states = runs * tasks if "states" in keep else runs + 1
+    least = runs * tasks if "states" in keep else runs + 1
+    most = least if workers == 1 else min(runs * tasks, 2 * runs + 3 * workers)  # training goes ahead of scoring
     pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
     firsts = runs * 4 * price.adapter
-    disk = tuple(firsts + pictures + states * 4 * values for values in (price.adapter, price.adapted))
+    least_disk = firsts + pictures + least * 4 * price.adapter
+    most_disk = firsts + pictures + max(least, most) * 4 * price.adapted
     seconds = work * price.pass_flops / (EFFICIENCY * workers * matmul_rate(device, precision))
-    return Expectation(seconds, sharing * need[low], (disk[0], disk[1]), low)
+    return Expectation(seconds, sharing * need[low], (least_disk, most_disk), low)
 
 
 def check_disk(expectation: Expectation, folder: Path) -> str | None:
@@ -258,7 +260,7 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     """
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     there = 0
-    for path in folder.rglob("*.safetensors"):
+    for path in (*folder.rglob("*.safetensors"), *folder.rglob("*.png")):
         with suppress(FileNotFoundError):  # another command may be through with it
             there += path.stat().st_size
     small, large = (max(0, size - there) for size in expectation.disk_bytes)

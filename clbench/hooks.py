@@ -18,6 +18,16 @@ from clbench.method import Example
 from clbench.state import State
 
 
+def check_no_hooks(backbone: Backbone, where: str) -> None:
+    """Those of modules, which would act on whatever the model does next."""
+    for name, module in backbone.unet.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            raise WorkFailed(
+                f"{where} left a hook on {name or 'the U-Net'}; let end_task() remove it (handle.remove()), and "
+                f"shapes_training() return True"
+            )
+
+
 def check_delta(backbone: Backbone, delta: Any, where: str) -> None:
     if not isinstance(delta, Mapping):
         raise WorkFailed(f"{where} returned {type(delta).__name__}, expected a mapping of layer to tensor")

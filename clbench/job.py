@@ -10,6 +10,7 @@ number of workers changes no bit.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
@@ -26,8 +27,8 @@ from pydantic import BaseModel, ConfigDict
 from clbench.assets import Assets
 from clbench.bench import Bench
 from clbench.engine import Unit, Watcher
-from clbench.environment import software
-from clbench.errors import DeviceFailed, WorkFailed
+from clbench.environment import instructions, software
+from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.method import get_method
 from clbench.sequence import Sequence as TaskSequence
 from clbench.store import Store, recipe_key
@@ -147,8 +148,19 @@ class Workshop:
             return True
         with one_thread(self.jobs[0].device), self.store.try_lock(unit.key) as mine:
             if mine and not self.is_done(unit):
-                self._do(unit, tell)
+                try:
+                    self._do(unit, tell)
+                except ClbenchError:
+                    self._forget()
+                    raise
         return mine
+
+    def _forget(self) -> None:
+        """A failed unit may have left something in the models: they go, and the next unit loads them afresh."""
+        self._benches.clear()
+        self._sequences.clear()
+        self._last = None
+        gc.collect()
 
     def _do(self, unit: Unit, tell: Watcher) -> None:
         where, number = unit.where, unit.where["job"]
@@ -196,11 +208,15 @@ class Workshop:
                 self._drop_if_spent(where["job"], sequence.state_key(earlier), earlier)
 
     def _sequence(self, number: int, order: str, seed: int) -> TaskSequence:
-        """One sequence; the last one forgets its state, which may be large, when another's turn comes."""
+        """One sequence; the last one forgets its state, which may be large, when another's turn comes.
+
+        Its method is made afresh, so that nothing is handed on but the state.
+        """
         found = next(one for one in self.sequences(number) if (one.order, one.seed) == (order, seed))
         if self._last not in (None, found):
             self._last.forget()
         self._last = found
+        found.method = type(found.method)(**self.jobs[number].settings)
         return found
 
     def _sharing(self, number: int, state: str, position: int) -> list[TaskSequence]:
@@ -225,7 +241,8 @@ def open_workshop(setup: str) -> Workshop:
     told = json.loads(setup)
     jobs = [Job.model_validate(job) for job in told["jobs"]]
     workshop, host = Workshop(jobs), socket.gethostname()
-    if other := {name: version for name, version in software().items() if told["software"].get(name) != version}:
+    own = {**software(), **instructions(jobs[0].device)}
+    if other := {name: version for name, version in own.items() if told["software"].get(name) != version}:
         raise WorkFailed(f"{host} has other software ({_listed(other)}) than the caller ({_listed(told['software'])})")
     if not workshop.store.has(told["sign"], ".json"):
         raise WorkFailed(f"{host} does not see the store {jobs[0].store}; give --store a folder or URL that all share")
@@ -243,7 +260,8 @@ def setup_of(workshop: Workshop) -> Iterator[str]:
         workshop.store.put_json(sign, True)
         try:
             jobs = [job.model_dump(mode="json") for job in workshop.jobs]
-            yield json.dumps({"sign": sign, "software": dict(software()), "jobs": jobs})
+            own = {**software(), **instructions(workshop.jobs[0].device)}
+            yield json.dumps({"sign": sign, "software": own, "jobs": jobs})
         finally:
             workshop.store.drop(sign, ".json")
 

@@ -31,6 +31,7 @@ from clbench.human import human_time
 from clbench.job import Job, Workshop, one_thread
 from clbench.method import Method, get_method, source_of
 from clbench.plan import Plan, make_plan
+from clbench.remote import RemoteStore
 from clbench.result import Environment, MethodRef
 from clbench.store import store_under
 from clbench.suite import Suite, load_suite, suite_folder
@@ -171,8 +172,10 @@ def prepare(
     asked = ["--device", options.device] if options.device else []
     asked += ["--precision", precision] if precision != usual else []
     asked += ["--deterministic"] if options.deterministic else []
+    asked += ["--memory", "low"] if options.memory == "low" else []
     output, store = Path(options.output), options.store or store_under(options.output)
-    store = store if "://" in store else str(Path(store).absolute())  # workers elsewhere have other working folders
+    if "://" not in store or store.startswith("file://"):
+        store = str(Path(store.removeprefix("file://")).absolute())  # workers elsewhere have other working folders
     watch({"event": "stage", "what": "looking at models and data"})
     places = Places(options.data_root or default_root(), suite_folder(suite))
     assignments = []
@@ -204,7 +207,8 @@ def prepare(
                     partial=len(orders) * len(seeds) < len(track.orders) * len(definition.seeds),
                 )
             )
-    _check_writable(output, "--output")
+    for track in chosen:
+        _check_writable(output / definition.name / track.name, "--output")
     runs = sum(len(one.job.orders) * len(one.job.seeds) for one in assignments)
     workers = _workers(options, device, runs, cluster)
     if store.startswith("memory://") and (workers > 1 or cluster):
@@ -231,7 +235,7 @@ def prepare(
             f"is one, or give --device cpu to insist"
         )
     watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
-    if scarce := check_disk(expected, workshop.store.root):
+    if not isinstance(workshop.store, RemoteStore) and (scarce := check_disk(expected, workshop.store.root)):
         warnings.warn(scarce, stacklevel=2)
     return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster, environment)
 
@@ -294,13 +298,9 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
 
 
 def _check_writable(folder: Path, option: str) -> None:
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-        for path in made:  # no more than a plan may be asked for
-            path.rmdir()
+        with TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            pass  # the folder itself is made when it is needed: no more than a plan may be asked for
     except OSError as error:
         raise ClbenchError(f"{option} {folder} is no folder that can be written: {error.strerror}") from None
 
@@ -312,6 +312,8 @@ def _device(name: str) -> str:
         ClbenchError: it is not here.
     """
     try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("give cpu, cuda, or one of several GPUs as cuda:1")
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -74,7 +74,9 @@ class RemoteStore(Store):
             with self._reaching(), suppress(FileNotFoundError):  # without its checksum it is not taken for whole
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.fs.get_file(self._remote(checksum_of(path)), str(checksum_of(path)))
-                self.fs.get_file(self._remote(path), str(path))
+                part = path.with_name(path.name + ".part")  # an interrupted download is no damaged artifact
+                self.fs.get_file(self._remote(path), str(part))
+                part.replace(path)
             if not path.exists():
                 return None
         self._copied(path)

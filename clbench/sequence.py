@@ -21,11 +21,11 @@ import torch
 
 from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.hooks import check_adapter, check_delta, check_examples, check_state
+from clbench.hooks import check_adapter, check_delta, check_examples, check_no_hooks, check_state
 from clbench.lora import Adapter
 from clbench.method import Context, Method, source_of
 from clbench.result import Run, to_rows
-from clbench.rng import generator
+from clbench.rng import generator, seeded
 from clbench.state import State, StateSize, digest, regime
 from clbench.store import recipe_key
 from clbench.train import Task as TrainingTask
@@ -221,12 +221,14 @@ class Sequence:
         ctx.adapter = self.bench.backbone.use_adapter(adapter)  # found or trained: these values, no gradients
         state = self.call("end_task", position, ctx, before, adapter)
         check_state(self.bench.backbone, state, f"method {self.method.name}: end_task() {where}")
+        check_no_hooks(self.bench.backbone, f"method {self.method.name}: end_task() {where}")
         self.bench.backbone.use_adapter(None)
         return state, waited + time.perf_counter() - began
 
     def first_fit(self) -> None:
         """Train the first task's adapter, for all methods and orders that start alike."""
         self._fitted(self._context(0, State(), self.bench.backbone.layers), State())
+        check_no_hooks(self.bench.backbone, f"method {self.method.name}: training at task {self.tasks[0].name!r}")
 
     def shared_fit(self) -> str | None:
         """The key of the first task's training where other methods may share it; told without loading the model."""
@@ -234,7 +236,10 @@ class Sequence:
             return None
         ctx = self._context(0, State(), {})
         try:
-            start, frozen = self.method.begin_task(ctx, State()), self.method.frozen(State())
+            with seeded(self.seed, "begin_task()", 0):  # as `call` does
+                start = self.method.begin_task(ctx, State())
+            with seeded(self.seed, "frozen()", 0):
+                frozen = self.method.frozen(State())
             return self._fit_key(ctx, digest(State(adapter=start).tensors()), digest(frozen))
         except Exception:  # it needs the model, or is wrong, which its training will tell
             return None
@@ -316,13 +321,22 @@ class Sequence:
         return changed
 
     def call(self, hook: str, position: int, *arguments: Any) -> Any:
-        """One of the method's hooks."""
-        return self.guard(f"{hook}()", position, lambda: getattr(self.method, hook)(*arguments))
+        """One of the method's hooks; it may change no state, which others go on from."""
+        states = [argument for argument in arguments if isinstance(argument, State)]
+        before = [versions(state) for state in states]
+        returned = self.guard(f"{hook}()", position, lambda: getattr(self.method, hook)(*arguments))
+        if [versions(state) for state in states] != before:
+            raise WorkFailed(
+                f"method {self.method.name}: {hook}() at task {self.tasks[position].name!r} changed the state that it "
+                f"was given; a state is never changed, but followed by a new one"
+            )
+        return returned
 
     def guard(self, what: str, position: int, work: Callable[[], Any]) -> Any:
         """Run what may hold a plugin's code; its errors become one sentence that says where."""
         try:
-            return work()
+            with seeded(self.seed, what, position):
+                return work()
         except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
             raise
         except Exception as error:
@@ -349,9 +363,14 @@ def score_matrix(metric: str, base: Mapping[str, list[float]], rows: list[Row]) 
     return matrix
 
 
+def versions(state: State) -> list[tuple[str, int, int]]:
+    """What changes where a state's tensors are replaced or changed in place."""
+    return [(name, id(value), 0 if value.is_inference() else value._version) for name, value in state.tensors().items()]
+
+
 def peak_memory(device: str) -> int | None:
     """Highest memory use of this process on the device, in bytes."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

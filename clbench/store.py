@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +41,14 @@ def checksum_of(path: Path) -> Path:
 def store_under(output: str | Path) -> str:
     """Where commands that write to `output` keep their artifacts, unless told otherwise."""
     return str(Path(output) / "store")
+
+
+def _is_there(path: Path) -> bool:
+    """On NFS a client remembers for a minute that a file was not there, unless its folder is opened."""
+    if not path.exists():
+        with suppress(OSError), os.scandir(path.parent):
+            pass
+    return path.exists()
 
 
 class Entry(NamedTuple):
@@ -110,7 +119,7 @@ class Store:
 
     def has(self, key: str, suffix: str) -> bool:
         """Whether the artifact is there; whether it is whole is seen when it is read."""
-        return (self._made is None or key in self._made) and self.path(key, suffix).exists()
+        return (self._made is None or key in self._made) and _is_there(self.path(key, suffix))
 
     @contextmanager
     def try_lock(self, key: str) -> Iterator[bool]:

@@ -1,5 +1,8 @@
 """Methods that raise or return something unusable: each failure is one sentence, and what was finished is kept."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
@@ -126,6 +129,64 @@ def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_ta
 def test_weights_that_draw_nan_are_not_scored(bench):
     message = failure(bench, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
     assert "NaN" in message
+
+
+def leave_hooks(self, ctx, state):
+    next(iter(ctx.modules.values())).register_forward_hook(lambda *_: None)
+    return ctx.fresh_adapter()
+
+
+def test_a_hook_that_is_left_in_the_model_is_named(bench):
+    try:
+        message = failure(bench, broken(begin_task=leave_hooks))
+    finally:
+        for module in bench.backbone.unet.modules():
+            module._forward_hooks.clear()
+    assert "end_task() at task 'byzantine' left a hook on" in message
+    assert "let end_task() remove it" in message
+
+
+@pytest.mark.parametrize(
+    ("hook", "change"),
+    [
+        ("weights", lambda self, state: [value.add_(1) for value in state.merged.values()] and state.merged),
+        ("frozen", lambda self, state: state.extra.update(seen=torch.ones(1)) or state.merged),
+        ("end_task", lambda self, ctx, state, adapter: state.merged.clear() or state.with_merged(adapter.delta())),
+    ],
+)
+def test_a_state_that_is_changed_in_place_is_refused(bench, hook, change):
+    message = failure(bench, broken(**{hook: change}))
+    assert f"{hook}() at task" in message
+    assert "changed the state that it was given" in message
+
+
+def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere_as_before(bench):
+    def drawn() -> list[float]:
+        return [float(torch.rand(())), float(np.random.rand()), random.random()]
+
+    def seen(position: int) -> list[list[float]]:
+        """What the method draws in a task."""
+        found = []
+        method = broken(
+            begin_task=lambda self, ctx, state: found.append(drawn()) or ctx.fresh_adapter(),
+            loss=lambda self, ctx, batch: found.append(drawn()) or 0.0,
+        )
+        sequence = Sequence(bench, method, "forward", 0)
+        sequence.train(position, State())
+        return found
+
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    first = drawn()
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    once = seen(0)
+    assert drawn() == first
+    assert seen(0) == once
+    assert seen(1) != once
+    assert len({tuple(values) for values in once}) == len(once) == 3, "begin_task and two steps"
 
 
 class Unwritable(BaseModel):

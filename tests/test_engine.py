@@ -7,11 +7,13 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shops import open_shop
 from test_harness import outcome
 from watching import watch
 
@@ -23,10 +25,12 @@ from clbench.bench import Bench
 from clbench.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
 from clbench.engine.inline import Inline
 from clbench.engine.local import local
+from clbench.engine.places import Places
 from clbench.errors import WorkFailed
 from clbench.job import open_workshop, setup_of
 from clbench.method import get_method
 from clbench.prepare import Options, Prepared, prepare
+from clbench.result import load_result
 from clbench.sequence import Sequence
 from clbench.store import Store
 
@@ -247,6 +251,8 @@ def test_what_changes_the_last_bits_is_in_the_keys_where_those_are_promised(mock
         return Bench(*where, low_memory=low_memory, deterministic=deterministic).recipe
 
     assert recipe("cpu") != recipe("cpu", low_memory=True)
+    assert recipe("cpu")["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert "instructions" not in recipe("cuda")
     assert recipe("cpu")["threads"] == torch.get_num_threads()
     assert "threads" not in recipe("cuda"), "a GPU's results do not depend on the host's cores"
     assert recipe("cuda") == recipe("cuda", low_memory=True), "within its noise"
@@ -311,6 +317,30 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
     assert outcome(sweep(ready)[0]) == outcome(sweep(ready, output=tmp_path / "alone")[0])
 
 
+@pytest.mark.slow
+def test_a_place_where_all_workers_die_uses_up_no_result():
+    units = [Unit(f"u{number}", f"unit {number}", 1.0, (), (f"result {number}",)) for number in range(40)]
+    surroundings = [{"PYTHONPATH": str(Path(__file__).parent), "BAD": bad} for bad in ("", "yes", "")]
+    told = []
+    with local(open_shop, "", surroundings) as crew:
+        assert work_off(units, crew, told.append) == {}
+    deaths = [event["message"] for event in told if event["event"] == "warning"]
+    assert all(message.endswith(": RuntimeError: CUDA error: unspecified launch failure") for message in deaths)
+
+
+@given(st.integers(1, 4), st.data())
+def test_a_free_place_gets_work_unless_it_is_bad_and_others_work(count, data):
+    places, deaths = Places(count), [0] * count
+    for _ in range(data.draw(st.integers(0, 12))):
+        place, dies = data.draw(st.integers(0, count - 1)), data.draw(st.booleans())
+        (places.died if dies else places.did)(place)
+        deaths[place] = deaths[place] + 1 if dies else 0
+    free = data.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
+    assert places.ready(free, others_work=False)
+    for place in free:
+        assert (place in places.ready(free, others_work=True)) >= (deaths[place] < 2)
+
+
 LOST = """
 from pathlib import Path
 import torch
@@ -325,6 +355,40 @@ class Lost(Method):
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\nmore")
         return ctx.fresh_adapter()
 """
+
+
+HOOKED = """
+from clbench import Method
+
+class Hooked(Method):
+    name = "hooked"
+
+    def shapes_training(self):
+        return True
+
+    def begin_task(self, ctx, state):
+        self.handles = [module.register_forward_hook(lambda *_: 0.5 * _[-1]) for module in ctx.modules.values()]
+        return ctx.fresh_adapter()
+
+    def end_task(self, ctx, state, adapter):
+        if ctx.position == 1:
+            raise ValueError("before the hooks were removed")
+        [handle.remove() for handle in self.handles]
+        return super().end_task(ctx, state, adapter)
+"""
+
+
+def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mock_suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "load_suite", lambda name: mock_suite)
+    monkeypatch.setattr(preparing, "suite_folder", lambda name: Path())
+    plugin = tmp_path / "hooked.py"
+    plugin.write_text(HOOKED)
+    options = {"quick": True, "device": "cpu", "plugins": (plugin,), "output": tmp_path / "runs"}
+    with pytest.raises(WorkFailed, match="before the hooks were removed"):
+        harness.sweep(["hooked", "naive"], ["styles"], "mock", workers=1, **options)
+    beside = load_result(tmp_path / "runs" / "mock" / "styles" / "naive.partial.json")
+    alone = harness.run("naive", "styles", "mock", **{**options, "output": tmp_path / "alone"})
+    assert outcome(beside) == outcome(alone)
 
 
 @pytest.mark.slow

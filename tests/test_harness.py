@@ -279,7 +279,10 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tm
     fits = watch(monkeypatch, engine, "fit")
     with pytest.raises(ClbenchError) as caught:
         run(output=tmp_path / "file" / "runs")
-    assert sentence(caught) == f"--output {tmp_path}/file/runs is no folder that can be written: Not a directory"
+    assert (
+        sentence(caught)
+        == f"--output {tmp_path}/file/runs/mock/styles is no folder that can be written: Not a directory"
+    )
     assert caught.value.exit_code == 2
     assert not fits
 

@@ -275,7 +275,10 @@ def test_a_plugin_file_registers_its_methods(plugin):
     assert method.config.strength == 2
     assert source_of(method).path == path
     assert source_of(method).distribution is None
-    assert source_of(method).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    ran = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert source_of(method).sha256 == ran
+    path.write_text(path.read_text() + "# edited while it runs\n")
+    assert source_of(method).sha256 == ran
 
 
 def test_a_methods_checksum_is_of_all_files_that_make_it(tmp_path, monkeypatch, own_registry):

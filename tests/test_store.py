@@ -21,7 +21,7 @@ from clbench import sequence as sequences
 from clbench.cli import app
 from clbench.engine.inline import Inline
 from clbench.engine.shift import work_off
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, WorkFailed
 from clbench.job import setup_of
 from clbench.prepare import Options, prepare
 from clbench.remote import COPIES, RemoteStore, modified
@@ -123,6 +123,25 @@ def test_a_sweep_with_its_store_behind_a_url_gives_the_results_of_a_folder(share
     fits = watch(monkeypatch, sequences, "fit")
     assert [outcome(result) for result in run(url, tmp_path / "again", methods)] == expected
     assert not fits
+
+
+def test_a_download_that_breaks_off_is_begun_again_and_damages_nothing(tmp_path, url, recwarn):
+    Store.at(url).put_json("thing-00", 7)
+    store = Store.at(url)
+    get_file = store.fs.get_file
+
+    def breaks_off(source: str, target: str) -> None:
+        if source.endswith(".json"):
+            Path(target).write_text("")
+            raise ConnectionError("the line is dead")
+        get_file(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.fs, "get_file", breaks_off)
+        with pytest.raises(WorkFailed, match=r"cannot be reached: .*the line is dead"):
+            store.get_json("thing-00")
+    assert store.get_json("thing-00") == 7
+    assert not [one for one in recwarn if "checksum" in str(one.message)]
 
 
 def test_a_damaged_object_behind_a_url_is_set_aside_and_made_again(shared_models, url, tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +194,7 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
     assert numbers(output, "merge_ortho", "mini-v1") == numbers(tmp_path / "calm", "merge_ortho", "mini-v1")
 
 
-# --- disks ---
+# --- asked to stop ---
 
 SWEEP = ["sweep", "--methods", "naive,merge_ortho", "--tracks", "styles", "--quick", "--device", "cpu"]
 SWEEP += ["--workers", "2", "--tracker", "none"]
@@ -205,6 +206,27 @@ def calm(mock_command, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("calm")
     execute(*mock_command, *SWEEP, "--keep", "states", "--output", folder)
     return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_asked_to_stop_says_how_to_go_on_and_goes_on(mock_command, calm, live, tmp_path, how):
+    command, output = [*mock_command, *SWEEP], tmp_path / "runs"
+    life = live(command, output)
+    assert life.works_at("train")
+    workers = psutil.Process(life.process.pid).children()
+    life.process.send_signal(how)
+    assert life.process.wait(PATIENCE) == 130
+    told = life.errors.read_text()
+    assert "stopped; the same command goes on from here" in told
+    assert "Traceback" not in told
+    assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == []
+    assert not half_written(life.store)
+    assert live(command, output).ends_well()
+    assert same_numbers(output, calm)
+
+
+# --- disks ---
 
 
 def same_numbers(one: Path, other: Path) -> bool:

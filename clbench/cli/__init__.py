@@ -6,6 +6,7 @@ Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
 
@@ -22,6 +23,7 @@ for name in ("running", "results", "board", "drawing", "storing", "definitions")
 def main() -> None:
     """Entry point: every ClbenchError becomes one sentence on stderr and its exit code."""
     warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preempted job stops as with Ctrl-C
     try:
         code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as a number
         if code == 130:

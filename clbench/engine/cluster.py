@@ -12,14 +12,16 @@ part once the cluster has room for it, so that the work goes on with fewer meanw
 from __future__ import annotations
 
 import queue
+import signal
 import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from clbench.engine.places import Places
 from clbench.engine.schedule import Unit
 from clbench.engine.shift import End, Failed, Watcher, WorkerDied, Workshop
 from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
@@ -27,6 +29,8 @@ from clbench.human import human_bytes
 
 GIVES_UP = 3
 """Actors in a row that could not open the workshop."""
+NO_ROOM = 60.0
+"""Seconds after which it is told that a cluster has no room."""
 POLL = 1.0
 """Seconds between two questions to an actor how far it is."""
 
@@ -103,7 +107,10 @@ class Cluster:
         if not ray.is_initialized():
             try:
                 _knock(address)  # Ray itself would try for minutes
+                on_term = signal.getsignal(signal.SIGTERM)
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
+                with suppress(ValueError):  # not the main thread
+                    signal.signal(signal.SIGTERM, on_term)  # Ray's own would dump core
             except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise ClbenchError(
@@ -136,8 +143,11 @@ class Cluster:
             ClbenchError: as the function does.
         """
         task = self._ray.remote(**_needs(device), max_calls=1)(function)
+        answer = task.remote(*arguments, device=device, **options)
+        if not self._ray.wait([answer], timeout=NO_ROOM)[0]:
+            warnings.warn("waiting for room on the Ray cluster, where the work is measured first", stacklevel=2)
         try:
-            return self._ray.get(task.remote(*arguments, device=device, **options))
+            return self._ray.get(answer)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ClbenchError):
                 raise error.cause from None
@@ -180,16 +190,22 @@ class Actors:
     def __init__(self, ray: Any, start: Callable[[], Any], count: int) -> None:
         self._ray, self._start_handle, self._failed_starts, self._asked = ray, start, 0, 0.0
         self._actors = [self._start() for _ in range(count)]
+        self._places, self._began, self._warned = Places(count), time.monotonic(), False
 
     def free(self) -> int:
-        return sum(actor.unit is None and actor.opened is None for actor in self._actors)
+        return len(self._ready())
+
+    def _ready(self) -> list[int]:
+        free = [place for place, one in enumerate(self._actors) if one.unit is None and one.opened is None]
+        return self._places.ready(free, any(one.unit is not None for one in self._actors))
 
     def give(self, unit: Unit) -> None:
-        actor = next(actor for actor in self._actors if actor.unit is None and actor.opened is None)
+        actor = self._actors[self._ready()[0]]
         actor.unit, actor.end = unit, actor.handle.do.remote(unit)
 
     def hear(self, seconds: float, watch: Watcher) -> Iterator[tuple[Unit, End]]:
         self._ask_for_news()
+        self._say_who_waits(watch)
         references = {
             reference: actor
             for actor in self._actors
@@ -219,10 +235,15 @@ class Actors:
         elif reference == actor.news:
             actor.news = None
             self._pass_on(actor, answer, watch)
-        elif actor.unit is not None:
+        elif reference == actor.end and actor.unit is not None:
             end, events = answer
+            if actor.news is not None:  # told before the end, and so of this unit
+                with suppress(self._ray.exceptions.RayError):
+                    self._pass_on(actor, self._ray.get(actor.news), watch)
+                actor.news = None
             self._pass_on(actor, events, watch)
             unit, actor.unit, actor.end = actor.unit, None, None
+            self._places.did(self._actors.index(actor))
             yield unit, end
 
     def _pass_on(self, actor: _Actor, events: list[dict[str, Any]], watch: Watcher) -> None:
@@ -237,16 +258,26 @@ class Actors:
             if actor.unit is not None and actor.news is None:
                 actor.news = actor.handle.told.remote()
 
+    def _say_who_waits(self, watch: Watcher) -> None:
+        """Tell once that the cluster has no room for some of the workers."""
+        started = sum(actor.has_opened for actor in self._actors)
+        if not self._warned and started < len(self._actors) and time.monotonic() - self._began > NO_ROOM:
+            self._warned = True
+            of = f"{started} of {len(self._actors)} workers have started"
+            watch({"event": "warning", "message": f"{of}; the others wait for room on the Ray cluster"})
+
     def _replace(self, actor: _Actor, reason: str) -> Iterator[tuple[Unit, End]]:
         if not actor.has_opened:
             self._failed_starts += 1
             if self._failed_starts >= GIVES_UP:
                 raise WorkFailed(f"workers on the cluster cannot start: {reason}")
-        self._actors[self._actors.index(actor)] = self._start()
+        place = self._actors.index(actor)
+        self._actors[place] = self._start()
         for other in self._actors:  # an idle one may have died with it: none gets a unit before it has answered again
             if other.unit is None and other.opened is None:
                 other.opened = other.handle.opened.remote()
         if actor.unit is not None:
+            self._places.died(place)
             yield actor.unit, WorkerDied(reason)
 
     def _start(self) -> _Actor:

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from clbench.engine.places import Places
 from clbench.engine.schedule import Unit
 from clbench.engine.shift import End, Failed, Watcher, WorkerDied, Workshop
 from clbench.errors import WorkFailed
@@ -63,16 +64,21 @@ class Local:
         self._place, self._setup, self._failed_starts = place, setup, 0
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start(own) for own in surroundings]
+        self._places = Places(len(self._workers))
 
     @property
     def processes(self) -> list[subprocess.Popen[bytes]]:
         return [worker.process for worker in self._workers]
 
     def free(self) -> int:
-        return sum(worker.unit is None for worker in self._workers)
+        return len(self._ready())
+
+    def _ready(self) -> list[int]:
+        free = [place for place, worker in enumerate(self._workers) if worker.unit is None]
+        return self._places.ready(free, len(free) < len(self._workers))
 
     def give(self, unit: Unit) -> None:
-        worker = next(worker for worker in self._workers if worker.unit is None)
+        worker = self._workers[self._ready()[0]]
         worker.unit = unit
         self._say(worker, vars(unit))
 
@@ -95,6 +101,7 @@ class Local:
             watch({"worker": worker.process.pid, **told})
         elif worker.unit is not None:
             unit, worker.unit = worker.unit, None
+            self._places.did(self._workers.index(worker))
             yield unit, Failed(**told["failed"]) if "failed" in told else bool(told["done"])
 
     def _replace(self, worker: _Worker) -> Iterator[tuple[Unit, End]]:
@@ -109,8 +116,10 @@ class Local:
             if self._failed_starts >= GIVES_UP:
                 raise WorkFailed(f"worker processes cannot start: {reason}")
         self._leave(worker)
-        self._workers[self._workers.index(worker)] = self._start(worker.surroundings)
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(worker.surroundings)
         if worker.unit is not None:
+            self._places.died(place)
             yield worker.unit, WorkerDied(reason)
 
     def _start(self, surroundings: Mapping[str, str]) -> _Worker:

@@ -46,6 +46,8 @@ def main(place: str) -> None:
             sys.exit(str(error))  # another process takes the unit up
         except ClbenchError as error:
             say({"failed": {"message": str(error), "exit_code": error.exit_code}})
+        except Exception as error:
+            sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])  # the last line is the caller's reason
         else:
             say({"done": done})
 
