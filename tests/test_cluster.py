@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,3 +183,35 @@ def test_without_ray_the_remedy_is_named(monkeypatch):
 def test_an_unknown_engine_is_refused(shared_models, tmp_path: Path):
     with pytest.raises(ClbenchError, match="no engine 'slurm' \\(known: local, ray\\)"):
         prepare.prepare(["naive"], ["styles"], "mock", {}, prepare.Options(engine="slurm", output=tmp_path))  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes, monkeypatch):
+    monkeypatch.setattr("clbench.engine.cluster.POLL", 0.0)
+    cluster = Cluster.join(nodes[0].address)
+
+    def open_shop(setup: str):
+        import time
+
+        class Shop:
+            def do(self, unit, tell):
+                for number in range(20):
+                    tell({"event": "note", "of": unit.key, "number": number})
+                    time.sleep(0.02)
+                return True
+
+        return Shop()
+
+    told = []
+    with cluster.crew(open_shop, "", 2, "cpu", 10**7) as crew:
+
+        def watch(event):
+            told.append(event)
+            time.sleep(0.5 if event["event"] == "end" else 0)
+
+        assert work_off([Unit(f"u{number}", "a unit", 1) for number in range(8)], crew, watch) == {}
+    notes = [event for event in told if event["event"] == "note"]
+    assert [event for event in notes if event["unit"] != event["of"]] == []
+    assert sorted((event["of"], event["number"]) for event in notes) == [
+        (f"u{unit}", number) for unit in range(8) for number in range(20)
+    ]
