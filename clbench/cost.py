@@ -275,8 +275,34 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available
+    """Bytes that are free on the device; of a CPU's, no more than this job or container may take."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, *allowed_memory())
+
+
+LIMITS = (  # of version 2 and of version 1: limit, use, what the kernel gives back when asked
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def allowed_memory(
+    membership: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Bytes that this process's control groups still allow, as Slurm and containers limit them."""
+    with suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, kinds, group = line.split(":", 2)
+            for kind, limit, use, cache in LIMITS:
+                if kind not in kinds.split(","):
+                    continue
+                own = groups / kind / group.lstrip("/")
+                for folder in (own, *own.parents):
+                    with suppress(OSError, ValueError):  # no such file, or "max"
+                        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                        used = int((folder / use).read_text()) - int(told.get(cache, 0))
+                        yield max(0, int((folder / limit).read_text()) - used)
 
 
 def matmul_rate(device: str, precision: str) -> float:

@@ -126,8 +126,8 @@ def test_a_sweep_with_its_store_behind_a_url_gives_the_results_of_a_folder(share
 
 
 def test_a_download_that_breaks_off_is_begun_again_and_damages_nothing(tmp_path, url, recwarn):
-    Store.at(url).put_json("thing-00", 7)
-    store = Store.at(url)
+    RemoteStore(url).put_json("thing-00", 7)
+    store = RemoteStore(url)
     get_file = store.fs.get_file
 
     def breaks_off(source: str, target: str) -> None:
