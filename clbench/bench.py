@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,7 @@ class Bench:
         if self.kin:
             return self.kin.backbone
         folders = self.assets.folders
+        gc.collect()  # the models of a failed unit go before others come
         return Backbone.load(
             folders["backbone"],
             self.suite.training,

@@ -10,7 +10,6 @@ number of workers changes no bit.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import secrets
@@ -160,7 +159,6 @@ class Workshop:
         self._benches.clear()
         self._sequences.clear()
         self._last = None
-        gc.collect()
 
     def _do(self, unit: Unit, tell: Watcher) -> None:
         where, number = unit.where, unit.where["job"]

@@ -89,7 +89,7 @@ def run(
     from clbench.show import result_table
     from clbench.trackers import usable
 
-    usable(tracker)
+    usable(tracker)  # or it is refused before any work
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
@@ -161,7 +161,7 @@ def sweep(
     from clbench.show import result_table
     from clbench.trackers import usable
 
-    usable(tracker)
+    usable(tracker)  # or it is refused before any work
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
