@@ -407,7 +407,7 @@ def test_pictures_are_taken_out_of_tables_by_what_their_rows_say(tmp_path):
 # --- suites of one's own ---
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_data_status_to_a_validated_result_on_the_command_line(tiny, world, tmp_path):
     def call(*words: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [str(word) for word in (*CLBENCH, *words)]

@@ -291,7 +291,7 @@ def test_the_last_states_are_told_without_a_model_as_the_model_tells_them(ready,
 # --- in several processes ---
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_processes_give_the_bits_of_one(ready, tmp_path):
     together = sweep(ready, ("naive", "merge_ortho"), workers=2)
     alone = sweep(ready, ("naive", "merge_ortho"), output=tmp_path / "alone")
@@ -391,7 +391,7 @@ def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mo
     assert outcome(beside) == outcome(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready, tmp_path):
     """As far as it can be seen without one."""
     plugin, mark, told = tmp_path / "lost.py", tmp_path / "mark", []

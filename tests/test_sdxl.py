@@ -32,7 +32,6 @@ from clbench.validation import check_result
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOS = SHARED / "data" / "dreambooth_small"
-METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -48,8 +47,19 @@ def bench(world, tiny, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("track", ["objects", "styles"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "track"),
+    [
+        ("naive", "objects"),
+        ("merge_init", "styles"),
+        ("merge_ortho", "styles"),
+        ("magmax", "objects"),
+        pytest.param("naive", "styles", marks=pytest.mark.long),
+        pytest.param("merge_init", "objects", marks=pytest.mark.long),
+        pytest.param("merge_ortho", "objects", marks=pytest.mark.long),
+        pytest.param("magmax", "styles", marks=pytest.mark.long),
+    ],
+)
 def test_the_whole_path_runs_from_photos_to_a_valid_result(method, track, tiny, real_world, tmp_path_factory):
     output = tmp_path_factory.getbasetemp() / "sdxl-runs"  # what methods share is made once
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": real_world}
