@@ -16,7 +16,7 @@ from clbench.assets import Assets, gather
 from clbench.backbone import Backbone, adapter_parameters
 from clbench.cost import adapted_shapes
 from clbench.data import Places, default_root
-from clbench.environment import instructions, software
+from clbench.environment import software_on
 from clbench.errors import WorkFailed
 from clbench.evaluate import Evaluator
 from clbench.lora import Delta
@@ -104,9 +104,8 @@ class Bench:
             "track": self.track.name,
             "device": self.device,
             "precision": self.precision,
-            **software(),
+            **software_on(self.device),
             **({"threads": torch.get_num_threads()} if cpu else {}),
-            **instructions(self.device),
             **({"deterministic": True} if self.deterministic else {}),
             **({"low_memory": True} if self.low_memory and (cpu or self.deterministic) else {}),
         }

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clbench.backbone import adapter_parameters, check_architecture
 from clbench.errors import ClbenchError
+from clbench.files import nearest_existing
 from clbench.human import human_bytes, human_time
 from clbench.suite import Suite, Training
 
@@ -243,11 +244,11 @@ def expect(
         sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
         raise ClbenchError(f"{what} takes about {sizes}")
     least = runs * tasks if "states" in keep else runs + 1
-    most = least if workers == 1 else min(runs * tasks, 2 * runs + 3 * workers)  # training goes ahead of scoring
+    ahead = min(runs * tasks, 2 * runs + 3 * workers) if workers > 1 else 0  # where training goes ahead of scoring
     pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
     firsts = runs * 4 * price.adapter
     least_disk = firsts + pictures + least * 4 * price.adapter
-    most_disk = firsts + pictures + max(least, most) * 4 * price.adapted
+    most_disk = firsts + pictures + max(least, ahead) * 4 * price.adapted
     seconds = work * price.pass_flops / (EFFICIENCY * workers * matmul_rate(device, precision))
     return Expectation(seconds, sharing * need[low], (least_disk, most_disk), low)
 
@@ -258,7 +259,7 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     Raises:
         ClbenchError: it cannot do.
     """
-    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     there = 0
     for path in (*folder.rglob("*.safetensors"), *folder.rglob("*.png")):
         with suppress(FileNotFoundError):  # another command may be through with it

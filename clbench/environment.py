@@ -25,11 +25,11 @@ def software() -> Mapping[str, str]:
     return {"torch": torch.__version__, **{name: version(name) for name in MAKERS}}
 
 
-def instructions(device: str) -> Mapping[str, str]:
-    """The instruction set that torch uses on a CPU, whose last bits depend on it."""
+def software_on(device: str) -> Mapping[str, str]:
+    """As `software`, and the instruction set that torch uses on a CPU, whose last bits depend on it."""
     import torch
 
-    return {"instructions": torch.backends.cpu.get_cpu_capability()} if device == "cpu" else {}
+    return {**software(), **({"instructions": torch.backends.cpu.get_cpu_capability()} if device == "cpu" else {})}
 
 
 def describe(device: str) -> Environment:

@@ -46,6 +46,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def cannot_write(path: Path, error: BaseException) -> WorkFailed:
     """The sentence about a full disk, a missing permission and their like."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

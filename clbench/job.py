@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from clbench.assets import Assets
 from clbench.bench import Bench
 from clbench.engine import Unit, Watcher
-from clbench.environment import instructions, software
+from clbench.environment import software, software_on
 from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.method import get_method
 from clbench.sequence import Sequence as TaskSequence
@@ -239,7 +239,7 @@ def open_workshop(setup: str) -> Workshop:
     told = json.loads(setup)
     jobs = [Job.model_validate(job) for job in told["jobs"]]
     workshop, host = Workshop(jobs), socket.gethostname()
-    own = {**software(), **instructions(jobs[0].device)}
+    own = software_on(jobs[0].device)
     if other := {name: version for name, version in own.items() if told["software"].get(name) != version}:
         raise WorkFailed(f"{host} has other software ({_listed(other)}) than the caller ({_listed(told['software'])})")
     if not workshop.store.has(told["sign"], ".json"):
@@ -258,7 +258,7 @@ def setup_of(workshop: Workshop) -> Iterator[str]:
         workshop.store.put_json(sign, True)
         try:
             jobs = [job.model_dump(mode="json") for job in workshop.jobs]
-            own = {**software(), **instructions(workshop.jobs[0].device)}
+            own = software_on(workshop.jobs[0].device)
             yield json.dumps({"sign": sign, "software": own, "jobs": jobs})
         finally:
             workshop.store.drop(sign, ".json")

@@ -27,13 +27,13 @@ from clbench.engine import Watcher
 from clbench.engine.cluster import Cluster
 from clbench.environment import describe
 from clbench.errors import ClbenchError
+from clbench.files import nearest_existing
 from clbench.human import human_time
 from clbench.job import Job, Workshop, one_thread
 from clbench.method import Method, get_method, source_of
 from clbench.plan import Plan, make_plan
-from clbench.remote import RemoteStore
 from clbench.result import Environment, MethodRef
-from clbench.store import store_under
+from clbench.store import folder_of, store_under
 from clbench.suite import Suite, load_suite, suite_folder
 
 FAR_TOO_LONG = 30 * 86400.0
@@ -174,8 +174,8 @@ def prepare(
     asked += ["--deterministic"] if options.deterministic else []
     asked += ["--memory", "low"] if options.memory == "low" else []
     output, store = Path(options.output), options.store or store_under(options.output)
-    if "://" not in store or store.startswith("file://"):
-        store = str(Path(store.removeprefix("file://")).absolute())  # workers elsewhere have other working folders
+    if folder := folder_of(store):
+        store = str(folder.absolute())  # workers elsewhere have other working folders
     watch({"event": "stage", "what": "looking at models and data"})
     places = Places(options.data_root or default_root(), suite_folder(suite))
     assignments = []
@@ -235,7 +235,7 @@ def prepare(
             f"is one, or give --device cpu to insist"
         )
     watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
-    if not isinstance(workshop.store, RemoteStore) and (scarce := check_disk(expected, workshop.store.root)):
+    if folder and (scarce := check_disk(expected, workshop.store.root)):
         warnings.warn(scarce, stacklevel=2)
     return Prepared(definition, assignments, workshop, plan, expected, workers, output, cluster, environment)
 
@@ -299,7 +299,7 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
 
 def _check_writable(folder: Path, option: str) -> None:
     try:
-        with TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+        with TemporaryFile(dir=nearest_existing(folder)):
             pass  # the folder itself is made when it is needed: no more than a plan may be asked for
     except OSError as error:
         raise ClbenchError(f"{option} {folder} is no folder that can be written: {error.strerror}") from None

@@ -236,10 +236,7 @@ class Sequence:
             return None
         ctx = self._context(0, State(), {})
         try:
-            with seeded(self.seed, "begin_task()", 0):  # as `call` does
-                start = self.method.begin_task(ctx, State())
-            with seeded(self.seed, "frozen()", 0):
-                frozen = self.method.frozen(State())
+            start, frozen = self.call("begin_task", 0, ctx, State()), self.call("frozen", 0, State())
             return self._fit_key(ctx, digest(State(adapter=start).tensors()), digest(frozen))
         except Exception:  # it needs the model, or is wrong, which its training will tell
             return None

@@ -45,10 +45,17 @@ def store_under(output: str | Path) -> str:
 
 def _is_there(path: Path) -> bool:
     """On NFS a client remembers for a minute that a file was not there, unless its folder is opened."""
-    if not path.exists():
-        with suppress(OSError), os.scandir(path.parent):
-            pass
+    if path.exists():
+        return True
+    with suppress(OSError), os.scandir(path.parent):
+        pass
     return path.exists()
+
+
+def folder_of(place: str | Path) -> Path | None:
+    """The folder that a store's place names; None where it is another URL than `file://`."""
+    name = str(place).removeprefix("file://")
+    return None if "://" in name else Path(name)
 
 
 class Entry(NamedTuple):
@@ -82,10 +89,8 @@ class Store:
         Raises:
             ClbenchError: there is nothing that can be reached at the URL.
         """
-        if "://" not in str(place):
-            return cls(Path(place), reuse)
-        if str(place).startswith("file://"):
-            return cls(Path(str(place).removeprefix("file://")), reuse)
+        if folder := folder_of(place):
+            return cls(folder, reuse)
         from clbench.remote import RemoteStore
 
         return RemoteStore(str(place), reuse)

@@ -43,16 +43,12 @@ def usable(name: str | None) -> str:
 
 
 @contextmanager
-def trackers(name: str | None, prepared: Prepared) -> Iterator[Watcher]:
+def trackers(name: str, prepared: Prepared) -> Iterator[Watcher]:
     """A watcher that gives every run (method, track, order, seed) a run of the tracker.
 
     Args:
-        name: as `usable` takes it.
-
-    Raises:
-        ClbenchError: there is no such tracker, or it is not installed.
+        name: as `usable` says it.
     """
-    name = usable(name)
     if name == "none":
         yield lambda event: None
         return

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
-for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-    os.environ.pop(name, None)  # what tests read is plain
-for name in ("COLUMNS", "LINES"):
+COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
     os.environ.pop(name, None)
 settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
 settings.load_profile("clbench")

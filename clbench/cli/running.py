@@ -89,7 +89,7 @@ def run(
     from clbench.show import result_table
     from clbench.trackers import usable
 
-    usable(tracker)  # or it is refused before any work
+    chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
@@ -107,7 +107,7 @@ def run(
         "resume": resume,
     }
     prepared = prepared_for([method], [track], suite, {method: chosen}, options)
-    (result,) = carry_out(prepared, events, tracker)
+    (result,) = carry_out(prepared, events, chosen_tracker)
     path = harness.result_path(output, result)
     if as_json:
         typer.echo(path.read_text(), nl=False)
@@ -161,7 +161,7 @@ def sweep(
     from clbench.show import result_table
     from clbench.trackers import usable
 
-    usable(tracker)  # or it is refused before any work
+    chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
         "orders": words(orders),
         "seeds": numbers(seeds),
@@ -187,7 +187,7 @@ def sweep(
         print_plan(prepared)
     if dry_run:
         return
-    results = carry_out(prepared, events, tracker)
+    results = carry_out(prepared, events, chosen_tracker)
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json", include=SHOWN) for result in results], indent=1))
         return
@@ -212,7 +212,7 @@ def prepared_for(
         return prepare(methods, tracks, suite, settings, Options(**options), told)
 
 
-def carry_out(prepared: Prepared, events: Path | None, tracker: str | None) -> list[Result]:
+def carry_out(prepared: Prepared, events: Path | None, tracker: str) -> list[Result]:
     """Work under a live display, and tell whoever else is to know."""
     from clbench import harness
     from clbench.events import event_file
