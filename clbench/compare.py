@@ -13,20 +13,23 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard.rank import ALPHA, MOST_RUNS, bootstrap_intervals, sign_flip_p
+from clbench.human import human_p
+from clbench.leaderboard.rank import ALPHA, bootstrap_intervals, sign_flip_p, sign_flip_test, smallest_p
 from clbench.metrics import METRICS
 from clbench.result import Result, statistics_of
+from clbench.scores import SHARES
 from clbench.show import heatmap
 from clbench.suite import Suite, Track
 
 COMPARED = {
     "average_score": "score",
     "average_forgetting": "forgetting",
+    "learned": "learned, %",
+    "kept": "kept, %",
     "plasticity": "plasticity",
     "backward_transfer": "transfer",
-    "memory": "memory",
 }
-"""Statistic -> what the table calls it."""
+"""Statistic -> what the table calls it. Shares are in percent in the table, and plain shares everywhere else."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Difference:
     interval: tuple[float, float]
     """95 % percentile bootstrap interval of the difference, resampling runs."""
     p: float
-    """Two-sided exact sign-flip permutation p."""
+    """Two-sided sign-flip permutation p, uncorrected (`clbench.leaderboard.rank.sign_flip_p`)."""
 
     @property
     def separable(self) -> bool:
@@ -85,7 +88,7 @@ def compare_results(first: Result, second: Result, suite: Suite) -> Comparison:
             raise ClbenchError("the results are of different suites or tracks, so that their scores cannot be compared")
     track = suite.track(first.track)
     by_run = [{(run.order, run.seed): run for run in result.runs} for result in (first, second)]
-    shared = sorted(by_run[0].keys() & by_run[1].keys())[:MOST_RUNS]
+    shared = sorted(by_run[0].keys() & by_run[1].keys())
     if not shared:
         raise ClbenchError("the results share no run: no order and seed is in both")
     pairs = [(by_run[0][key], by_run[1][key]) for key in shared]
@@ -128,20 +131,22 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
             if value is None:
                 table.add_row(label, COMPARED[name], *["–"] * 5)
             else:
-                low, high = value.interval
+                unit, digits = (100, 1) if name in SHARES else (1, 3)
+                low, high = (unit * bound for bound in value.interval)
                 table.add_row(
                     label,
                     COMPARED[name],
-                    f"{value.first:.3f}",
-                    f"{value.second:.3f}",
-                    Text(f"{value.difference:+.3f}", style="bold" if value.separable else ""),
-                    f"{low:.3f} to {high:.3f}",
-                    f"{value.p:.3f}",
+                    f"{unit * value.first:.{digits}f}",
+                    f"{unit * value.second:.{digits}f}",
+                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),
+                    f"{low:.{digits}f} to {high:.{digits}f}",
+                    human_p(value.p),
                 )
             label = ""
-    smallest = 2.0 ** (1 - len(comparison.runs))
+    runs = len(comparison.runs)
     table.caption = (
-        f"p: exact, uncorrected sign-flip test; with these runs none is below {smallest:.3f}. Bold: p <= {ALPHA}"
+        f"p: uncorrected {sign_flip_test(runs)}; with these runs none is below {smallest_p(runs):.1g}. "
+        f"Bold: p <= {ALPHA}"
     )
     console.print(table)
     for metric, matrix in comparison.matrices.items():

@@ -1,4 +1,4 @@
-"""Sizes and times for people."""
+"""Sizes, times, shares and p values for people."""
 
 
 def human_bytes(size: int) -> str:
@@ -16,3 +16,14 @@ def human_time(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def human_percent(share: float, deviation: float | None = None) -> str:
+    """0.586 -> "59 %", with a deviation of 0.041 "59 ± 4 %"."""
+    spread = "" if deviation is None else f" ± {100 * deviation:.0f}"
+    return f"{100 * share:z.0f}{spread} %"  # z: no -0
+
+
+def human_p(p: float) -> str:
+    """0.0078125 -> "0.008"; below 0.001 "<0.001", because no p value is 0."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"

@@ -231,11 +231,24 @@ def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
 
 def floor_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
     """(runs, T), each in the run's order: the floor of that run's last task; nan where the metric has none."""
+    orders = _orders(runs, track)
     if metric not in controls.last_task_floor:
-        return np.full((len(runs), len(track.tasks)), np.nan)
-    place = {name: index for index, name in enumerate(track.task_names)}
-    orders = np.array([[place[name] for name in run.task_order] for run in runs])
+        return np.full(orders.shape, np.nan)
     return np.array(controls.last_task_floor[metric])[orders[:, -1:], orders]
+
+
+def real_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
+    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none."""
+    orders = _orders(runs, track)
+    if metric not in controls.real_against_real:
+        return np.full(orders.shape, np.nan)
+    return np.array(controls.real_against_real[metric])[orders]
+
+
+def _orders(runs: Sequence[Run], track: Track) -> NDArray[np.intp]:
+    """(runs, T): each run's tasks in its order, as indices into the definition's."""
+    place = {name: index for index, name in enumerate(track.task_names)}
+    return np.array([[place[name] for name in run.task_order] for run in runs])
 
 
 def past_floor(result: Result, metric: str, track: Track) -> list[float]:
@@ -248,15 +261,18 @@ def statistics_of(
     runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
 ) -> dict[str, NDArray[np.float64]]:
     """Statistic -> its value in each run, (runs,); nan where it is undefined."""
-    matrices, floors = matrices_of(runs, metric), floor_rows(runs, controls, metric, track)
-    return {name: STATISTICS[name].each(matrices, floors) for name in names}
+    matrices = matrices_of(runs, metric)
+    floors, reals = (rows(runs, controls, metric, track) for rows in (floor_rows, real_rows))
+    return {name: STATISTICS[name].each(matrices, floors, reals) for name in names}
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
-    """Metric id -> every statistic over the runs, from the score matrices alone."""
+    """Metric id -> every statistic over the runs, from the score matrices and the controls."""
     matrices = np.stack([matrices_of(runs, metric) for metric in track.metrics])
-    floors = np.stack([floor_rows(runs, controls, metric, track) for metric in track.metrics])
-    found = [statistic.each(matrices, floors) for statistic in STATISTICS.values()]
+    floors, reals = (
+        np.stack([rows(runs, controls, metric, track) for metric in track.metrics]) for rows in (floor_rows, real_rows)
+    )
+    found = [statistic.each(matrices, floors, reals) for statistic in STATISTICS.values()]
     summary = {}
     for metric, values in zip(track.metrics, np.stack(found, axis=1), strict=True):  # (statistics, runs)
         spreads = zip(STATISTICS, _spreads(values), strict=True)

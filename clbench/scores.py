@@ -1,8 +1,8 @@
-"""What one score matrix says: average score, forgetting, plasticity, transfer, memory. Numpy only.
+"""What one score matrix says: average score, forgetting, shares learned and kept, plasticity, transfer. Numpy only.
 
 R is the score matrix of one run and one metric, shape (T + 1, T): row i = the model after i tasks (row 0 = the base
 model), column j = the j-th task of the run's order, nan where not measured. With 0-based columns, task j is learned in
-row j + 1. Scores are mean cosines, so every figure here is in cosine units unless it says otherwise.
+row j + 1. Scores are mean cosines, so every figure here is in cosine units unless it is one of `SHARES`.
 
 Below, S_j^i is the paper's score of task j after i tasks, both counted from 1 (arXiv 2410.04891, Appendix A.3).
 A nan that a formula needs makes the figure nan. The functions take one matrix; `STATISTICS` also has each figure of a
@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Stack = NDArray[np.float64]
 """Any number of score matrices, (..., T + 1, T)."""
+TaskValues = NDArray[np.float64]
+"""One value a task for each matrix of a stack, in its run's order, (..., T)."""
 Values = NDArray[np.float64]
 """One value a matrix, (...)."""
 
@@ -51,6 +53,46 @@ def average_forgetting_ref(R: ArrayLike) -> float:
         ValueError: R is not of shape (T + 1, T).
     """
     return float(_average_forgetting_ref(_matrix(R)))
+
+
+def learned(R: ArrayLike, real: ArrayLike) -> float:
+    """sum_j (S_j^j - B_j) / sum_j (real_j - B_j): how much of the way from the base model to real images is learned.
+
+    B_j is the base model's score of task j (row 0 of R). 1 (a share, not percent) means that a task scores like real
+    images right after it was learned, 0 that it scores like the base model, and a negative value that learning did
+    harm. A ratio of sums, because a single task may have little room above the base model. This benchmark's own
+    definition.
+
+    Args:
+        R: the score matrix, (T + 1, T).
+        real: (T,), in the run's order: the score of each task's real images against its references.
+
+    Returns:
+        The share; nan if the real images do not score above the base model (denominator <= 0).
+
+    Raises:
+        ValueError: R is not of shape (T + 1, T), or real not of shape (T,).
+    """
+    return float(_learned(_matrix(R), np.asarray(real, dtype=float)))
+
+
+def kept(R: ArrayLike, real: ArrayLike) -> float:
+    """sum_{j<T} (S_j^T - B_j) / sum_{j<T} (real_j - B_j): the same share for past tasks, after the last task.
+
+    0 means that past tasks score like the base model again (as they do where nothing was ever learned), a negative
+    value that they score worse. This benchmark's own definition.
+
+    Args:
+        R: the score matrix, (T + 1, T).
+        real: (T,), as for `learned`. The last entry is ignored.
+
+    Returns:
+        The share; nan if the past tasks' real images do not score above the base model, and for a single task.
+
+    Raises:
+        ValueError: R is not of shape (T + 1, T), or real not of shape (T,).
+    """
+    return float(_kept(_matrix(R), np.asarray(real, dtype=float)))
 
 
 def average_incremental_score(R: ArrayLike) -> float:
@@ -131,29 +173,35 @@ def _average_forgetting_ref(R: Stack) -> Values:
     return _drops(R).sum(axis=-1) / R.shape[-1]
 
 
+def _learned(R: Stack, real: TaskValues) -> Values:
+    _check_tasks(R, real, "real against real")
+    return _share(_right_after(R) - R[..., 0, :], real - R[..., 0, :])
+
+
+def _kept(R: Stack, real: TaskValues) -> Values:
+    _check_tasks(R, real, "real against real")
+    return _share((R[..., -1, :] - R[..., 0, :])[..., :-1], (real - R[..., 0, :])[..., :-1])
+
+
 def _average_incremental_score(R: Stack) -> Values:
     return np.stack([R[..., i, :i].mean(axis=-1) for i in range(1, R.shape[-2])], axis=-1).mean(axis=-1)
 
 
 def _plasticity(R: Stack) -> Values:
-    return _learned(R).mean(axis=-1)
+    return _right_after(R).mean(axis=-1)
 
 
 def _backward_transfer(R: Stack) -> Values:
-    return _mean((R[..., -1, :] - _learned(R))[..., :-1], of_none=0.0)
+    return _mean((R[..., -1, :] - _right_after(R))[..., :-1], of_none=0.0)
 
 
 def _forward_transfer(R: Stack) -> Values:
     return _mean((np.diagonal(R, axis1=-2, axis2=-1) - R[..., 0, :])[..., 1:], of_none=np.nan)
 
 
-def _memory(R: Stack, floor: NDArray[np.float64]) -> Values:
-    if floor.shape != R.shape[:-2] + R.shape[-1:]:
-        raise ValueError(f"the floor needs one value a task, shape {R.shape[-1:]}, but has shape {floor.shape}")
-    kept = (R[..., -1, :] - floor)[..., :-1].sum(axis=-1)
-    learned = (_learned(R) - floor)[..., :-1].sum(axis=-1)
-    with np.errstate(over="ignore"):  # a denominator may be next to nothing
-        return np.divide(kept, learned, out=np.full_like(kept, np.nan), where=learned > 0)
+def _memory(R: Stack, floor: TaskValues) -> Values:
+    _check_tasks(R, floor, "the floor")
+    return _share((R[..., -1, :] - floor)[..., :-1], (_right_after(R) - floor)[..., :-1])
 
 
 def _base(R: Stack) -> Values:
@@ -162,32 +210,42 @@ def _base(R: Stack) -> Values:
 
 @dataclass(frozen=True)
 class Statistic:
-    """What a result's summary reports of a score matrix and its last-task floor."""
+    """What a result's summary reports of a score matrix and the controls of its run."""
 
-    each: Callable[[Stack, NDArray[np.float64]], Values]
-    """(R, floor) of shapes (..., T + 1, T) and (..., T), unchecked -> (...)."""
+    each: Callable[[Stack, TaskValues, TaskValues], Values]
+    """(R, floor, real) of shapes (..., T + 1, T), (..., T) and (..., T), unchecked -> (...)."""
 
-    def __call__(self, R: ArrayLike, floor: ArrayLike) -> float:
-        """Of one matrix, (T + 1, T) and (T,).
+    def __call__(self, R: ArrayLike, floor: ArrayLike, real: ArrayLike) -> float:
+        """The statistic of one matrix.
+
+        Args:
+            R: the score matrix, (T + 1, T).
+            floor: (T,), the last-task floor as for `memory`.
+            real: (T,), real against real as for `learned`.
 
         Raises:
-            ValueError: R is not of shape (T + 1, T), or floor not of shape (T,).
+            ValueError: R is not of shape (T + 1, T), or floor or real not of shape (T,).
         """
-        return float(self.each(_matrix(R), np.asarray(floor, dtype=float)))
+        return float(self.each(_matrix(R), np.asarray(floor, dtype=float), np.asarray(real, dtype=float)))
 
 
 STATISTICS: dict[str, Statistic] = {
-    "average_score": Statistic(lambda R, floor: _average_score(R)),
-    "average_forgetting": Statistic(lambda R, floor: _average_forgetting(R)),
-    "average_forgetting_ref": Statistic(lambda R, floor: _average_forgetting_ref(R)),
-    "average_incremental_score": Statistic(lambda R, floor: _average_incremental_score(R)),
-    "plasticity": Statistic(lambda R, floor: _plasticity(R)),
-    "backward_transfer": Statistic(lambda R, floor: _backward_transfer(R)),
-    "forward_transfer": Statistic(lambda R, floor: _forward_transfer(R)),
-    "memory": Statistic(_memory),
-    "base": Statistic(lambda R, floor: _base(R)),
+    "average_score": Statistic(lambda R, floor, real: _average_score(R)),
+    "average_forgetting": Statistic(lambda R, floor, real: _average_forgetting(R)),
+    "average_forgetting_ref": Statistic(lambda R, floor, real: _average_forgetting_ref(R)),
+    "learned": Statistic(lambda R, floor, real: _learned(R, real)),
+    "kept": Statistic(lambda R, floor, real: _kept(R, real)),
+    "average_incremental_score": Statistic(lambda R, floor, real: _average_incremental_score(R)),
+    "plasticity": Statistic(lambda R, floor, real: _plasticity(R)),
+    "backward_transfer": Statistic(lambda R, floor, real: _backward_transfer(R)),
+    "forward_transfer": Statistic(lambda R, floor, real: _forward_transfer(R)),
+    "memory": Statistic(lambda R, floor, real: _memory(R, floor)),
+    "base": Statistic(lambda R, floor, real: _base(R)),
 }
-"""Name -> what a result's summary reports of (R, floor). A new statistic is one more entry."""
+"""Name -> what a result's summary reports of (R, floor, real). A new statistic is one more entry."""
+
+SHARES = frozenset({"learned", "kept", "memory"})
+"""Statistics that are shares and not cosines: tables and pages show them in percent."""
 
 IF_MEASURED = frozenset({"forward_transfer"})
 """Statistics of cells that a run need not measure: left out of a summary where they are nan."""
@@ -200,15 +258,27 @@ def _matrix(R: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
-def _learned(R: Stack) -> NDArray[np.float64]:
+def _check_tasks(R: Stack, values: TaskValues, name: str) -> None:
+    if values.shape != R.shape[:-2] + R.shape[-1:]:
+        raise ValueError(f"{name} needs one value a task, shape {R.shape[-1:]}, but has shape {values.shape}")
+
+
+def _right_after(R: Stack) -> TaskValues:
     """(..., T): each task's score right after it was learned."""
     return np.diagonal(R[..., 1:, :], axis1=-2, axis2=-1)
+
+
+def _share(reached: TaskValues, reachable: TaskValues) -> Values:
+    """Sum over the last axis by sum over the last axis; nan where the second is not above 0."""
+    part, whole = reached.sum(axis=-1), reachable.sum(axis=-1)
+    with np.errstate(over="ignore"):  # a denominator may be next to nothing
+        return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 def _drops(R: Stack) -> NDArray[np.float64]:
     """(..., T - 1): for each past task, its best score since it was learned minus its last one."""
     best_since = np.maximum.accumulate(R[..., ::-1, :], axis=-2)[..., ::-1, :]
-    return (_learned(best_since) - R[..., -1, :])[..., :-1]
+    return (_right_after(best_since) - R[..., -1, :])[..., :-1]
 
 
 def _mean(values: NDArray[np.float64], of_none: float) -> Values:

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench.errors import ClbenchError
-from clbench.human import human_bytes
+from clbench.human import human_bytes, human_percent
 from clbench.metrics import METRICS
 from clbench.result import Result, Run, Spread, past_floor, spread
-from clbench.scores import STATISTICS
+from clbench.scores import SHARES, STATISTICS
 from clbench.suite import Suite, Track
 
 WIDTH = 80
@@ -49,7 +49,7 @@ def render_result(result: Result, suite: Suite, console: Console, *, run: int | 
         tasks = list(runs[0].task_order)
     console.print(Text(f"{result.method.name} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
-        expected = len(track.orders) * len(suite.seeds)
+        expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
     for metric in track.metrics:
         mean = np.mean([one.matrix(metric) for one in runs], axis=0)
@@ -65,7 +65,7 @@ def result_table(*results: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("Method", overflow="fold")
     table.add_column("Metric", no_wrap=True)
-    for heading in ("Score ↑", "Forgetting ↓", "Plasticity", "Memory", "Base"):
+    for heading in ("Score ↑", "Forgetting ↓", "Learned ↑", "Kept ↑", "Base"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         name = result.method.name + ("*" if result.partial else "")
@@ -75,8 +75,8 @@ def result_table(*results: Result) -> Table:
                 METRICS[metric].label,
                 _spread(summary["average_score"]),
                 _spread(summary["average_forgetting"]),
-                _mean(summary["plasticity"]),
-                f"{100 * memory.mean:.0f} %" if (memory := summary["memory"]) else "–",
+                _percent(summary["learned"]),
+                _percent(summary["kept"]),
                 _mean(summary["base"]),
             )
             name = ""
@@ -94,7 +94,7 @@ def summary_table(result: Result, track: Track) -> Table:
     for name in STATISTICS:
         values = [result.summary[metric].get(name) for metric in track.metrics]
         if any(name in result.summary[metric] for metric in track.metrics):
-            show = _percent if name == "memory" else _spread
+            show = _percent if name in SHARES else _spread
             table.add_row(name.replace("_", " "), *(show(value) for value in values))
     table.add_section()
     table.add_row("last-task floor", *(_spread(spread(past_floor(result, metric, track))) for metric in track.metrics))
@@ -163,4 +163,4 @@ def _mean(value: Spread | None) -> str:
 def _percent(value: Spread | None) -> str:
     if value is None:
         return "–"
-    return f"{100 * value.mean:.0f} ± {100 * value.std:.0f} %" if value.n > 1 else f"{100 * value.mean:.0f} %"
+    return human_percent(value.mean, value.std if value.n > 1 else None)

@@ -270,8 +270,12 @@ def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved
     assert score["first"] - score["second"] == pytest.approx(score["difference"])
     assert score["interval"] == pytest.approx([score["difference"]] * 2), "the same in every run"
     assert score["p"] == 2 / 2**8
+    kept = told["statistics"]["csd"]["kept"]
+    assert kept["first"] - kept["second"] == pytest.approx(kept["difference"])
     table = clbench("compare", better, worse)
     assert "better against worse on styles, 8 shared runs" in table
+    assert f"{100 * kept['first']:.1f}" in next(line for line in table.splitlines() if "kept, %" in line)
+    assert "exact sign-flip permutation test; with these runs none is below 0.008" in " ".join(table.split())
     assert max(map(len, table.splitlines())) <= 82
 
 

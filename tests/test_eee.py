@@ -8,7 +8,7 @@ from builders import make_result, tiny_suite
 
 from clbench.eee import READINGS, eee_record
 from clbench.errors import ClbenchError
-from clbench.scores import STATISTICS
+from clbench.scores import SHARES, STATISTICS
 
 SUITE = tiny_suite()
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -103,6 +103,7 @@ def test_scores_and_their_spread_are_the_summarys_and_within_the_bounds_given(re
 
 def test_every_statistic_of_a_method_has_a_reading():
     assert READINGS.keys() == STATISTICS.keys() - {"base"}
+    assert {name for name, reading in READINGS.items() if reading.unit == "proportion"} == SHARES
 
 
 def test_the_record_says_how_to_make_the_result_again_and_when_it_was_made(record):

@@ -96,19 +96,21 @@ def test_equal_values_share_a_mark_and_controls_never_have_one(submissions, tmp_
         assert not any("**" in cell or "<u>" in cell for cell in rows[name].values())
 
 
-def test_a_row_shows_mean_and_std_memory_state_regime_and_seconds_a_task(submissions, tmp_path):
+def test_a_row_shows_mean_and_std_shares_state_regime_and_seconds_a_task(submissions, tmp_path):
     row = cells(build(submissions, tmp_path / "out")[1].read_text())["merge_init"]
     result = make_result(SUITE, "styles", "merge_init", seed=1, level=0.6)
-    score, memory = result.summary["csd"]["average_score"], result.summary["csd"]["memory"]
+    score, learned, kept = (result.summary["csd"][name] for name in ("average_score", "learned", "kept"))
     assert score is not None
-    assert memory is not None
+    assert learned is not None
+    assert kept is not None
     averages = [average_score(run.matrix("csd")) for run in result.runs]
     low, high = stats.bootstrap((averages,), np.mean, method="percentile", rng=1).confidence_interval
     shown = re.fullmatch(r"\*\*(.+)\*\* \((.+) to (.+)\)", row["CSD score ↑"])
     assert shown
     assert shown[1] == f"{score.mean:.3f} ± {score.std:.3f}"
     assert (float(shown[2]), float(shown[3])) == pytest.approx((low, high), abs=0.002)
-    assert row["CSD memory"] == f"{100 * memory.mean:.0f} %"
+    assert row["CSD learned ↑"] == f"**{100 * learned.mean:.0f} ± {100 * learned.std:.0f} %**"
+    assert row["CSD kept ↑"] == f"**{100 * kept.mean:.0f} ± {100 * kept.std:.0f} %**"
     assert (row["State"], row["Regime"]) == ("12.0 kB", "adapter")
     assert (row["Train s/task"], row["Eval s/task"]) == ("3.5", "2.1")
 
@@ -194,6 +196,35 @@ def test_the_page_names_the_suite_the_runs_and_each_methods_command(submissions,
     assert f"sha256 `{SUITE.sha256[:12]}`" in page
     assert "over 4 runs (2 orders x 2 seeds)" in page
     assert "- `magmax`: `clbench run --method magmax --track styles --suite tiny`" in page
+
+
+def test_the_page_explains_the_shares_in_a_line_each_and_shows_memory_no_more(submissions, tmp_path):
+    page = build(submissions, tmp_path / "out")[1].read_text()
+    for name in ("Learned", "Kept"):
+        [line] = [line for line in page.splitlines() if line.startswith(f"- *{name}*")]
+        assert "share" in line
+        assert line.endswith(".")
+    assert "memory" not in page.lower()
+    assert "csd.memory.mean" in build(submissions, tmp_path / "out", ".csv")[1].read_text(), "the record has it still"
+
+
+@pytest.mark.parametrize(
+    ("orders", "says"), [(2, "exact sign-flip permutation test,"), (9, "100,000 random flips (seed 20241005),")]
+)
+def test_the_page_and_its_data_say_whether_p_is_exact_or_drawn(tmp_path, orders, says):
+    track = SUITE.track("styles")
+    more = track.model_copy(update={"orders": {str(number): (2, 0, 1) for number in range(orders)}})
+    suite = SUITE.model_copy(update={"tracks": {**SUITE.tracks, "styles": more}})
+    for seed, (method, level) in enumerate(LEVELS.items()):
+        submit(tmp_path / "submissions", make_result(suite, "styles", method, seed=seed, level=level))
+    build_leaderboard(tmp_path / "submissions", tmp_path / "out", load=lambda name: suite)
+    page = (tmp_path / "out/tiny/styles.md").read_text()
+    assert f"on the {2 * orders} runs that all methods share" in page
+    assert says in page
+    assert says.rstrip(",") in json.loads((tmp_path / "out/tiny/styles.json").read_text())["test"]
+    if orders == 9:
+        assert r"\<0.001" in page, "no p is shown as 0"
+        assert cells(page)["merge_init"]["Rank"] == "1"
 
 
 def test_text_from_a_submission_stays_text(submissions, tmp_path):

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clbench.leaderboard.rank import MOST_LISTED, bootstrap_intervals, holm, joint_p, rank, sign_flip_p
+from clbench.leaderboard.rank import (
+    MOST_LISTED,
+    bootstrap_intervals,
+    holm,
+    joint_p,
+    rank,
+    sign_flip_p,
+    sign_flip_test,
+    smallest_p,
+)
 
 RUNS = [(order, seed) for order in ("0", "5", "10", "42") for seed in (0, 5)]
 
@@ -148,6 +157,87 @@ def test_of_many_methods_neighbours_are_listed_with_the_p_of_their_own_test():
         assert pair.difference == pytest.approx(row.mean())
 
 
-def test_too_many_runs_to_enumerate_are_refused():
-    with pytest.raises(ValueError, match="1 to 16 runs"):
-        rank({}, [(str(number), 0) for number in range(17)])
+def test_a_ranking_without_runs_is_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        rank({}, [])
+
+
+# --- More runs than can be enumerated ---
+
+
+def enumerated_p(row: np.ndarray) -> float:
+    """The share of all 2^n sign flips that reach the observed sum, each half's flips enumerated and added up."""
+    halves = [np.array(list(itertools.product((1, -1), repeat=len(half)))) @ half for half in np.array_split(row, 2)]
+    return float(np.mean(np.abs(np.add.outer(*halves)) >= abs(row.sum()) - 1e-9))
+
+
+def many_runs(count: int, level: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(level, 1.0, size=count)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4, 0.8])
+def test_with_17_runs_p_is_still_exact(level):
+    row = many_runs(17, level, seed=3)
+    assert sign_flip_p(row[None]) == pytest.approx([enumerated_p(row)], abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_20_runs_the_drawn_p_is_the_exact_one_within_the_error_of_the_draw(seed):
+    row = many_runs(20, 0.1 * seed, seed)
+    exact = enumerated_p(row)
+    error = np.sqrt(exact * (1 - exact) / 100_000)
+    assert sign_flip_p(row[None])[0] == pytest.approx(exact, abs=4 * error + 1e-5)
+
+
+def test_a_drawn_p_is_the_same_every_time_and_whatever_is_asked_beside_it():
+    rows = np.stack([many_runs(20, 0.2, seed) for seed in range(200)])
+    together = sign_flip_p(rows)
+    assert (sign_flip_p(rows) == together).all()
+    assert [float(sign_flip_p(row[None])[0]) for row in rows[::40]] == together[::40].tolist()
+    assert (joint_p(rows[:30]) == joint_p(rows[:30])).all()
+
+
+def test_a_drawn_p_is_never_zero_and_none_is_below_the_smallest_one_that_is_told():
+    for runs in (1, 8, 17, 18, 20, 60):
+        row = np.ones((1, runs))
+        told = smallest_p(runs)
+        assert sign_flip_p(row)[0] >= told > 0
+        assert joint_p(row)[0] >= told
+    assert smallest_p(8) == sign_flip_p(np.ones((1, 8)))[0] == 2 / 2**8
+    assert smallest_p(17) == sign_flip_p(np.ones((1, 17)))[0] == 2 / 2**17
+    assert smallest_p(60) == sign_flip_p(np.ones((1, 60)))[0] == 1 / 100_001, "only the observed signs count"
+
+
+def test_of_a_single_pair_the_drawn_joint_p_is_its_own():
+    row = many_runs(20, 0.4, seed=1)[None]
+    assert joint_p(row) == pytest.approx(sign_flip_p(row))
+
+
+def test_the_drawn_joint_p_is_about_the_exact_one():
+    """One run more than is exact, and that run without a difference: its sign does not matter."""
+    rows = np.stack([many_runs(17, 0.2 * number, number) for number in range(4)])
+    longer = np.hstack([rows, np.zeros((4, 1))])
+    assert joint_p(longer) == pytest.approx(joint_p(rows), abs=0.008)
+
+
+def test_a_ranking_uses_all_of_20_runs_and_says_that_its_p_is_drawn():
+    runs = [(str(number), 0) for number in range(20)]
+    noise = {name: many_runs(20, 0.0, seed) for seed, name in enumerate("abcde")}
+    methods = {name: dict(zip(runs, own, strict=True)) for name, own in noise.items()}
+    methods["best"] = dict(zip(runs, noise["a"] + 1, strict=True))
+    ranking = rank(methods, runs)
+    assert ranking.runs == 20
+    assert ranking.standings[0].method == "best"
+    assert ranking.standings[0].mean == pytest.approx((noise["a"] + 1).mean())
+    assert ranking == rank(methods, runs)
+    assert ranking.correction == "Holm", "of 15 pairs, Holm's correction can tell some apart"
+    [pair] = [pair for pair in ranking.pairs if (pair.better, pair.worse) == ("best", "a")]
+    assert pair.separable
+    assert pair.p == pytest.approx(1e-5, rel=1), "the same difference in every run"
+    assert "100,000 random" in ranking.test
+
+
+@pytest.mark.parametrize(("runs", "exact"), [(1, True), (8, True), (17, True), (18, False), (200, False)])
+def test_what_p_is_called_follows_from_the_number_of_runs(runs, exact):
+    assert sign_flip_test(runs).startswith("exact") == exact
+    assert ("random" in sign_flip_test(runs)) != exact

@@ -171,6 +171,28 @@ def test_memory_uses_the_floor_of_the_runs_own_last_task_in_the_runs_order():
     assert summary.mean == pytest.approx(np.mean(shares))
 
 
+def test_learned_and_kept_use_the_real_images_of_each_task_in_the_runs_order():
+    track = SUITE.track("styles")
+    real = np.array(GOOD.controls.real_against_real["dino"])
+    learned, kept = [], []
+    for run in GOOD.runs:
+        order, R = track.orders[run.order], run.matrix("dino")
+        learned.append(sum(R[j + 1, j] - R[0, j] for j in range(3)) / sum(real[order[j]] - R[0, j] for j in range(3)))
+        kept.append(sum(R[3, j] - R[0, j] for j in (0, 1)) / sum(real[order[j]] - R[0, j] for j in (0, 1)))
+    for name, shares in (("learned", learned), ("kept", kept)):
+        summary = GOOD.summary["dino"][name]
+        assert summary is not None
+        assert (summary.mean, summary.std) == pytest.approx((np.mean(shares), np.std(shares)))
+
+
+def test_learned_and_kept_are_null_for_a_metric_without_real_against_real():
+    real = without(GOOD.controls.real_against_real, "clip_t")
+    controls = GOOD.controls.model_copy(update={"real_against_real": real})
+    summary = summarize(GOOD.runs, controls, SUITE.track("styles"))
+    assert summary["clip_t"]["learned"] is summary["clip_t"]["kept"] is None
+    assert summary["csd"] == GOOD.summary["csd"]
+
+
 def test_forward_transfer_is_summarized_only_where_it_is_measured():
     assert "forward_transfer" not in GOOD.summary["csd"]
     rows = tuple(tuple(value if value is not None else 0.3 for value in row) for row in GOOD.runs[0].scores["csd"])
@@ -337,7 +359,9 @@ def test_clb015_controls_missing_misshaped_or_contradictory():
     assert codes(with_controls(real_against_real={**real, "csd": (0.1,)})) == ["CLB015"]
     assert codes(with_controls(real_against_real={**real, "csd": (0.1,) * 3})) == ["CLB015"]
     assert codes(with_controls(real_against_real={**real, "csd": (9.0,) * 3})) == ["CLB015"]
-    assert codes(with_controls(real_against_real=without(real, "clip_t"))) == [], "secondary metrics need no controls"
+    fewer = with_controls(real_against_real=without(real, "clip_t"))
+    summary = summarize(fewer.runs, fewer.controls, SUITE.track("styles"))
+    assert codes(fewer.model_copy(update={"summary": summary})) == [], "secondary metrics need no controls"
 
 
 def test_clb016_a_summary_that_the_runs_do_not_give():
@@ -383,7 +407,18 @@ def printed(*renderables, result: Result | None = None, **options) -> str:
 
 def test_show_prints_every_metric_the_summary_and_the_controls():
     text = printed(result=GOOD)
-    for word in ("CSD", "DINO", "CLIP-T", "average score", "memory", "last-task floor", "real against real", "adapter"):
+    for word in (
+        "CSD",
+        "DINO",
+        "CLIP-T",
+        "average score",
+        "learned",
+        "kept",
+        "memory",
+        "last-task floor",
+        "real against real",
+        "adapter",
+    ):
         assert word in text
     assert "partial" not in text
 
@@ -391,6 +426,50 @@ def test_show_prints_every_metric_the_summary_and_the_controls():
 def test_show_says_that_a_result_is_partial():
     assert "partial: 1 of the protocol's 4 runs" in printed(result=PARTIAL)
     assert "naive*" in printed(result_table(PARTIAL))
+
+
+def percent(spread: Spread | None) -> str:
+    assert spread is not None
+    return f"{100 * spread.mean:.0f} ± {100 * spread.std:.0f} %"
+
+
+def test_the_table_at_the_end_of_a_run_has_the_shares_in_percent():
+    text = printed(result_table(GOOD))
+    for heading in ("Score ↑", "Forgetting ↓", "Learned ↑", "Kept ↑", "Base"):
+        assert heading in text
+    assert "Plasticity" not in text
+    assert "Memory" not in text
+    for summary in GOOD.summary.values():
+        assert percent(summary["learned"]) in text
+        assert percent(summary["kept"]) in text
+
+
+def test_the_table_at_the_end_of_a_run_fits_80_columns_without_cutting_a_number():
+    wide = {
+        "average_score": Spread(mean=-0.123, std=0.456, n=8),
+        "average_forgetting": Spread(mean=0.123, std=0.456, n=8),
+        "learned": Spread(mean=-1.09, std=1.01, n=8),
+        "kept": Spread(mean=-1.19, std=1.02, n=8),
+        "base": Spread(mean=-0.123, std=0, n=8),
+    }
+    method = GOOD.method.model_copy(update={"name": "merge_ortho_products"})
+    result = GOOD.model_copy(update={"method": method, "summary": {"clip_t": wide}, "partial": True})
+    console = Console(file=io.StringIO(), width=80)
+    console.print(result_table(result))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for shown in ("-0.123 ± 0.456", "0.123 ± 0.456", "-109 ± 101 %", "-119 ± 102 %", " -0.123", "CLIP-T"):
+        assert shown in text
+
+
+def test_show_gives_the_shares_in_percent_and_everything_else_in_cosines():
+    text = printed(result=GOOD)
+    csd = GOOD.summary["csd"]
+    for name in ("learned", "kept", "memory"):
+        [line] = [line for line in text.splitlines() if line.strip().startswith(name)]
+        assert percent(csd[name]) in line
+    assert text.count("%") == 9, "three shares of three metrics"
 
 
 def test_show_can_print_one_run_under_its_tasks_names():

@@ -101,6 +101,74 @@ def test_memory_is_the_share_above_the_floor_that_past_tasks_keep(R, data):
         assert value == pytest.approx(kept / learned, rel=1e-9, abs=1e-9)
 
 
+@st.composite
+def measured(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A score matrix of at least so many tasks, and real images that score above its base model on every task."""
+    R = draw(matrices().filter(lambda R: R.shape[1] >= least))
+    room = draw(arrays(float, R.shape[1], elements=st.floats(0.01, 1)))
+    return R, R[0] + room
+
+
+@given(measured())
+def test_learned_is_the_share_of_the_way_from_the_base_model_to_real_images_right_after_learning(case):
+    R, real = case
+    S, T = paper(R)
+    way = sum(real[j - 1] - S(j, 0) for j in range(1, T + 1))
+    assert scores.learned(R, real) == pytest.approx(sum(S(j, j) - S(j, 0) for j in range(1, T + 1)) / way)
+
+
+@given(measured(least=2))
+def test_kept_is_the_same_share_over_past_tasks_after_the_last_one(case):
+    R, real = case
+    S, T = paper(R)
+    way = sum(real[j - 1] - S(j, 0) for j in range(1, T))
+    assert scores.kept(R, real) == pytest.approx(sum(S(j, T) - S(j, 0) for j in range(1, T)) / way)
+
+
+@given(measured(least=2))
+def test_a_method_that_does_nothing_learns_and_keeps_nothing(case):
+    R, real = case
+    untouched = np.broadcast_to(R[0], R.shape)
+    assert scores.learned(untouched, real) == scores.kept(untouched, real) == 0
+
+
+@given(measured(least=2), st.floats(0, 1))
+def test_all_is_learned_and_kept_where_tasks_score_like_real_images_and_half_at_half_way(case, part):
+    R, real = case
+    way = np.tile(R[0] + part * (real - R[0]), (len(R), 1))
+    way[0] = R[0]
+    assert scores.learned(way, real) == pytest.approx(part, abs=1e-9)
+    assert scores.kept(way, real) == pytest.approx(part, abs=1e-9)
+
+
+@given(measured(least=2), st.floats(0.01, 1))
+def test_a_method_that_harms_has_negative_shares(case, harm):
+    R, real = case
+    worse = R[0] - harm * (np.arange(len(R)) > 0)[:, None]
+    assert scores.learned(worse, real) < 0
+    assert scores.kept(worse, real) < 0
+
+
+@given(measured(least=2), st.randoms(use_true_random=False))
+def test_it_does_not_matter_to_the_shares_which_task_came_when(case, random):
+    """With its scores moved along, any task may change places for learned, and any past task for kept."""
+    R, real = case
+    T = R.shape[1]
+    order = random.sample(range(T), T)
+    moved = R[:, order].copy()
+    moved[np.arange(1, T + 1), np.arange(T)] = [R[j + 1, j] for j in order]
+    assert scores.learned(moved, real[order]) == pytest.approx(scores.learned(R, real), abs=1e-9)
+    past = [*random.sample(range(T - 1), T - 1), T - 1]
+    assert scores.kept(R[:, past], real[past]) == pytest.approx(scores.kept(R, real), abs=1e-9)
+
+
+@given(measured(least=2), st.floats(0.1, 2), st.floats(-0.5, 0.5))
+def test_the_shares_do_not_depend_on_the_unit_or_the_zero_of_the_scores(case, unit, zero):
+    R, real = case
+    for share in (scores.learned, scores.kept):
+        assert share(unit * R + zero, unit * real + zero) == pytest.approx(share(R, real), rel=1e-6, abs=1e-6)
+
+
 @given(matrices())
 def test_forgetting_is_never_negative_and_at_least_what_backward_transfer_lost(R):
     assert scores.average_forgetting(R) >= 0
@@ -116,6 +184,8 @@ def test_hand_computed_example():
     assert scores.backward_transfer(EXAMPLE) == close(-0.1)
     assert math.isnan(scores.forward_transfer(EXAMPLE))
     assert scores.memory(EXAMPLE, [0.2, 0.4, NAN]) == close((0.2 + 0.1) / (0.3 + 0.2))
+    assert scores.learned(EXAMPLE, [0.9, 0.8, 0.7]) == close((0.4 + 0.4 + 0.6) / (0.8 + 0.6 + 0.4))
+    assert scores.kept(EXAMPLE, [0.9, 0.8, NAN]) == close((0.3 + 0.3) / (0.8 + 0.6))
 
 
 def test_a_model_that_only_knows_its_newest_task_has_no_memory_and_one_that_forgets_nothing_has_all():
@@ -131,6 +201,12 @@ def test_memory_is_undefined_where_nothing_was_learned_above_the_floor():
     assert math.isnan(scores.memory(EXAMPLE, [0.9, 0.9, 0.9]))
 
 
+@pytest.mark.parametrize("real", [(0.1, 0.2, 0.3), (0.0, 0.1, 0.2), (NAN, 0.9, 0.9)])
+def test_the_shares_are_undefined_where_real_images_do_not_score_above_the_base_model(real):
+    assert math.isnan(scores.learned(EXAMPLE, real))
+    assert math.isnan(scores.kept(EXAMPLE, real))
+
+
 def test_scores_before_a_task_is_learned_never_count_as_forgetting():
     measured = EXAMPLE.copy()
     measured[1, 1:] = 1.0
@@ -141,6 +217,8 @@ def test_a_single_task_is_not_forgotten():
     R = np.array([[0.1], [0.5]])
     assert scores.average_forgetting(R) == scores.average_forgetting_ref(R) == scores.backward_transfer(R) == 0
     assert math.isnan(scores.memory(R, [0.2]))
+    assert math.isnan(scores.kept(R, [0.9]))
+    assert scores.learned(R, [0.9]) == close(0.5)
     assert math.isnan(scores.forward_transfer(R))
 
 
@@ -153,24 +231,25 @@ def test_a_missing_score_makes_the_figure_missing_rather_than_wrong():
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (metrics, runs, T + 1, T), some of them with cells that were not measured, and their floors."""
+def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matrices (metrics, runs, T + 1, T), some of them with cells that were not measured, and their controls."""
     metrics, runs, tasks = draw(st.integers(1, 2)), draw(st.integers(1, 9)), draw(st.integers(1, 11))
     cell = st.one_of(COSINES, st.just(NAN)) if draw(st.booleans()) else COSINES
     return (
         draw(arrays(float, (metrics, runs, tasks + 1, tasks), elements=cell, fill=COSINES)),
+        draw(arrays(float, (metrics, runs, tasks), elements=COSINES)),
         draw(arrays(float, (metrics, runs, tasks), elements=COSINES)),
     )
 
 
 @given(stacks())
 def test_a_stack_of_matrices_has_the_figures_of_each(stack):
-    matrices, floors = stack
+    matrices, floors, reals = stack
     for name, statistic in scores.STATISTICS.items():
-        found = statistic.each(matrices, floors)
+        found = statistic.each(matrices, floors, reals)
         assert found.shape == matrices.shape[:2]
         for place in np.ndindex(found.shape):
-            one = statistic(matrices[place], floors[place])
+            one = statistic(matrices[place], floors[place], reals[place])
             assert found[place] == pytest.approx(one, rel=1e-9, abs=1e-12, nan_ok=True), name
 
 
@@ -178,9 +257,13 @@ def test_a_stack_of_matrices_has_the_figures_of_each(stack):
 def test_a_matrix_of_the_wrong_shape_is_refused_with_its_shape(shape):
     for statistic in scores.STATISTICS.values():
         with pytest.raises(ValueError, match=r"shape \(T \+ 1, T\).*not \("):
-            statistic(np.zeros(shape), np.zeros(3))
+            statistic(np.zeros(shape), np.zeros(3), np.zeros(3))
 
 
-def test_a_floor_of_the_wrong_length_is_refused():
-    with pytest.raises(ValueError, match=r"one value a task, shape \(3,\)"):
-        scores.memory(EXAMPLE, [0.1, 0.2])
+@pytest.mark.parametrize(
+    ("figure", "name"),
+    [(scores.memory, "the floor"), (scores.learned, "real against real"), (scores.kept, "real against real")],
+)
+def test_a_control_of_the_wrong_length_is_refused_by_its_name(figure, name):
+    with pytest.raises(ValueError, match=rf"{name} needs one value a task, shape \(3,\)"):
+        figure(EXAMPLE, [0.1, 0.2])

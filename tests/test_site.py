@@ -303,6 +303,38 @@ def test_the_board_shows_rank_figures_intervals_and_what_is_not_separable(site, 
     assert order == ["", *(result.method.name for result in boards["tiny", "styles"]), "", ""]
 
 
+def test_the_board_has_the_shares_in_percent_and_says_what_they_are(site, boards):
+    page = (site / "tiny/styles/index.html").read_text()
+    measured = table(page, "Methods measured on styles")
+    for result in boards["tiny", "styles"]:
+        for name in ("learned", "kept"):
+            share = result.summary["csd"][name]
+            assert share is not None
+            cell = f"{100 * share.mean:.0f} %<small>± {100 * share.std:.0f} %</small>"
+            assert re.search(rf'csd\.{name} of tiny/styles/{result.method.name}\.json"[^>]*>{cell}', measured)
+    assert re.search("<dt>Learned</dt><dd>Share of the way from the untouched model to real images", page)
+    assert re.search("<dt>Kept</dt><dd>The same share for past tasks", page)
+    assert "memory" not in measured.lower()
+    assert "<dt>Memory</dt>" not in page
+
+
+def test_method_and_comparison_pages_show_shares_in_percent_too(site, boards):
+    best, second = boards["tiny", "styles"][:2]
+    kept = {result.method.name: result.summary["csd"]["kept"] for result in (best, second)}
+    own = (site / f"tiny/styles/methods/{best.method.name}.html").read_text()
+    both = (site / "tiny/styles/compare.html").read_text()
+    for name, share in kept.items():
+        assert share is not None
+        shown = f"{100 * share.mean:.0f} %"
+        assert f"{shown} <span" in both[both.index('<th scope="row">kept</th>') :].partition("</tr>")[0]
+        if name == best.method.name:
+            assert f'<th scope="row">kept</th><td>{shown}</td>' in own
+
+
+def test_the_board_says_that_its_p_values_are_exact(site):
+    assert "Exact sign-flip permutation test, corrected over all pairs" in (site / "tiny/styles/index.html").read_text()
+
+
 def test_a_cell_says_where_it_comes_from_and_a_row_what_makes_it_again(site):
     measured = table((site / "tiny/styles/index.html").read_text(), "Methods measured on styles")
     assert re.search(

@@ -213,15 +213,15 @@ def test_the_board_is_filtered_by_name_and_by_regime(page, site):
 def test_the_metric_switch_changes_columns_and_plots(page, site):
     page.goto(site.address + BOARD)
     assert page.get_by_role("img", name=re.compile("^CSD: plasticity")).is_visible()
-    assert page.get_by_role("columnheader", name="CSD memory").is_visible()
+    assert page.get_by_role("columnheader", name="CSD kept").is_visible()
     dino = page.get_by_role("group", name="Metric").first.get_by_role("button", name="DINO")
     dino.click()
     assert dino.get_attribute("aria-pressed") == "true"
     assert page.locator('button[data-metric="0"][aria-pressed="true"]').count() == 0
     assert page.get_by_role("img", name=re.compile("^DINO: plasticity")).is_visible()
     assert not page.get_by_role("img", name=re.compile("^CSD: plasticity")).is_visible()
-    assert page.get_by_role("columnheader", name="DINO memory").is_visible()
-    assert not page.get_by_role("columnheader", name="CSD memory").is_visible()
+    assert page.get_by_role("columnheader", name="DINO kept").is_visible()
+    assert not page.get_by_role("columnheader", name="CSD kept").is_visible()
     assert page.locator("#board th", has_text=re.compile(r"^CSD\sscore")).is_visible(), "scores always show"
 
 
@@ -305,7 +305,7 @@ def test_without_scripts_everything_is_there_and_nothing_is_promised(browser, si
     page = context.new_page()
     page.goto(site.address + BOARD)
     assert len(methods(page)) == 4
-    assert page.get_by_role("columnheader", name="DINO memory").is_visible()
+    assert page.get_by_role("columnheader", name="DINO kept").is_visible()
     assert page.locator("button:visible").count() == 0
     page.goto(site.address + "tiny/styles/compare.html")
     assert page.locator("noscript p").is_visible()

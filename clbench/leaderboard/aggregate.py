@@ -10,7 +10,7 @@ from pathlib import Path
 from clbench.cores import over_cores
 from clbench.errors import ClbenchError
 from clbench.files import write_text
-from clbench.human import human_bytes
+from clbench.human import human_bytes, human_p, human_percent
 from clbench.leaderboard.figures import Measured, measure, rank_results
 from clbench.leaderboard.published import Published, published_pages, published_section
 from clbench.leaderboard.rank import ALPHA, Ranking
@@ -31,6 +31,11 @@ from clbench.validation import check_result
 from clbench.verify import UNVERIFIED, Verification, status
 
 BLANK = Cell("–")
+SHARES_SAY = {
+    "Learned": "share of the way from the untouched model to real images that is reached right after learning a task.",
+    "Kept": "the same share for past tasks, after the last task; 0 % is the untouched model, below 0 % is harm.",
+}
+"""What the board's two shares are, in a line each."""
 _CORRECTIONS = {
     "Holm": "Holm-corrected over all pairs",
     "joint": "corrected by testing all pairs at once (so many that Holm's correction could tell nobody apart)",
@@ -158,9 +163,10 @@ def leaderboard_table(
         Column("Method", align="left"),
         *(Column(f"{label[metric]} score ↑", better="higher") for metric in headline),
         *(Column(f"{label[metric]} forgetting ↓", better="lower") for metric in headline),
+        *(Column(f"{label[metric]} learned ↑", better="higher") for metric in headline),
+        *(Column(f"{label[metric]} kept ↑", better="higher") for metric in headline),
         *(Column(f"{label[metric]} plasticity") for metric in headline),
         *(Column(f"{label[metric]} transfer") for metric in headline),
-        *(Column(f"{label[metric]} memory") for metric in headline),
         *(Column(f"{label[metric]} score") for metric in secondary),
         Column("State"),
         Column("Regime", align="left"),
@@ -195,9 +201,10 @@ def leaderboard_table(
             Cell(method.name, mark="code", source=result.command),
             *with_interval("average_score"),
             *with_interval("average_forgetting"),
+            *cells(headline, "learned", _percent),
+            *cells(headline, "kept", _percent),
             *cells(headline, "plasticity", _mean),
             *cells(headline, "backward_transfer", _mean),
-            *cells(headline, "memory", _percent),
             *cells(secondary, "average_score", _mean_std),
             own(human_bytes(final_state_bytes(result)), "state_bytes"),
             own(", ".join(method.regimes), "regime"),
@@ -236,12 +243,13 @@ def render_page(
 ) -> str:
     """The markdown page of one track; `grids` maps a method to the link of its sample grid, `beside` is more lines."""
     first = METRICS[track.metrics[0]].label
-    runs = len(track.orders) * len(suite.seeds)
+    runs = len(suite.runs(track.name))
+    seeds = ", a seed each" if track.seeds else f" x {runs // len(track.orders)} seeds"
     lines = [
         f"# {escape(suite.name)}: {escape(track.name)}",
         "",
         f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
-        f"({len(track.orders)} orders x {len(suite.seeds)} seeds). **Best**, <u>second</u>.",
+        f"({len(track.orders)} orders{seeds}). **Best**, <u>second</u>.",
         "",
         to_markdown(table),
         "",
@@ -251,7 +259,7 @@ def render_page(
         "- *Score*: mean over all tasks after the last one. *Forgetting*: mean drop of a past task from its best score",
         "  since it was learned. *Plasticity*: mean score of a task right after it was learned. *Transfer* (backward):",
         "  mean change of a past task's score since then. In brackets: 95 % bootstrap interval of the mean over runs.",
-        "- *Memory*: what past tasks keep above the last-task floor, as a share of what was learned above it.",
+        *(f"- *{name}*: {says}" for name, says in SHARES_SAY.items()),
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",
@@ -288,10 +296,10 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
         "",
         to_markdown(pairs_table(ranking)),
         "",
-        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share; exact sign-flip",
-        f"permutation test, {_CORRECTIONS[ranking.correction]}; percentile bootstrap over runs and, since the runs of",
-        f"one order are alike, over whole orders (seed {ranking.bootstrap_seed}). Methods are separable at a corrected",
-        f"p of at most {ALPHA}.",
+        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share;",
+        f"{ranking.test}, {_CORRECTIONS[ranking.correction]};",
+        "percentile bootstrap over runs and, since the runs of one order are alike, over whole orders",
+        f"(seed {ranking.bootstrap_seed}). Methods are separable at a corrected p of at most {ALPHA}.",
         "",
     ]
 
@@ -314,8 +322,8 @@ def pairs_table(ranking: Ranking) -> Table:
             Cell(pair.worse, mark="code"),
             Cell(f"{pair.difference:.3f}"),
             *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
-            Cell(f"{pair.p:.3f}"),
-            Cell(f"{pair.p_corrected:.3f}"),
+            Cell(human_p(pair.p)),
+            Cell(human_p(pair.p_corrected)),
             Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
         )
         for pair in ranking.pairs
@@ -353,4 +361,4 @@ def _mean(value: Spread | None) -> Cell:
 
 
 def _percent(value: Spread | None) -> Cell:
-    return Cell(f"{100 * value.mean:.0f} %", value=round(value.mean, 2)) if value else BLANK
+    return Cell(human_percent(value.mean, value.std), value=round(value.mean, 2)) if value else BLANK

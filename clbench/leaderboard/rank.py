@@ -3,11 +3,14 @@
     ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...])
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
 
-Two methods are separable if the exact sign-flip permutation test of their paired differences, corrected over all
-pairs, has p <= 0.05, so that a wrong verdict anywhere on the board is that rare. The correction is Holm's for as long
-as it can decide: with eight runs no p is below 2/256, and from the fifth method on, with ten pairs, it could tell
-nobody apart. Then it is the test of all pairs at once (`joint_p`: signs flipped together; Westfall and Young 1993).
-Which one is used hangs on the numbers of methods and runs alone.
+Two methods are separable if the sign-flip permutation test of their paired differences, corrected over all pairs, has
+p <= 0.05, so that a wrong verdict anywhere on the board is that rare. With up to 17 runs p is exact: every way to flip
+the signs is tried. With more runs, p is estimated from 100,000 random flips, always the same ones; the observed signs
+are counted among them, so that p is never 0 and the test stays valid (Phipson and Smyth 2010).
+
+The correction is Holm's for as long as it can decide: with eight runs no p is below 2/256, and from the fifth method
+on, with ten pairs, it could tell nobody apart. Then it is the test of all pairs at once (`joint_p`: signs flipped
+together; Westfall and Young 1993). Which one is used depends on the numbers of methods and runs alone.
 
 A method's rank runs from one more than the methods that are separably better to as many as are not separably worse.
 The bootstrap intervals are reported beside that and decide nothing; those that resample whole task orders are wider,
@@ -27,8 +30,14 @@ from numpy.typing import NDArray
 ALPHA = 0.05
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 20_241_004
-MOST_RUNS = 16
-"""2^16 sign flips are enumerated at most."""
+MOST_EXACT = 17
+"""Up to so many runs p is exact; the 2^17 sign flips come in pairs of equal absolute sum, so 2^16 are tried."""
+DRAWN_FLIPS = 100_000
+"""Number of random sign flips with more runs."""
+SIGN_SEED = 20_241_005
+"""Seed of the random sign flips."""
+LARGEST = 2**23
+"""Number of sums (flips x pairs) that are held in memory at once, 64 MiB."""
 MOST_LISTED = 12
 """All pairs of so many best methods are listed, and of the others each with its neighbour."""
 
@@ -50,7 +59,7 @@ class Pair:
     order_interval: tuple[float, float]
     """The same, resampling task orders with all their seeds."""
     p: float
-    """Two-sided exact sign-flip permutation p."""
+    """Two-sided sign-flip permutation p (`sign_flip_p`)."""
     p_corrected: float
     """The same, corrected over all pairs of the ranking (`Ranking.correction`)."""
 
@@ -89,6 +98,11 @@ class Ranking:
     """How p is corrected over all pairs."""
     bootstrap_seed: int = BOOTSTRAP_SEED
 
+    @property
+    def test(self) -> str:
+        """What gives the p values, in words."""
+        return sign_flip_test(self.runs)
+
 
 def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey]) -> Ranking:
     """Rank methods by their mean score, higher first.
@@ -98,11 +112,11 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
         runs: the runs a method must have to be ranked.
 
     Raises:
-        ValueError: there are no runs, or more than 16, which is too many to enumerate.
+        ValueError: there are no runs.
     """
     keys = sorted(runs)
-    if not 0 < len(keys) <= MOST_RUNS:
-        raise ValueError(f"a ranking needs 1 to {MOST_RUNS} runs, not {len(keys)}")
+    if not keys:
+        raise ValueError("a ranking needs at least one run")
     complete = {name: np.array([own[key] for key in keys]) for name, own in scores.items() if set(keys) <= set(own)}
     names = sorted(complete, key=lambda name: (-complete[name].mean(), name))
     values = np.array([complete[name] for name in names]).reshape(len(names), len(keys))
@@ -110,7 +124,7 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
     differences = values[first] - values[second]
     # Of a thousand methods half a million pairs could be listed, which nobody would read.
     listed = (second < MOST_LISTED) | (second == first + 1)
-    if len(differences) * 2 ** (1 - len(keys)) <= ALPHA:
+    if len(differences) * smallest_p(len(keys)) <= ALPHA:
         correction = "Holm"
         p = sign_flip_p(differences)
         corrected = holm(p)
@@ -146,24 +160,39 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
 
 
 def sign_flip_p(differences: NDArray) -> NDArray:
-    """Two-sided exact p of each row [P, n] under "every sign is a coin's": the share of the 2^n ways to flip signs
-    whose mean is at least as far from zero. [P]
+    """Two-sided p of each row [P, n] under the hypothesis that every sign is equally likely: [P].
+
+    p is the share of sign flips whose mean is at least as far from zero as the observed one. It is exact, over all 2^n
+    flips, for n <= `MOST_EXACT`; beyond that it is (1 + count) / (1 + `DRAWN_FLIPS`) over random flips.
     """
     signs = _signs(differences.shape[1])
     observed = np.abs(differences.sum(axis=1))
     slack = 1e-12 * np.abs(differences).sum(axis=1)  # the same sum in another order may differ in its last bits
-    # Row by row, so that many pairs do not ask for all flips at once.
-    return np.array(
-        [np.mean(np.abs(signs @ row) >= limit) for row, limit in zip(differences, observed - slack, strict=True)]
-    )
+    p = np.empty(len(differences))
+    for part in _parts(np.arange(len(differences)), len(signs)):
+        p[part] = (np.abs(signs @ differences[part].T) >= (observed - slack)[part]).mean(axis=0)
+    return p
+
+
+def smallest_p(runs: int) -> float:
+    """The smallest p that `sign_flip_p` can give with so many runs."""
+    return 2.0 ** (1 - runs) if runs <= MOST_EXACT else 1 / (1 + DRAWN_FLIPS)
+
+
+def sign_flip_test(runs: int) -> str:
+    """What `sign_flip_p` computes with so many runs, in words."""
+    if runs <= MOST_EXACT:
+        return "exact sign-flip permutation test"
+    return f"sign-flip permutation test with {DRAWN_FLIPS:,} random flips (seed {SIGN_SEED})"
 
 
 def joint_p(differences: NDArray) -> NDArray:
     """Two-sided p of each row [P, n], corrected over all rows: [P].
 
     Step-down max-T (Westfall and Young 1993): a run's sign is flipped in all rows together, and a row's statistic,
-    |sum| / norm, is compared with the largest among the rows that are no more extreme. It is exact where the rows are
-    jointly symmetric about zero for the pairs that do not differ.
+    |sum| / norm, is compared with the largest among the rows that are no more extreme. It holds where the rows are
+    jointly symmetric about zero for the pairs that do not differ. The flips are those of `sign_flip_p`: all of them for
+    n <= `MOST_EXACT`, random ones beyond.
     """
     signs = _signs(differences.shape[1])
     if not len(differences):
@@ -174,7 +203,7 @@ def joint_p(differences: NDArray) -> NDArray:
     rising = np.argsort(observed, kind="stable")
     largest = np.zeros(len(signs))
     p = np.empty(len(rising))
-    for part in np.array_split(rising, max(1, len(rising) // 1024)):  # half a million pairs would not fit at once
+    for part in _parts(rising, len(signs)):
         running = np.abs(signs @ scaled[part].T)
         running[:, 0] = np.maximum(running[:, 0], largest)
         np.maximum.accumulate(running, axis=1, out=running)
@@ -185,10 +214,22 @@ def joint_p(differences: NDArray) -> NDArray:
 
 
 def _signs(count: int) -> NDArray:
-    """Every way to flip all `count` signs but the last, [2^(count - 1), count]; flipped in all places, an absolute sum
-    stays as it is.
+    """Ways to flip the signs of `count` runs, [F, count]; the first row flips none.
+
+    For count <= `MOST_EXACT` all that leave the last sign as it is, F = 2^(count - 1): flipped in all places, an
+    absolute sum stays the same. Beyond that, `DRAWN_FLIPS` random ones follow the first.
     """
-    return 1.0 - 2.0 * ((np.arange(2 ** (count - 1))[:, None] >> np.arange(count)) & 1)
+    if count <= MOST_EXACT:
+        return 1.0 - 2.0 * ((np.arange(2 ** (count - 1))[:, None] >> np.arange(count)) & 1)
+    signs = np.ones((1 + DRAWN_FLIPS, count))
+    signs[1:] -= 2.0 * np.random.default_rng(SIGN_SEED).integers(0, 2, (DRAWN_FLIPS, count))
+    return signs
+
+
+def _parts(rows: NDArray, flips: int) -> list[NDArray]:
+    """`rows` in parts, each small enough for its sums under every flip to be held at once."""
+    size = min(1024, max(1, LARGEST // flips))
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
 def bootstrap_intervals(differences: NDArray) -> NDArray:

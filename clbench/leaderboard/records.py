@@ -122,6 +122,7 @@ def to_json(suite: Suite, track: Track, rows: Sequence[Record], ranking: Ranking
         "track": track.name,
         "ranked_by": f"{track.metrics[0]}.average_score",
         "bootstrap_seed": ranking.bootstrap_seed,
+        "test": ranking.test,
         "correction": ranking.correction,
         "methods": list(rows),
         "pairs": pairs,

@@ -13,17 +13,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from clbench.compare import COMPARED
-from clbench.human import human_bytes, human_time
-from clbench.leaderboard.aggregate import pairs_table
+from clbench.human import human_bytes, human_p, human_time
+from clbench.leaderboard.aggregate import SHARES_SAY, pairs_table
 from clbench.leaderboard.figures import Measured, measure, rankings
 from clbench.leaderboard.published import Published, published_table, study_table
 from clbench.leaderboard.rank import ALPHA, MOST_LISTED, Pair, Ranking
 from clbench.leaderboard.records import Record, control_scores, final_state_bytes, records, seconds_a_task
 from clbench.leaderboard.site import heat, plots, table
-from clbench.leaderboard.tables import to_html
+from clbench.leaderboard.tables import Cell, to_html
 from clbench.metrics import METRICS
 from clbench.result import Result, matrices_of
-from clbench.scores import STATISTICS
+from clbench.scores import SHARES, STATISTICS
 from clbench.suite import Suite, Track
 from clbench.verify import UNVERIFIED
 
@@ -130,6 +130,7 @@ def board_page(board: Board, boards: Sequence[Board], root: str) -> str:
         styles=plots.series([method.name for method in board.methods]),
         views=board.views,
         alpha=ALPHA,
+        shares=SHARES_SAY,
         printed=published_table(board.published, board.track_name)
         if board.published and board.track_name in board.published.tracks
         else None,
@@ -166,7 +167,7 @@ def method_page(
             "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
             "panels": plots.panels(method.means[metric["id"]]),
             "figures": [
-                (_words(name), table.score(method.figure(metric["id"], name)))
+                (_words(name), _figure(method, metric["id"], name))
                 for name in STATISTICS
                 if name in result.summary[metric["id"]]
             ],
@@ -221,8 +222,7 @@ def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
                 most[metric["id"]],
             ),
             "figures": [
-                (_words(name), *(table.score(method.figure(metric["id"], name)) for method in (left, right)))
-                for name in COMPARED
+                (_words(name), *(_figure(method, metric["id"], name) for method in (left, right))) for name in COMPARED
             ],
             "bounds": [table.three(bound) for bound in board.bounds[metric["id"]]],
             "most": table.three(most[metric["id"]]),
@@ -235,10 +235,7 @@ def compare_page(board: Board, boards: Sequence[Board], root: str) -> str:
             method.name: {
                 "matrices": [heat.cells(method.means[metric]) for metric in board.track.metrics],
                 "figures": [
-                    [
-                        [cell.text, cell.deviation]
-                        for cell in (table.score(method.figure(metric, name)) for name in COMPARED)
-                    ]
+                    [[cell.text, cell.deviation] for cell in (_figure(method, metric, name) for name in COMPARED)]
                     for metric in board.track.metrics
                 ],
             }
@@ -293,7 +290,7 @@ def _render(name: str, board: Board, boards: Sequence[Board], root: str, **value
             here=f"{root}{board.folder}/",
             suites=list(first_of.values()),
             siblings=[other for other in boards if other.suite.name == board.suite.name],
-            runs=len(board.track.orders) * len(board.suite.seeds),
+            runs=len(board.suite.runs(board.track.name)),
             **values,
         )
     )
@@ -324,6 +321,11 @@ def _shaded(cell: heat.Shade) -> Markup:
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _figure(method: Measured, metric: str, statistic: str) -> Cell:
+    show = table.percent if statistic in SHARES else table.three
+    return table.score(method.figure(metric, statistic), show)
 
 
 def _words(statistic: str) -> str:
@@ -363,7 +365,7 @@ def _verdict(board: Board, ranking: Ranking, pair: Pair) -> str:
     label = METRICS[board.track.metrics[0]].label
     return (
         f"{pair.better} − {pair.worse}: {_signed_three(pair.difference)} in {label} score, "
-        f"95 % interval {low} to {high}; corrected p {pair.p_corrected:.3f}: {sure}."
+        f"95 % interval {low} to {high}; corrected p {human_p(pair.p_corrected)}: {sure}."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from clbench.human import human_bytes
+from clbench.human import human_bytes, human_percent
 from clbench.leaderboard.figures import Figure, Measured
 from clbench.leaderboard.rank import Ranking
 from clbench.leaderboard.records import CONTROLS, final_state_bytes, seconds_a_task
@@ -50,6 +50,10 @@ def three(value: float) -> str:
     return signed(f"{value:.3f}")
 
 
+def percent(value: float) -> str:
+    return signed(human_percent(value))
+
+
 def headings(track: Track) -> tuple[Heading, ...]:
     """The columns after rank and method."""
     label = [METRICS[metric].label for metric in track.metrics]
@@ -69,18 +73,25 @@ def headings(track: Track) -> tuple[Heading, ...]:
             made.append(Heading(f"{label[index]} forgetting\N{NO-BREAK SPACE}↓", "ascending", says, index))
     for index, _ in enumerate(track.metrics):
         made += [
+            Heading(
+                f"{label[index]} learned\N{NO-BREAK SPACE}↑",
+                "descending",
+                "share of the way from the untouched model to real images that is reached right after learning a task",
+                index,
+                only=True,
+            ),
+            Heading(
+                f"{label[index]} kept\N{NO-BREAK SPACE}↑",
+                "descending",
+                "share of the way from the untouched model to real images that past tasks keep after the last task",
+                index,
+                only=True,
+            ),
             Heading(f"{label[index]} plasticity", "descending", "mean score right after learning", index, only=True),
             Heading(
                 f"{label[index]} backward transfer",
                 "descending",
                 "how past tasks changed since they were learned",
-                index,
-                only=True,
-            ),
-            Heading(
-                f"{label[index]} memory",
-                "descending",
-                "what past tasks keep above the last-task floor, as a share of what was learned above it",
                 index,
                 only=True,
             ),
@@ -117,9 +128,10 @@ def rows(
                 values.append(statistic(metric, "average_forgetting"))
         for metric in track.metrics:
             values += [
+                statistic(metric, "learned", percent),
+                statistic(metric, "kept", percent),
                 statistic(metric, "plasticity"),
                 statistic(metric, "backward_transfer", lambda value: signed(f"{value:+.3f}")),
-                statistic(metric, "memory", lambda value: signed(f"{100 * value:.0f} %")),
             ]
         size = final_state_bytes(method.result)
         train, evaluation = seconds_a_task(method.result, track)
