@@ -44,8 +44,8 @@ class Job(BaseModel):
     method: str
     settings: dict[str, Any]
     plugins: tuple[Path, ...]
-    orders: tuple[str, ...]
-    seeds: tuple[int, ...]
+    runs: tuple[tuple[str, int], ...]
+    """(order, seed) of each."""
     store: str
     """A folder, or a URL."""
     device: str
@@ -108,8 +108,7 @@ class Workshop:
         if number not in self._sequences:
             job, bench = self.jobs[number], self.bench(number)
             method = get_method(job.method, job.settings, job.plugins)
-            pairs = [(order, seed) for order in job.orders for seed in job.seeds]
-            self._sequences[number] = [TaskSequence(bench, method, order, seed) for order, seed in pairs]
+            self._sequences[number] = [TaskSequence(bench, method, order, seed) for order, seed in job.runs]
         return self._sequences[number]
 
     def is_done(self, unit: Unit) -> bool:

@@ -156,8 +156,8 @@ class Method:
         if cls.name:
             _REGISTRY[cls.name] = cls
 
-    def begin_task(self, ctx: Context, state: State) -> Adapter:
-        """How the task's adapter starts: fresh."""
+    def begin_task(self, ctx: Context, state: State) -> Adapter | None:
+        """How the task's adapter starts: fresh. None trains nothing for this task; `end_task` is then given None."""
         return ctx.fresh_adapter()
 
     def frozen(self, state: State) -> Delta:
@@ -180,7 +180,7 @@ class Method:
         """Called between backward and the optimizer's step, before clipping."""
 
     def end_task(self, ctx: Context, state: State, adapter: Adapter) -> State:
-        """What is handed on; `adapter` is trained and detached."""
+        """What is handed on; `adapter` is trained and detached (None where `begin_task` returned None)."""
         return state.with_merged(state.merged + adapter.delta())
 
     def weights(self, state: State) -> Delta:

@@ -119,7 +119,7 @@ class Prepared:
         """The plan, for people and machines."""
         kinds = {kind: self.plan.count(kind) for kind in ("base", "controls", "fit", "train", "score")}
         return {
-            "runs": sum(len(job.orders) * len(job.seeds) for job in self.jobs),
+            "runs": sum(len(job.runs) for job in self.jobs),
             "workers": self.workers,
             "units": {kind: {"all": whole, "to_do": left} for kind, (whole, left) in kinds.items()},
             "shared_units": self.plan.shared,
@@ -181,8 +181,8 @@ def prepare(
     assignments = []
     for track in chosen:
         assets = gather(definition, suite, track.name, places)
-        orders = _chosen(list(track.orders), options.orders, "order", options.quick)
-        seeds = _chosen(list(definition.seeds), options.seeds, "seed", options.quick)
+        protocol = definition.runs(track.name)
+        runs = _runs(protocol, options)
         for name, instance in instances.items():
             job = Job(
                 suite=definition,
@@ -190,8 +190,7 @@ def prepare(
                 method=name,
                 settings=dict(settings.get(name, {})),
                 plugins=tuple(Path(path).resolve() for path in options.plugins),
-                orders=tuple(orders),
-                seeds=tuple(seeds),
+                runs=tuple(runs),
                 store=store,
                 device=device,
                 precision=precision,
@@ -204,12 +203,12 @@ def prepare(
                     job=job,
                     method=_reference(instance),
                     command=_command(job, suite, instance, options.plugins, asked),
-                    partial=len(orders) * len(seeds) < len(track.orders) * len(definition.seeds),
+                    partial=len(runs) < len(protocol),
                 )
             )
     for track in chosen:
         _check_writable(output / definition.name / track.name, "--output")
-    runs = sum(len(one.job.orders) * len(one.job.seeds) for one in assignments)
+    runs = sum(len(one.job.runs) for one in assignments)
     workers = _workers(options, device, runs, cluster)
     if store.startswith("memory://") and (workers > 1 or cluster):
         raise ClbenchError(
@@ -329,9 +328,23 @@ def _all_of(names: Sequence[str], what: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str, quick: bool) -> list[Any]:
+def _runs(protocol: list[tuple[str, int]], options: Options) -> list[tuple[str, int]]:
+    """The (order, seed) pairs that were asked for, in the protocol's order."""
+    orders = _chosen(list(dict.fromkeys(order for order, _ in protocol)), options.orders, "order")
+    seeds = _chosen(list(dict.fromkeys(seed for _, seed in protocol)), options.seeds, "seed")
+    chosen = [(order, seed) for order, seed in protocol if order in orders and seed in seeds]
+    if not chosen:
+        raise ClbenchError("the protocol has none of these orders with one of these seeds")
+    if options.quick and options.orders is None:
+        chosen = [run for run in chosen if run[0] == chosen[0][0]]
+    if options.quick and options.seeds is None:
+        chosen = list({order: (order, seed) for order, seed in reversed(chosen)}.values())[::-1]
+    return chosen
+
+
+def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str) -> list[Any]:
     if wanted is None:
-        return known[:1] if quick else known
+        return known
     wanted = list(dict.fromkeys(wanted))
     for value in wanted:
         if value not in known:
@@ -361,10 +374,12 @@ def _reference(method: Method) -> MethodRef:
 def _command(job: Job, suite: str, instance: Method, plugins: Sequence[Path], asked: list[str]) -> str:
     """The command line that makes the same result again; `asked` are options of the machine."""
     words = ["clbench", "run", "--method", job.method, "--track", job.track, "--suite", suite]
-    if list(job.orders) != list(job.suite.track(job.track).orders):
-        words += ["--orders", ",".join(job.orders)]
-    if list(job.seeds) != list(job.suite.seeds):
-        words += ["--seeds", ",".join(map(str, job.seeds))]
+    protocol, runs = job.suite.runs(job.track), set(job.runs)
+    orders = list(dict.fromkeys(order for order, _ in job.runs))
+    if len(orders) < len({order for order, _ in protocol}):
+        words += ["--orders", ",".join(orders)]
+    if any(order in orders and (order, seed) not in runs for order, seed in protocol):
+        words += ["--seeds", ",".join(map(str, dict.fromkeys(seed for _, seed in job.runs)))]
     defaults = type(instance)().config if not _required(instance) else None
     for name, value in instance.config.model_dump(mode="json").items():
         if defaults is None or getattr(defaults, name) != getattr(instance.config, name):

@@ -237,6 +237,8 @@ class Sequence:
         ctx = self._context(0, State(), {})
         try:
             start, frozen = self.call("begin_task", 0, ctx, State()), self.call("frozen", 0, State())
+            if start is None:
+                return None
             return self._fit_key(ctx, digest(State(adapter=start).tensors()), digest(frozen))
         except Exception:  # it needs the model, or is wrong, which its training will tell
             return None
@@ -263,11 +265,17 @@ class Sequence:
         recipe = {"task": ctx.task, "seed": self.seed, "position": ctx.position, "start": start, "frozen": frozen}
         return recipe_key("fit", {**self.bench.recipe, **recipe})
 
-    def _fitted(self, ctx: Context, before: State) -> tuple[Adapter, float]:
-        """The task's trained adapter, and the seconds that others spent on it; the context is ready for `end_task`."""
+    def _fitted(self, ctx: Context, before: State) -> tuple[Adapter | None, float]:
+        """The task's trained adapter, and the seconds that others spent on it; the context is ready for `end_task`.
+
+        None where the method trains nothing for this task.
+        """
         bench, method, position = self.bench, self.method, ctx.position
         where = f"at task {ctx.task!r}"
         start = self.call("begin_task", position, ctx, before)
+        if start is None:
+            bench.worked(bench.train_work)
+            return None, 0.0
         check_adapter(bench.backbone, start, f"method {method.name}: begin_task() {where}")
         frozen = self.call("frozen", position, before)
         check_delta(bench.backbone, frozen, f"method {method.name}: frozen() {where}")
@@ -279,8 +287,8 @@ class Sequence:
         frozen_digest = digest(frozen)
         bench.backbone.deploy(frozen, frozen_digest)
         data = TrainingTask(bench.backbone, examples, bench.suite.resolution)
-        size, own = bench.suite.training.batch_size, generator(self.seed, "method batches", position)
-        ctx.batches = lambda count: data.batches(count, size, own)
+        own = generator(self.seed, "method batches", position)
+        ctx.batches = lambda count: data.batches(count, bench.suite.training, own)
         ctx.denoising_loss = data.loss
 
         def made(step: int, loss: float) -> None:

@@ -56,8 +56,9 @@ class State:
         return sum(value.numel() * value.element_size() for value in self.tensors().values())
 
     def save(self, path: Path) -> None:
-        """As safetensors."""
-        scale = {} if self.adapter is None else {"scale": repr(self.adapter.scale)}
+        """As safetensors; an empty state is a file without tensors."""
+        # None, since safetensors writes a file that it cannot read where the metadata are an empty dictionary.
+        scale = None if self.adapter is None else {"scale": repr(self.adapter.scale)}
         # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `extra`.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors().items()}
         save_file(tensors, path, scale)

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 
+from clbench.errors import WorkFailed
 from clbench.files import cannot_write, file_sha256, write_atomic
 
 
@@ -56,6 +59,25 @@ def folder_of(place: str | Path) -> Path | None:
     """The folder that a store's place names; None where it is another URL than `file://`."""
     name = str(place).removeprefix("file://")
     return None if "://" in name else Path(name)
+
+
+def _read_back(path: Path, suffix: str) -> None:
+    """Open a file that was just written, by the kind that its suffix names.
+
+    Raises:
+        WorkFailed: it cannot be read.
+    """
+    try:
+        if suffix == ".safetensors":
+            with safe_open(path, "np"):
+                pass
+        elif suffix == ".json":
+            json.loads(path.read_text())
+        elif suffix.endswith(".png"):
+            with Image.open(path) as image:
+                image.verify()
+    except (SafetensorError, ValueError, OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
+        raise WorkFailed(f"what was written to {path.parent} cannot be read back: {error}") from error
 
 
 class Entry(NamedTuple):
@@ -175,11 +197,16 @@ class Store:
             time.sleep(0.02)
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
-        """Write an artifact, its checksum first: one without the other is never taken for whole."""
+        """Write an artifact, its checksum first: one without the other is never taken for whole.
+
+        Raises:
+            WorkFailed: it cannot be written, or what was written cannot be read; nothing is kept then.
+        """
         path = self.path(key, suffix)
 
         def write_both(temporary: Path) -> None:
             write(temporary)
+            _read_back(temporary, suffix)
             text = f"{file_sha256(temporary)}\n{json.dumps(self.about)}\n"
             write_atomic(checksum_of(path), lambda target: target.write_text(text))
 

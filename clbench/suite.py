@@ -117,6 +117,8 @@ class Track(Frozen):
     tasks: tuple[Task, ...] = Field(min_length=1)
     orders: dict[str, tuple[int, ...]] = Field(min_length=1)
     """Order name -> explicit permutation of the task indices."""
+    seeds: dict[str, int] | None = None
+    """Order name -> its training seed; None where each of the suite's `seeds` is used with every order."""
     train_prompt_template: str
     eval_prompt_templates: tuple[str, ...] = Field(min_length=1)
     content_prompt_templates: tuple[str, ...] = ()
@@ -129,6 +131,8 @@ class Track(Frozen):
         for name, order in self.orders.items():
             if sorted(order) != list(range(len(self.tasks))):
                 raise ValueError(f"order {name} of track {self.name} is not a permutation of its tasks")
+        if self.seeds is not None and set(self.seeds) != set(self.orders):
+            raise ValueError(f"the seeds of track {self.name} do not name exactly its orders")
         if len({task.name for task in self.tasks}) != len(self.tasks):
             raise ValueError(f"two tasks of track {self.name} share a name")
         return self
@@ -215,6 +219,12 @@ class Training(Frozen):
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float | None = Field(default=None, gt=0)
+    """AdamW's; None = 1e-8. A large one turns entries with small gradients less, which makes training gentle."""
+    balanced_batches: bool | None = None
+    """Whether a batch takes the images in turn, each as often as the others, instead of drawing them at random."""
+    stratified_timesteps: bool | None = None
+    """Whether a batch of n takes one time step from each n-th of the range, instead of n independent ones."""
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     adapted_layers: int | None = None
@@ -251,12 +261,15 @@ class Suite(Frozen):
     """What a run uses unless told otherwise; None = fp32."""
     training: Training
     sampling: Sampling
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Training seeds, each used with every order of a track that names no seeds of its own."""
     tracks: dict[Name, Track]
 
     @model_validator(mode="after")
     def _what_tracks_name_is_there(self) -> Suite:
         for track in self.tracks.values():
+            if self.seeds is None and track.seeds is None:
+                raise ValueError(f"neither the suite nor track {track.name} names training seeds")
             for encoder in (ENCODER_OF[metric] for metric in track.metrics):
                 if encoder not in self.encoders:
                     raise ValueError(f"track {track.name} needs an encoder {encoder!r} that is not in encoders")
@@ -269,6 +282,16 @@ class Suite(Frozen):
         if name not in self.tracks:
             raise ClbenchError(f"suite {self.name} has no track {name!r}{did_you_mean(name, list(self.tracks))}")
         return self.tracks[name]
+
+    def runs(self, track: str) -> list[tuple[str, int]]:
+        """(order, seed) of every run of a track.
+
+        Raises:
+            ClbenchError: there is no such track.
+        """
+        chosen = self.track(track)
+        own = chosen.seeds
+        return [(order, seed) for order in chosen.orders for seed in ((own[order],) if own else self.seeds or ())]
 
     @cached_property
     def sha256(self) -> str:

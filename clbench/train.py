@@ -53,14 +53,25 @@ class Task:
         ids = [(*(example.original_size or target), *example.corner, *target) for example in examples]
         self.time_ids = torch.tensor(ids, dtype=torch.float32, device=backbone.device)
 
-    def batches(self, count: int, size: int, source: torch.Generator) -> Iterator[Batch]:
-        """`count` random batches of `size`, with fresh latents, noise and time steps."""
-        steps = self.backbone.noise_scheduler.config.num_train_timesteps
-        for _ in range(count):
-            examples = torch.randint(len(self.mean), (size,), generator=source)
+    def batches(self, count: int, training: Training, source: torch.Generator) -> Iterator[Batch]:
+        """`count` batches, with fresh latents, noise and time steps.
+
+        Examples and time steps are drawn uniformly, or as evenly as `training` asks for.
+        """
+        steps, size = self.backbone.noise_scheduler.config.num_train_timesteps, training.batch_size
+        for number in range(count):
+            if training.balanced_batches:
+                examples = torch.arange(number * size, (number + 1) * size) % len(self.mean)
+            else:
+                examples = torch.randint(len(self.mean), (size,), generator=source)
             shape = (size, *self.mean.shape[1:])
             jitter, noise = torch.randn((2, *shape), generator=source).to(self.backbone.device)
-            timesteps = torch.randint(steps, (size,), generator=source).to(self.backbone.device)
+            if training.stratified_timesteps:
+                strata = torch.randperm(size, generator=source) + torch.rand(size, generator=source)
+                timesteps = (strata * steps / size).long().clamp(max=steps - 1)
+            else:
+                timesteps = torch.randint(steps, (size,), generator=source)
+            timesteps = timesteps.to(self.backbone.device)
             yield Batch(self.mean[examples] + self.std[examples] * jitter, noise, timesteps, examples)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -95,9 +106,14 @@ def fit(
     ctx.adapter = adapter
     parameters = [*adapter.A.values(), *adapter.B.values()]
     optimizer = torch.optim.AdamW(
-        parameters, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        parameters,
+        lr=training.learning_rate,
+        betas=training.betas,
+        eps=1e-8 if training.epsilon is None else training.epsilon,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
-    batches = task.batches(training.steps, training.batch_size, generator(seed, "train", ctx.position))
+    batches = task.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
         ctx.step = step
         loss = task.loss(batch) + method.loss(ctx, batch)

@@ -58,7 +58,7 @@ class _Case:
     @property
     def missing(self) -> list[tuple[str, int]]:
         have = {(run.order, run.seed) for run in self.result.runs}
-        return [(order, seed) for order in self.track.orders for seed in self.suite.seeds if (order, seed) not in have]
+        return [run for run in self.suite.runs(self.track.name) if run not in have]
 
     @cached_property
     def readable(self) -> list[tuple[str, Run]]:
@@ -123,10 +123,11 @@ def _suite_is_the_known_one(case: _Case) -> Iterator[str]:
 
 @_check("CLB003")
 def _runs_belong_to_the_protocol(case: _Case) -> Iterator[str]:
-    seen = set()
+    seen, protocol = set(), case.suite.runs(case.track.name)
     for label, run in case.runs:
-        if run.order not in case.track.orders or run.seed not in case.suite.seeds:
-            yield f"{label} is not in the protocol: orders {', '.join(case.track.orders)}, seeds {case.suite.seeds}"
+        if (run.order, run.seed) not in protocol:
+            known = ", ".join(f"{order!r} with {seed}" for order, seed in protocol)
+            yield f"{label} is not in the protocol, which has (order with seed) {known}"
         if (run.order, run.seed) in seen:
             yield f"{label} appears twice"
         seen.add((run.order, run.seed))

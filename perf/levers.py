@@ -62,7 +62,7 @@ class Lab:
             self.backbone.scale,
         )
         self.backbone.deploy(self.adapter.delta())
-        self.batch = next(self.data.batches(1, suite.training.batch_size, generator))
+        self.batch = next(self.data.batches(1, suite.training, generator))
 
     def cell(self) -> None:
         self.backbone.use_adapter(None)

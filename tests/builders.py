@@ -97,7 +97,7 @@ def make_result(
             R[j + 1 :, j] = level + rng.uniform(0, 0.05) - 0.03 * np.arange(T - j) + rng.uniform(-0.01, 0.01, T - j)
         return R
 
-    grid = [(order, run_seed) for order in track.orders for run_seed in suite.seeds]
+    grid = suite.runs(track_name)
     runs = tuple(
         Run(
             order=order,

@@ -174,6 +174,16 @@ def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
     assert len(fits) == 3
 
 
+def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run, monkeypatch):
+    monkeypatch.setattr("clbench.sequence.fit", lambda *_: pytest.fail("something was trained"))
+    result = run("frozen_base")
+    for rows in result.runs[0].scores.values():
+        for number, row in enumerate(rows[1:], start=1):
+            assert row[:number] == rows[0][:number]
+    assert set(result.runs[0].state_bytes) == {0}
+    assert result.runs[0].regime == "model"
+
+
 def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, monkeypatch, tmp_path):
     expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
     fits, cells = watch(monkeypatch, engine, "fit"), watch(monkeypatch, Backbone, "generate")

@@ -205,6 +205,11 @@ def test_regimes_of_looser_states():
     assert regime([StateSize.of(wide)] * 3, RANK) == "constant"
 
 
+def test_an_empty_state_is_a_file_like_any_other(tmp_path):
+    State().save(tmp_path / "state")
+    assert State.load(tmp_path / "state") == State()
+
+
 def test_a_state_may_keep_the_same_tensor_twice(tmp_path):
     adapter = TRAINED[0]
     State(adapter=adapter).with_extra(anchor=adapter.A["attn1.to_q"]).save(tmp_path / "state")

@@ -72,7 +72,7 @@ def test_ewcs_fisher_information_is_the_mean_squared_gradient_under_the_trained_
     backbone.deploy({})
     live = State(adapter=backbone.use_adapter(state.adapter)).tensors()
     expected = {name: torch.zeros_like(value) for name, value in live.items()}
-    for batch in data.batches(4, made.bench.suite.training.batch_size, generator(0, "method batches", 0)):
+    for batch in data.batches(4, made.bench.suite.training, generator(0, "method batches", 0)):
         gradients = torch.autograd.grad(data.loss(batch), list(live.values()))
         expected = {name: expected[name] + g**2 / 4 for name, g in zip(live, gradients, strict=True)}
     assert state.extra.keys() == expected.keys()
@@ -113,9 +113,9 @@ def spied(monkeypatch) -> list[tuple[list, list[set[int]]]]:
             super().__init__(backbone, examples, resolution)
             seen.append((examples, []))
 
-        def batches(self, count, size, source):
+        def batches(self, count, training, source):
             drawn = seen[-1][1]
-            for batch in super().batches(count, size, source):
+            for batch in super().batches(count, training, source):
                 drawn.append(set(batch.examples.tolist()))
                 yield batch
 

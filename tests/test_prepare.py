@@ -20,6 +20,33 @@ def ready(shared_models, tmp_path):
     return make
 
 
+CROSSED = [("a", 0), ("a", 5), ("b", 0), ("b", 5)]
+OWN = [("a", 7), ("b", 8), ("c", 9)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "asked", "runs"),
+    [
+        (CROSSED, {}, CROSSED),
+        (CROSSED, {"quick": True}, [("a", 0)]),
+        (CROSSED, {"quick": True, "orders": ["b"]}, [("b", 0)]),
+        (CROSSED, {"quick": True, "seeds": [5]}, [("a", 5)]),
+        (CROSSED, {"seeds": [5]}, [("a", 5), ("b", 5)]),
+        (OWN, {}, OWN),
+        (OWN, {"quick": True}, [("a", 7)]),
+        (OWN, {"quick": True, "orders": ["b", "c"]}, [("b", 8), ("c", 9)]),
+        (OWN, {"quick": True, "seeds": [9]}, [("c", 9)]),
+    ],
+)
+def test_a_part_of_the_protocol_is_chosen_by_order_and_seed_however_they_are_paired(protocol, asked, runs):
+    assert preparing._runs(protocol, Options(**asked)) == runs
+
+
+def test_an_order_with_another_orders_seed_is_refused():
+    with pytest.raises(ClbenchError, match="none of these orders with one of these seeds"):
+        preparing._runs(OWN, Options(orders=["a"], seeds=[8]))
+
+
 def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
     with pytest.raises(ClbenchError, match="'magmax', which is not run"):
         ready({"magmax": {}})

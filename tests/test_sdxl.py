@@ -209,7 +209,7 @@ def test_checkpointing_gradients_changes_no_gradient(world, bench):
         one.backbone.deploy({})
         live = one.backbone.use_adapter(adapter)
         assert live is not None
-        data.loss(next(data.batches(1, 1, generator(1)))).backward()
+        data.loss(next(data.batches(1, bench.suite.training, generator(1)))).backward()
         gradients.append([value.grad for value in (*live.A.values(), *live.B.values())])
     assert low.backbone.unet.is_gradient_checkpointing
     assert not bench.backbone.unet.is_gradient_checkpointing
@@ -249,7 +249,7 @@ def test_pictures_are_resized_and_cut_once_and_say_so_to_the_model():
 
 def test_latents_are_fresh_at_every_step(bench):
     data = Task(bench.backbone, bench.examples(bench.track.tasks[0], generator(0))[:1], RESOLUTION)
-    first, second = data.batches(2, 1, generator(2))
+    first, second = data.batches(2, bench.suite.training, generator(2))
     assert isinstance(first, Batch)
     assert not torch.equal(first.latents, second.latents)
 

@@ -33,6 +33,17 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".json", b"{"), (".safetensors", b"\2\0\0\0\0\0\0\0{}{"), (".000.png", b"\x89PNG")]
+)
+def test_a_file_that_cannot_be_read_back_is_not_kept(tmp_path, suffix, content):
+    store, key = Store(tmp_path), recipe_key("kind", {})
+    with pytest.raises(WorkFailed, match="cannot be read back|cannot write"):
+        store.put(key, suffix, lambda path: path.write_bytes(content))
+    assert not store.has(key, suffix)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 @pytest.fixture
 def url():
     """A place in this process's memory, which fsspec opens."""
@@ -150,7 +161,7 @@ def test_a_damaged_object_behind_a_url_is_set_aside_and_made_again(shared_models
     rows = [name for name in fs.find("/bucket/store/row") if name.endswith(".json")]
     states = [name for name in fs.find("/bucket/store/state") if name.endswith(".safetensors")]
     for name in (*rows, *states):
-        fs.pipe_file(name, b"\0" + fs.cat_file(name)[1:])
+        fs.pipe_file(name, bytes([fs.cat_file(name)[0] ^ 1]) + fs.cat_file(name)[1:])
     with pytest.warns(UserWarning, match="set aside as .* done again"):
         (result,) = run(url, tmp_path / "runs")
     assert outcome(result) == outcome(expected)
