@@ -91,7 +91,7 @@ class Item:
     @property
     def remedy(self) -> str:
         if self.from_hub:
-            suite = "" if self.suite == "mini-v1" else f" --suite {self.suite}"
+            suite = "" if self.suite == "mini-v2" else f" --suite {self.suite}"
             return f"get it with `clbench data fetch{suite} --item {self.name}`, or give a whole copy with --data-root"
         if self.spec.source.startswith("bundled:"):
             return f"restore it, e.g. with `git checkout -- {_bundled(self.spec.source)}`"

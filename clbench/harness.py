@@ -36,7 +36,7 @@ STATES = 8 * 2**30
 def run(
     method: str,
     track: str,
-    suite: str = "mini-v1",
+    suite: str = "mini-v2",
     *,
     settings: Mapping[str, Any] | None = None,
     watch: Watcher = lambda event: None,
@@ -59,7 +59,7 @@ def run(
 def sweep(
     methods: Sequence[str],
     tracks: Sequence[str],
-    suite: str = "mini-v1",
+    suite: str = "mini-v2",
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     watch: Watcher = lambda event: None,

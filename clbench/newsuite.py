@@ -19,7 +19,8 @@ ABOUT = """\
 # - Another checkpoint of the same class, such as a fine-tune: `backbone: {{source: "hub:owner/name", revision: ...}}`,
 #   or `backbone: {{source: models/mine}}` for a diffusers folder beside this file. What is not pinned by a checksum or
 #   a commit is known by its content: results say what was found, and nothing made with another is taken for it.
-# - `orders` are permutations of the tasks' numbers, from 0. Add or remove tasks, and change them accordingly.
+# - `orders` are permutations of the tasks' numbers, from 0. Add or remove tasks, and change them accordingly. Training
+#   seeds are either one list for the whole suite (each is used with every order), or `seeds` of a track: one an order.
 """
 
 

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from functools import cache
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from clbench.errors import ClbenchError
 from clbench.suite import Frozen, content_root
 
 
 class Noise(Frozen):
-    """Largest differences of one run from its repetition with another number of threads."""
+    """Largest differences of one run from its repetitions, e.g. with other threads or another instruction set."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     base: float
     """Of a cell of the untouched model."""
-    cell: float
-    """Of a cell of a trained model: training lets the last bits grow."""
-    average_score: float
-    """Of a run's average score."""
+    cell: dict[str, float] = Field(min_length=1)
+    """Method -> of a cell of a trained model: training lets the last bits grow."""
+    average_score: dict[str, float]
+    """Method -> of a run's average score."""
     measured: str
     """On what, and how."""
 

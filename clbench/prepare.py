@@ -1,6 +1,6 @@
 """From what a user asks for to jobs that can run, a plan and its cost: all that can be refused is refused here.
 
-prepared = prepare(["naive", "magmax"], ["styles"], "mini-v1", {}, Options(quick=True))
+prepared = prepare(["naive", "magmax"], ["styles"], "mini-v2", {}, Options(quick=True))
 prepared.plan.units, prepared.expected.seconds
 """
 
@@ -284,7 +284,7 @@ def _workers(options: Options, device: str, runs: int, cluster: Cluster | None) 
     if cluster:
         return min(asked or cluster.slots(device), 2 * runs)
     if device == "cpu":
-        fitting = max(1, int(free_memory(device) / (1.5 * LIBRARIES)))  # with a model as small as mini-v1's
+        fitting = max(1, int(free_memory(device) / (1.5 * LIBRARIES)))  # with a model as small as mini-v2's
         return asked or min(torch.get_num_threads(), 2 * runs, fitting)
     if device != "cuda":  # one of them
         if (asked or 1) > 1:

@@ -23,6 +23,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstrai
 
 from clbench.errors import ClbenchError
 from clbench.files import write_text
+from clbench.metrics import METRICS
 from clbench.scores import IF_MEASURED, STATISTICS
 from clbench.suite import Frozen, Name, Track
 
@@ -238,9 +239,13 @@ def floor_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Trac
 
 
 def real_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
-    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none."""
+    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none.
+
+    Nor has a secondary metric any here: real images hardly score above the untouched model in it, and a share of that
+    way says nothing.
+    """
     orders = _orders(runs, track)
-    if metric not in controls.real_against_real:
+    if metric not in controls.real_against_real or METRICS[metric].secondary:
         return np.full(orders.shape, np.nan)
     return np.array(controls.real_against_real[metric])[orders]
 

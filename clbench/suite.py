@@ -1,6 +1,6 @@
 """The benchmark's definition: suites, tracks and tasks, read from data and hashed.
 
-    suite = load_suite("mini-v1")                       # or a folder with a suite of your own
+    suite = load_suite("mini-v2")                       # or a folder with a suite of your own
     track = suite.track("styles")
     for task in track.ordered("0"):
         print(task.name, track.train_prompt(task), track.eval_prompts(task))

@@ -1,6 +1,6 @@
 """What makes a result invalid: every check has a stable id, and all findings are reported at once.
 
-    findings = check_result(load_result(path), load_suite("mini-v1"))      # [] = a valid, complete result
+    findings = check_result(load_result(path), load_suite("mini-v2"))      # [] = a valid, complete result
 
 A new check is one function with the next number.
 """

@@ -23,10 +23,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count
-    template = load_result(content_root() / "submissions" / "mini-v1" / "styles" / "naive.json")
+    template = load_result(content_root() / "submissions" / "mini-v2" / "styles" / "naive.json")
     with tempfile.TemporaryDirectory() as folder:
         submissions = Path(folder) / "submissions"
-        paths = [submissions / "mini-v1" / "styles" / f"method-{number:04d}.json" for number in range(count)]
+        paths = [submissions / "mini-v2" / "styles" / f"method-{number:04d}.json" for number in range(count)]
         for number, path in enumerate(paths):
             save_result(varied(template, number), path)
         wrong = timed(f"validate {count} files", lambda: [found for found in check_files(paths) if found])

@@ -30,7 +30,7 @@ def once(deterministic: bool, **options: Any) -> tuple[np.ndarray, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--suite", default="mini-v1")
+    parser.add_argument("--suite", default="mini-v2")
     parser.add_argument("--track", default="styles")
     parser.add_argument("--device", default=None)
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,6 +1,6 @@
 """What the engine costs: `python perf/engine.py {overhead,units} [--ray]`.
 
-`overhead`: one sequence of mini-v1 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
+`overhead`: one sequence of mini-v2 in a bare loop (train, merge, draw, score; nothing kept, nothing shown), and the
 same by the engine with its checks, store, display and events, in this one process: the ratio is the engine's cost. Then
 both again with every training, drawing and scoring slept instead, as long as it usually took and with what it
 returned: what is left differs by the engine alone, without the noise of a minute's work (`--repeats 0`: only this).
@@ -51,12 +51,12 @@ TRACK, COUNT = "styles", 10_000
 
 
 def bare_loop() -> list[float]:
-    """merge_init on the first order and seed: the last row's scores."""
-    suite = load_suite("mini-v1")
+    """merge_init on the track's first run (order and seed): the last row's scores."""
+    suite = load_suite("mini-v2")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(suite, TRACK, Store(Path(folder)))  # never written to
-    method, seed = get_method("merge_init"), suite.seeds[0]
-    tasks = bench.track.ordered(next(iter(bench.track.orders)))
+    method, (order, seed) = get_method("merge_init"), suite.runs(TRACK)[0]
+    tasks = bench.track.ordered(order)
     bench.evaluator.controls()
     for task in tasks:
         score(bench, task, Delta())
@@ -75,6 +75,7 @@ def bare_loop() -> list[float]:
             sample=lambda *_: None,  # type: ignore[arg-type,return-value]
         )
         start = method.begin_task(ctx, state)
+        assert start is not None, "merge_init trains on every task"
         bench.backbone.deploy(state.merged)
         examples = bench.examples(task, generator(seed, "crop", position))
         data = TrainingTask(bench.backbone, examples, suite.resolution)
@@ -100,7 +101,7 @@ def by_the_engine(beforehand: Clock) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
         output = Path(folder)
         with beforehand:
-            prepared = prepare(["merge_init"], [TRACK], "mini-v1", {}, Options(quick=True, workers=1, output=output))
+            prepared = prepare(["merge_init"], [TRACK], "mini-v2", {}, Options(quick=True, workers=1, output=output))
         console = Console(file=screen, force_terminal=True, width=120)  # drawn as on a terminal, wherever this runs
         with event_file(output / "events.jsonl") as write, Display(prepared.plan.units, console) as display:
 

@@ -34,7 +34,7 @@ def main() -> None:
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Bench(load_suite("mini-v1"), "styles", Store(Path(folder))))
+        lab = Lab(Bench(load_suite("mini-v2"), "styles", Store(Path(folder))))
         if chosen.work:
             lab.both(1)
             sys.stdin.readline()  # all start together

@@ -108,7 +108,7 @@ class Trial:
         assert live is not None
         parameters = [*live.A.values(), *live.B.values()]
         optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-        for batch in data.batches(steps, 1, generator(0)):
+        for batch in data.batches(steps, self.training, generator(0)):
             loss = data.loss(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -9,7 +9,7 @@ import torch
 from clbench.encoders.csd import CSD
 from clbench.files import folder_sha256
 from clbench.miniworld import models
-from clbench.miniworld.define import object_tasks, style_tasks
+from clbench.miniworld.define import SOURCES, object_task, style_task
 from clbench.miniworld.pretrain import save_clip, save_csd, save_dino
 from clbench.suite import Suite, Weights
 
@@ -33,8 +33,9 @@ def write_models(folder: Path) -> dict[str, Weights]:
 
 
 def tiny_suite(weights: dict[str, Weights], tasks: int = 3, steps: int = 2) -> Suite:
-    """mini-v1's shape with few tasks, two orders, two seeds and hardly any training."""
+    """mini-v2's shape with few tasks, two orders, two seeds and hardly any training."""
     orders = {"forward": list(range(tasks)), "backward": list(range(tasks))[::-1]}
+    source = SOURCES["mini-v2"]
     track = {"orders": orders, "train_prompt_template": "a photo of {token} {class}"}
     return Suite.model_validate(
         {
@@ -60,7 +61,7 @@ def tiny_suite(weights: dict[str, Weights], tasks: int = 3, steps: int = 2) -> S
                 "objects": {
                     **track,
                     "name": "objects",
-                    "tasks": [_shortened(task, 4) for task in object_tasks()[:tasks]],
+                    "tasks": [_shortened(object_task(source, index, 0), 4) for index in range(tasks)],
                     "eval_prompt_templates": ["a {token} {class} in the snow", "a {token} {class} in the night"],
                     "content_prompt_templates": ["a {class} in the snow", "a {class} in the night"],
                     "metrics": ["clip_i", "dino", "clip_t"],
@@ -68,7 +69,7 @@ def tiny_suite(weights: dict[str, Weights], tasks: int = 3, steps: int = 2) -> S
                 "styles": {
                     **track,
                     "name": "styles",
-                    "tasks": [_shortened(task, 4) for task in style_tasks()[:tasks]],
+                    "tasks": [_shortened(style_task(source, index, 0), 4) for index in range(tasks)],
                     "train_prompt_template": "{style} image of {object}",
                     "eval_prompt_templates": ["{style} image of a boot", "{style} image of a fish"],
                     "content_prompt_templates": ["image of a boot", "image of a fish"],

@@ -1,8 +1,9 @@
-"""The bundled models: they draw what they are asked for, their encoders see it, and a task can be learned."""
+"""The bundled models: they draw what they are asked for, tell names apart, see what is drawn, and can learn a task."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,24 @@ import torch
 from clbench import get_method, load_suite
 from clbench.bench import Bench
 from clbench.encoders import mean_pairwise_cosine
+from clbench.miniworld.fit import Draw
+from clbench.miniworld.losses import between_names, name_features
 from clbench.miniworld.quality import one_nearest
 from clbench.miniworld.render import Pictures, draw, to_pil
-from clbench.miniworld.world import NAMED_STYLES, OBJECT_FACTORS, SCENES, SHAPES, STYLE_FACTORS, random_look
+from clbench.miniworld.world import (
+    NAMED_STYLES,
+    OBJECT_FACTORS,
+    SCENES,
+    SHAPES,
+    STYLE_FACTORS,
+    STYLE_NAMES,
+    random_look,
+)
 from clbench.sample import draw_cell
 from clbench.sequence import Sequence
 from clbench.store import Store
 
-SUITE = load_suite("mini-v1")
+SUITE = load_suite("mini-v2")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +57,22 @@ def test_a_style_prompt_draws_that_style_and_no_other(bench):
         images = to_pil(draw_cell(bench.backbone, prompts, one_each, SUITE.resolution))
         right += int(((csd.embed(images) @ real.T).argmax(dim=1) == index).sum())
     assert right / (len(styles) * len(shapes)) >= 0.9
+
+
+def test_names_are_apart(bench):
+    """What the U-Net reads of two names has nothing in common, so that learning one need not change another."""
+    pipeline: Any = bench.backbone.pipeline
+    found: dict[str, list[float]] = {}
+    for number in range(8):  # shapes and scenes around the names
+        with torch.no_grad():
+            features = name_features(pipeline, pipeline.tokenizer, Draw.of("names", number))
+        for place in ("name", "first end", "last end"):
+            styles, identifiers = features[place][: len(STYLE_NAMES)], features[place][len(STYLE_NAMES) :]
+            for kind, rows in (("styles", styles), ("identifiers", identifiers)):
+                found.setdefault(f"{kind}, {place} token", []).append(float(between_names(rows).abs().mean()))
+    means = {where: sum(values) / len(values) for where, values in found.items()}
+    assert len(means) == 6
+    assert max(means.values()) < 0.05, means
 
 
 def test_the_encoders_know_looks_they_have_never_seen(bench):

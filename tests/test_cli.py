@@ -19,7 +19,7 @@ from clbench.suite import load_suite
 from clbench.validation import check_result
 
 CLBENCH = Path(sys.executable).with_name("clbench")
-SUITE = load_suite("mini-v1")
+SUITE = load_suite("mini-v2")
 
 
 def execute(*command, code: int = 0, **options) -> subprocess.CompletedProcess:
@@ -50,7 +50,7 @@ def refusal(*arguments, code: int = 2) -> str:
 
 @pytest.fixture
 def saved(tmp_path):
-    """Save a valid result of mini-v1 with random scores."""
+    """Save a valid result of mini-v2 with random scores."""
 
     def save(name: str = "mine.json", update: dict | None = None, **options) -> Path:
         result = make_result(SUITE, **{"method": "mine", **options})
@@ -156,10 +156,10 @@ def test_list_shows_what_there_is_as_table_and_as_json():
         return {next(iter(row.values())) for row in json.loads(done.stdout)}
 
     assert "merge_ortho" in clbench("list", "methods")
-    assert listed("methods") >= {"naive", "merge_init", "merge_ortho", "magmax"}
+    assert listed("methods") >= {"frozen_base", "naive", "merge_init", "merge_ortho", "magmax"}
     assert "ewc" in listed("methods", "--plugin", str(PLUGINS / "ewc.py"))
-    assert "mini-v1" in listed("suites")
-    assert "mini-v1" in listed("tracks")
+    assert listed("suites") >= {"mini-v2", "mini-v2-dev", "sdxl-v1"}
+    assert "mini-v2" in listed("tracks")
     assert listed("metrics") >= {"csd", "dino", "clip_i", "clip_t"}
     assert "did you mean 'methods'" in refusal("list", "method")
 
@@ -172,7 +172,7 @@ def test_list_shows_what_there_is_as_table_and_as_json():
     [
         (["--method", "merge_inti", "--track", "styles"], "did you mean 'merge_init'"),
         (["--method", "naive", "--track", "stiles"], "did you mean 'styles'"),
-        (["--method", "naive", "--track", "styles", "--suite", "mini-v2"], "did you mean 'mini-v1'"),
+        (["--method", "naive", "--track", "styles", "--suite", "mini-v3"], "did you mean 'mini-v2'"),
         (["--track", "styles"], "--method"),
         (["--method", "naive", "--track", "styles", "--fast"], "--fast"),
         (["--method", "naive", "--track", "styles", "--seeds", "one"], "--seeds"),
@@ -211,11 +211,11 @@ def test_validate_tells_valid_edited_partial_and_broken_files_apart(saved, edite
 
 def test_show_prints_matrices_and_summary_but_not_of_an_edited_file(saved, edited):
     shown = clbench("show", saved())
-    for text in ("mine on styles of mini-v1", "CSD", "average forgetting", "regime"):
+    for text in ("mine on styles of mini-v2", "CSD", "average forgetting", "regime"):
         assert text in shown
     assert "byzantine" in clbench("show", saved(), "--run", 2)
-    assert json.loads(clbench("show", saved(), "--json"))["summary"]["csd"]["average_score"]["n"] == 8
-    assert "run 9" in refusal("show", saved(), "--run", 9)
+    assert json.loads(clbench("show", saved(), "--json"))["summary"]["csd"]["average_score"]["n"] == 10
+    assert "run 11" in refusal("show", saved(), "--run", 11)
     assert "CLB" in refusal("show", edited)
 
 
@@ -226,10 +226,10 @@ def test_submit_files_a_valid_result_once_and_refuses_partial_and_edited_ones(sa
     assert "CLB" in refusal("submit", edited, *options)
     assert not folder.exists()
     told = clbench("submit", saved(), *options)
-    assert "git switch -c submit-mini-v1-styles-mine" in told
+    assert "git switch -c submit-mini-v2-styles-mine" in told
     assert "Before you open the pull request" in told
-    assert "mine" in (tmp_path / "leaderboard" / "mini-v1" / "styles.md").read_text()
-    filed = folder / "mini-v1" / "styles" / "mine.json"
+    assert "mine" in (tmp_path / "leaderboard" / "mini-v2" / "styles.md").read_text()
+    filed = folder / "mini-v2" / "styles" / "mine.json"
     assert json.loads(filed.read_text())["submitter"] == "A. Lab"
     before = filed.read_bytes()
     other = saved(level=0.6)
@@ -246,8 +246,8 @@ def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_p
         clbench("submit", result, "--submitter", "me", "--submissions", folder)
     options = ("leaderboard", "--submissions", folder, "--output", board, "--json")
     written = [Path(path) for path in json.loads(clbench(*options))]
-    page, *data = [path for path in written if path.parent.name == "mini-v1"]
-    assert page == board / "mini-v1" / "styles.md"
+    page, *data = [path for path in written if path.parent.name == "mini-v2"]
+    assert page == board / "mini-v2" / "styles.md"
     assert "published" in (board / "sdxl-v1" / "styles.md").read_text()
     assert {path.suffix for path in data} == {".csv", ".json", ".tex"}
     text = page.read_text()
@@ -265,17 +265,17 @@ def test_an_unwritable_place_is_one_sentence_and_exit_1(saved, tmp_path):
 def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved):
     worse, better = saved("worse.json", method="worse", level=0.3), saved("better.json", method="better", level=0.5)
     told = json.loads(clbench("compare", better, worse, "--json"))
-    assert len(told["runs"]) == 8
+    assert len(told["runs"]) == 10
     score = told["statistics"]["csd"]["average_score"]
     assert score["first"] - score["second"] == pytest.approx(score["difference"])
     assert score["interval"] == pytest.approx([score["difference"]] * 2), "the same in every run"
-    assert score["p"] == 2 / 2**8
+    assert score["p"] == 2 / 2**10
     kept = told["statistics"]["csd"]["kept"]
     assert kept["first"] - kept["second"] == pytest.approx(kept["difference"])
     table = clbench("compare", better, worse)
-    assert "better against worse on styles, 8 shared runs" in table
+    assert "better against worse on styles, 10 shared runs" in table
     assert f"{100 * kept['first']:.1f}" in next(line for line in table.splitlines() if "kept, %" in line)
-    assert "exact sign-flip permutation test; with these runs none is below 0.008" in " ".join(table.split())
+    assert "exact sign-flip permutation test; with these runs none is below 0.002" in " ".join(table.split())
     assert max(map(len, table.splitlines())) <= 82
 
 
@@ -288,7 +288,7 @@ def test_compare_refuses_results_that_cannot_be_compared(saved, edited):
 def test_verify_recomputes_and_notes_it_for_the_maintainers(saved, edited, tmp_path):
     path, note = saved(), tmp_path / "VERIFIED.json"
     assert f"{path}: recomputed" in clbench("verify", path, "--record", note)
-    noted = json.loads(note.read_text())["mini-v1/styles/mine"]
+    noted = json.loads(note.read_text())["mini-v2/styles/mine"]
     assert (noted["level"], noted["checksum"]) == ("recomputed", json.loads(path.read_text())["checksum"])
     assert "CLB" in refusal("verify", edited)
     assert "did you mean 'rerun'" in refusal("verify", path, "--level", "reruns")
@@ -369,9 +369,8 @@ def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_su
 # --- export --format eee ---
 
 
-def test_a_result_becomes_a_record_for_other_registries(tmp_path):
-    result = Path(__file__).parents[1] / "submissions" / "mini-v1" / "styles" / "naive.json"
-    clbench("export", result, "--format", "eee", "--to", tmp_path / "record.json")
+def test_a_result_becomes_a_record_for_other_registries(saved, tmp_path):
+    clbench("export", saved(), "--format", "eee", "--to", tmp_path / "record.json")
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["schema_version"] == "0.3.0"
     assert len(record["evaluation_results"]) > 10

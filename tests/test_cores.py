@@ -72,19 +72,19 @@ def test_an_error_is_raised_as_it_is(share):
 
 
 def test_files_have_the_same_findings(submissions, share):
-    mini = load_suite("mini-v1")
-    save_result(make_result(mini), submissions / "mini-v1/styles/naive.json")
-    save_result(make_result(mini, method="hasty", quick=True), submissions / "mini-v1/objects/hasty.json")
-    (submissions / "mini-v1/styles/broken.json").write_text("{")
+    mini = load_suite("mini-v2")
+    save_result(make_result(mini), submissions / "mini-v2/styles/naive.json")
+    save_result(make_result(mini, method="hasty", quick=True), submissions / "mini-v2/objects/hasty.json")
+    (submissions / "mini-v2/styles/broken.json").write_text("{")
     paths = sorted(submissions.rglob("*.json"))
     alone = check_files(paths)
     codes = {
         path.parts[-3] + "/" + path.stem: [one.code for one in own] for path, own in zip(paths, alone, strict=True)
     }
     assert codes == {
-        "mini-v1/hasty": ["CLB004", "CLB017"],
-        "mini-v1/broken": ["CLB000"],
-        "mini-v1/naive": [],
+        "mini-v2/hasty": ["CLB004", "CLB017"],
+        "mini-v2/broken": ["CLB000"],
+        "mini-v2/naive": [],
         **{f"tiny/{method}": ["CLB000"] for method in ("magmax", "merge_init", "naive")},  # of a suite nobody knows
     }
     share()

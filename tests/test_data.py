@@ -431,7 +431,7 @@ def test_from_data_status_to_a_validated_result_on_the_command_line(tiny, world,
     assert "not ready  csd" in call("data", "status", "--suite", tiny, code=1).stdout
 
 
-@pytest.mark.parametrize("like", ["sdxl-v1", "mini-v1"])
+@pytest.mark.parametrize("like", ["sdxl-v1", "mini-v2", "mini-v2-dev"])
 def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
     new_suite(tmp_path / "my-cats", like)
     copy, model = load_suite(str(tmp_path / "my-cats")), load_suite(like)

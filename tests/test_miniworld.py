@@ -14,7 +14,7 @@ from clbench.backbone import Backbone
 from clbench.encoders import load_encoder
 from clbench.errors import ClbenchError
 from clbench.miniworld import models
-from clbench.miniworld.captions import Mix, captioned, vocabulary
+from clbench.miniworld.captions import Mix, captioned, name_captions, vocabulary
 from clbench.miniworld.fit import Draw, fit
 from clbench.miniworld.losses import tokenize
 from clbench.miniworld.pretrain import pretrain
@@ -25,7 +25,9 @@ from clbench.miniworld.world import (
     SCENES,
     SHAPES,
     STYLE_FACTORS,
+    STYLE_NAMES,
     TOKEN_LOOKS,
+    TOKENS,
     altered,
     difference,
     random_look,
@@ -65,6 +67,12 @@ def test_a_shape_is_drawn_inside_the_picture_and_can_be_seen(shape: str):
     assert border.float().mean() < 0.05
 
 
+def test_there_are_forty_style_names_and_forty_identifiers():
+    assert list(NAMED_STYLES) == list(STYLE_NAMES)
+    assert list(TOKEN_LOOKS) == list(TOKENS)
+    assert len({*STYLE_NAMES, *TOKENS}) == 80
+
+
 def test_names_are_far_apart_and_visible():
     for looks in (NAMED_STYLES, TOKEN_LOOKS):
         assert all(visible(look) for look in looks.values())
@@ -93,16 +101,30 @@ def test_every_word_of_the_world_is_one_token_and_captions_fit(tmp_path):
     assert not truncated, truncated[:3]
 
 
-def test_the_suites_prompts_use_only_words_the_base_model_knows():
+def test_captions_of_names_differ_in_the_name_alone_and_say_where_it_ends(tmp_path):
+    tokenizer = models.tokenizer(tmp_path)
+    for seed in range(10):
+        captions, last = name_captions(random.Random(seed))
+        words = [tokenizer.convert_ids_to_tokens(row) for row in tokenize(tokenizer, captions).tolist()]
+        names = [*STYLE_NAMES, *TOKENS]
+        for name, row, position in zip(names, words, last, strict=True):
+            assert row[position].startswith(name.split()[-1])
+        for kind in (slice(len(STYLE_NAMES)), slice(len(STYLE_NAMES), None)):
+            rest = {c.replace(name, "", 1) for c, name in zip(captions[kind], names[kind], strict=True)}
+            assert len(rest) == 1
+
+
+@pytest.mark.parametrize("suite", ["mini-v2", "mini-v2-dev"])
+def test_the_suites_prompts_use_only_words_the_base_model_knows(suite: str):
     known = set(vocabulary())
-    for track in load_suite("mini-v1").tracks.values():
+    for track in load_suite(suite).tracks.values():
         for task in track.tasks:
             prompts = [track.train_prompt(task), *track.eval_prompts(task), *track.content_prompts(task)]
             assert set(" ".join(prompts).split()) <= known
 
 
 def test_a_task_entry_always_draws_the_same_images():
-    task = load_suite("mini-v1").track("objects").tasks[0]
+    task = load_suite("mini-v2").track("objects").tasks[0]
     first, second = (load_images(task.train, 32, {}) for _ in range(2))
     assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
     assert len({image.tobytes() for image in first}) == 5
@@ -145,9 +167,9 @@ def test_looks_of_objects_have_no_ground():
 def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
     pretrain(tmp_path, scale=1e-9)
     weights = tmp_path / "weights"
-    backbone = Backbone.load(weights / "pipeline", load_suite("mini-v1").training)
-    assert len(backbone.layers) == 56
-    images = load_images(load_suite("mini-v1").track("styles").tasks[0].train, 32, {})
+    backbone = Backbone.load(weights / "pipeline", load_suite("mini-v2").training)
+    assert len(backbone.layers) == 28, "the four projections of seven cross-attentions"
+    images = load_images(load_suite("mini-v2").track("styles").tasks[0].train, 32, {})
     for name in ("clip", "csd", "dino"):
         rows = load_encoder(name, weights / name).embed(images)
         assert torch.allclose(rows.norm(dim=1), torch.ones(len(images)), atol=1e-5)

@@ -61,7 +61,7 @@ def test_orders_and_seeds_are_the_papers(facts):
         }
         for key, order in orders.items():
             assert [task.name for task in sdxl.track(track).ordered(key)] == order["names"]
-    assert list(sdxl.seeds) == facts["orders"]["seeds"]["training"]
+    assert list(sdxl.seeds or ()) == facts["orders"]["seeds"]["training"]
 
 
 def test_training_and_sampling_are_as_pinned(facts):

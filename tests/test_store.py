@@ -38,7 +38,7 @@ VALUES = st.recursive(
 )
 def test_a_file_that_cannot_be_read_back_is_not_kept(tmp_path, suffix, content):
     store, key = Store(tmp_path), recipe_key("kind", {})
-    with pytest.raises(WorkFailed, match="cannot be read back|cannot write"):
+    with pytest.raises(WorkFailed, match=r"cannot be read back|cannot write"):
         store.put(key, suffix, lambda path: path.write_bytes(content))
     assert not store.has(key, suffix)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

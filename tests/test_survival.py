@@ -191,7 +191,7 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
             life = live(command, output)
     assert life.ends_well()
     execute(*command, "--output", tmp_path / "calm", "--tracker", "none")
-    assert numbers(output, "merge_ortho", "mini-v1") == numbers(tmp_path / "calm", "merge_ortho", "mini-v1")
+    assert numbers(output, "merge_ortho", "mini-v2") == numbers(tmp_path / "calm", "merge_ortho", "mini-v2")
 
 
 # --- asked to stop ---

@@ -58,7 +58,7 @@ def test_balanced_batches_show_every_image_as_often_as_the_others(images, size, 
 def test_stratified_time_steps_take_one_from_each_part_of_the_range(size):
     for batch in drawn(5, size, 3, stratified=True):
         steps = batch.timesteps.sort().values
-        assert 0 <= steps[0]
+        assert steps[0] >= 0
         assert steps[-1] < STEPS
         for part, step in enumerate(steps.tolist()):
             assert part * STEPS / size - 1 <= step <= (part + 1) * STEPS / size

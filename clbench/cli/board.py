@@ -17,7 +17,7 @@ from clbench.cli.base import (
 from clbench.suite import load_suite
 
 
-@app.command(epilog="Example: `clbench submit runs/mini-v1/styles/mine.json --submitter 'A. Lab'`")
+@app.command(epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`")
 def submit(
     result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
     submitter: Annotated[str, typer.Option(help="Who submits it.")],

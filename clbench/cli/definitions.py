@@ -91,7 +91,7 @@ def new_suite(
 
 @data_app.command("status", epilog="Example: `clbench data status --suite sdxl-v1`")
 def data_status(
-    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v1",
+    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v2",
     item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -102,7 +102,7 @@ def data_status(
 
 @data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
 def data_fetch(
-    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v1",
+    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v2",
     item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
     data_root: DataRoot = None,
     as_json: Json = False,

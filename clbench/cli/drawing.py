@@ -16,7 +16,7 @@ from clbench.suite import load_suite
 Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
 
 
-@app.command(epilog="Example: `clbench samples runs/mini-v1/styles/naive.json --to grids`")
+@app.command(epilog="Example: `clbench samples runs/mini-v2/styles/naive.json --to grids`")
 def samples(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
@@ -42,8 +42,8 @@ def samples(
 
 
 @app.command(
-    epilog="Examples:\n\n`clbench export runs/mini-v1/styles/naive.json --task winter --to naive-winter`\n\n"
-    "`clbench export runs/mini-v1/styles/naive.json --format eee --to naive-eee.json`"
+    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/naive.json --task winter --to naive-winter`\n\n"
+    "`clbench export runs/mini-v2/styles/naive.json --format eee --to naive-eee.json`"
 )
 def export(
     result: Annotated[Path, typer.Argument(help="A result file.")],

@@ -23,7 +23,7 @@ from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import load_suite
 
 
-@app.command(epilog="Example: `clbench show runs/mini-v1/styles/merge_init.json --run 1`")
+@app.command(epilog="Example: `clbench show runs/mini-v2/styles/merge_init.json --run 1`")
 def show(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
@@ -46,7 +46,7 @@ def show(
     render_result(loaded, definition, out, run=run)
 
 
-@app.command(epilog="Example: `clbench compare submissions/mini-v1/styles/magmax.json runs/mini-v1/styles/mine.json`")
+@app.command(epilog="Example: `clbench compare submissions/mini-v2/styles/magmax.json runs/mini-v2/styles/mine.json`")
 def compare(
     first: Annotated[Path, typer.Argument(help="A result file.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same track.")],
@@ -69,7 +69,7 @@ def compare(
     render_comparison(comparison, out)
 
 
-@app.command(epilog="Example: `clbench validate submissions/mini-v1/*/*.json`")
+@app.command(epilog="Example: `clbench validate submissions/mini-v2/*/*.json`")
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Result files.")],
     allow_partial: Annotated[
@@ -100,7 +100,7 @@ def validate(
 
 
 @app.command(
-    epilog="Examples:\n\n`clbench verify submissions/mini-v1/styles/magmax.json --level rerun --cells 3`\n\n"
+    epilog="Examples:\n\n`clbench verify submissions/mini-v2/styles/magmax.json --level rerun --cells 3`\n\n"
     "`clbench verify mine.json --level artifacts --images mine-images`"
 )
 def verify(

@@ -54,7 +54,7 @@ SHOWN = {"method", "track", "summary", "partial"}
 def run(
     method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
     track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
-    suite: OfSuite = "mini-v1",
+    suite: OfSuite = "mini-v2",
     orders: Orders = None,
     seeds: Seeds = None,
     quick: Quick = False,
@@ -126,7 +126,7 @@ def run(
 def sweep(
     methods: Annotated[str, typer.Option(help="Registered methods with commas between.")],
     tracks: Annotated[str, typer.Option(help="Tracks of the suite with commas between.")],
-    suite: OfSuite = "mini-v1",
+    suite: OfSuite = "mini-v2",
     engine: Annotated[str, typer.Option(help="`local`: processes of this machine; `ray`: a Ray cluster.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; default the one this machine belongs to, else a new one.")

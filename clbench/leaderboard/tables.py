@@ -29,7 +29,7 @@ class Cell:
     note: str = ""
     """What is added where there is room, such as an interval; LaTeX leaves it out."""
     source: str = ""
-    """Where it comes from, e.g. "csd.average_score of mini-v1/styles/naive.json"; shown by HTML."""
+    """Where it comes from, e.g. "csd.average_score of mini-v2/styles/naive.json"; shown by HTML."""
 
     @property
     def whole(self) -> str:

@@ -63,11 +63,11 @@ def vocabulary() -> list[str]:
 class Mix:
     """Shares of the kinds of pictures; what is left are pictures in random styles, captioned by their attributes."""
 
-    named: float = 0.35
+    named: float = 0.38
     """Stylised pictures captioned by their style's name."""
-    marked: float = 0.25
+    marked: float = 0.29
     """Photos of objects with an identifier token's look, captioned by the token."""
-    photos: float = 0.28
+    photos: float = 0.22
     """Photos of objects with a random look, captioned by some of its attributes."""
     detail: float = 0.5
     """How likely each attribute is named."""
@@ -148,6 +148,21 @@ def captioned(
             rest.append(_one(own, shapes[-1], mix))
     scenes, looks, captions = zip(*rest[:count], strict=True)
     return Pictures.of(shapes[:count], scenes, looks), list(captions)
+
+
+def name_captions(rng: random.Random) -> tuple[list[str], list[int]]:
+    """One caption for each name, alike but for the name within a kind (style or identifier).
+
+    Returns:
+        The captions, styles first, and the position of each name's last token (0 is the start token).
+    """
+    shape, scene = rng.choice(SHAPES), rng.choice(SCENES)
+    article = rng.choice(("", "a "))
+    before, after = rng.choice((("a photo of", shape), ("a", f"{shape} in the {scene}")))
+    captions = [f"{style} image of {article}{shape}" for style in STYLE_NAMES]
+    captions += [f"{before} {token} {after}" for token in TOKENS]
+    last = [len(style.split()) for style in STYLE_NAMES] + [len(before.split()) + 1] * len(TOKENS)
+    return captions, last
 
 
 def style_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTModel
 
 from clbench.miniworld import models
-from clbench.miniworld.captions import Mix, captioned
+from clbench.miniworld.captions import Mix, captioned, name_captions
 from clbench.miniworld.fit import Draw
 from clbench.miniworld.render import Pictures
+from clbench.miniworld.world import STYLE_NAMES
 
 
 def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[Draw], Tensor]:
@@ -39,6 +40,12 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
+def _first_end(ids: Tensor, tokenizer: CLIPTokenizer) -> Tensor:
+    """Position of each caption's first end token, int64 [N]; what follows is padding."""
+    end: Any = tokenizer.eos_token_id  # a number, whatever its annotation allows
+    return torch.eq(ids, end).int().argmax(dim=1)
+
+
 def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
     """Symmetric InfoNCE between unit rows [N, D]."""
     logits = a @ b.T * scale
@@ -56,8 +63,57 @@ class Texts(nn.Module):
         self.head = nn.Linear(models.WIDTH, models.WIDTH, bias=False)  # the first encoder has no projection of its own
 
 
+SEPARATION = 10.0
+"""Weight of `separation_loss` beside the contrastive one."""
+NAME_LENGTH = 2.5
+"""How many times as long as other tokens' features those at a name's token should be."""
+
+
+def name_features(texts: Texts | StableDiffusionXLPipeline, tokenizer: CLIPTokenizer, step: Draw) -> dict[str, Tensor]:
+    """What the U-Net reads of every name, in captions that differ in nothing else: place -> [names, D]."""
+    captions, last = name_captions(step.python)
+    ids = tokenize(tokenizer, captions).to(step.device)
+    hidden, pooled = encode_prompts(texts.text_encoder, texts.text_encoder_2, ids)
+    rows, end = torch.arange(len(ids), device=ids.device), _first_end(ids, tokenizer)
+    at_name = hidden[rows, torch.tensor(last, device=ids.device)]
+    return {"name": at_name, "first end": hidden[rows, end], "last end": hidden[:, -1], "pooled": pooled}
+
+
+def between_names(features: Tensor) -> Tensor:
+    """Cosines of all pairs of different rows of [N, D]: [N * (N - 1)]."""
+    unit = F.normalize(features, dim=-1)
+    return (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
+
+
+def overlap(features: Tensor) -> Tensor:
+    """Mean squared cosine between names, within styles, within identifiers and among all of them in equal parts."""
+    parts = (features[: len(STYLE_NAMES)], features[len(STYLE_NAMES) :], features)
+    return torch.stack([between_names(part).pow(2).mean() for part in parts]).mean()
+
+
+def separation_loss(texts: Texts, tokenizer: CLIPTokenizer, step: Draw) -> Tensor:
+    """Pull names apart: the mean squared cosine between different names' features.
+
+    Names whose features overlap pass a tenth of every task's change on to each other name, whatever a method does.
+    At the name's own token the features are also pulled away from those of captions without names, and made longer.
+    """
+    features = name_features(texts, tokenizer, step)
+    overlaps = {place: overlap(rows) for place, rows in features.items()}
+    _, captions = captioned(64, step.python, Mix(named=0, marked=0, photos=0.5))
+    ids = tokenize(tokenizer, captions).to(step.device)
+    hidden, _ = encode_prompts(texts.text_encoder, texts.text_encoder_2, ids)
+    others = hidden[torch.arange(ids.shape[1], device=ids.device) <= _first_end(ids, tokenizer)[:, None]]
+    from_others = (F.normalize(features["name"], dim=-1) @ F.normalize(others, dim=-1).T).pow(2).mean()
+    too_short = F.relu(NAME_LENGTH - features["name"].norm(dim=1).mean() / others.norm(dim=1).mean())
+    pulled = overlaps["name"] + overlaps["first end"] + overlaps["last end"] + 0.5 * overlaps["pooled"]
+    return pulled + from_others + 0.1 * too_short
+
+
 def text_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
-    """Half of each batch are groups that differ in their shape alone: else a style's name drowns the object's."""
+    """Captions meet their pictures (InfoNCE), and names are pulled apart.
+
+    Half of each batch are groups that differ in their shape alone: else a style's name drowns the object's.
+    """
 
     def loss(step: Draw) -> Tensor:
         mix = Mix(named=0.25, marked=0.25, photos=0.3, detail=0.8)
@@ -71,7 +127,8 @@ def text_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[D
             texts.head(texts.text_encoder(ids).pooler_output),
             texts.text_encoder_2(ids).text_embeds,
         )
-        return torch.stack([info_nce(image, F.normalize(text, dim=-1), scale) for text in embedded]).sum()
+        matched = torch.stack([info_nce(image, F.normalize(text, dim=-1), scale) for text in embedded]).sum()
+        return matched + SEPARATION * separation_loss(texts, tokenizer, step)
 
     return loss
 

@@ -1,9 +1,9 @@
 """Train the mini world's models from nothing: `clbench pretrain-mini --output DIR`.
 
 Six stages, each a loss function handed to the one loop in `fit`: the autoencoder; the pipeline's two text encoders,
-taught by CLIP's image tower; CLIP itself, which goes on from there; CSD, which starts from that tower; DINO; the U-Net.
-Every batch is drawn afresh from a generator seeded by (seed, stage, step); checkpoints hold weights, optimizer and
-average as safetensors, so that a killed training goes on where it stopped.
+taught by CLIP's image tower and told to keep names apart; CLIP itself, which goes on from there; CSD, which starts from
+that tower; DINO; the U-Net. Every batch is drawn afresh from a generator seeded by (seed, stage, step); checkpoints
+hold weights, optimizer and average as safetensors, so that a killed training goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clbench.miniworld.losses import Texts, class_token, clip_loss, pair_loss, t
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
-STEPS = {"vae": 2300, "text": 1000, "clip": 2000, "csd": 300, "dino": 500, "unet": 10_300}
+STEPS = {"vae": 2300, "text": 1600, "clip": 2000, "csd": 300, "dino": 500, "unet": 12_000}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
 SHIPPED = {
     "vae": "pipeline/vae/diffusion_pytorch_model.safetensors",

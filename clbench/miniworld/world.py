@@ -2,7 +2,7 @@
 
 A picture is a shape with a *look*. A photo shows the shape in a scene, and its look is the object's own (two fill
 colours, a pattern, a trim, an outline). A stylised picture has no scene: its look also sets the ground and an effect.
-Names mean looks: 24 style names, and 24 identifier tokens that work like a maker's mark on any object. All of it is
+Names mean looks: 40 style names, and 40 identifier tokens that work like a maker's mark on any object. All of it is
 deterministic: `NAMED_STYLES["byzantine"]` is the same on every machine.
 """
 
@@ -58,11 +58,14 @@ STYLE_FACTORS: dict[str, tuple[str, ...]] = {
 STYLE_NAMES = (
     "byzantine", "palette knife", "ink art", "blossom season", "artist sketch", "winter", "dapple", "meteor shower",
     "pastel", "dadaism", "cubism", "mosaic", "ukiyoe", "techno", "rust", "crayon", "impasto", "fauvism", "monet",
-    "neon lines", "pop art", "watercolor", "bricks", "van gogh",
+    "neon lines", "pop art", "watercolor", "bricks", "van gogh", "stained glass", "woodcut", "charcoal", "gothic",
+    "baroque", "art deco", "graffiti", "origami", "tapestry", "pointillism", "bauhaus", "vintage", "comic", "blueprint",
+    "vaporwave", "surrealism",
 )  # fmt: skip
 TOKENS = (
     "sks", "zwz", "sbu", "uwu", "pdw", "twt", "zsn", "ofl", "psq", "cws", "qov", "bxk", "vlt", "hmz", "jrd", "kyf",
-    "ngp", "wex", "dqu", "fib", "tozz", "gaj", "ixo", "lurv",
+    "ngp", "wex", "dqu", "fib", "tozz", "gaj", "ixo", "lurv", "yvo", "rikk", "zep", "nuq", "moxl", "jib", "tuv", "eqi",
+    "hax", "obr", "pluv", "sqi", "vem", "wyx", "kez", "dorf",
 )  # fmt: skip
 
 

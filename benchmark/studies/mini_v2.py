@@ -1,0 +1,326 @@
+"""How mini-v2's settings were chosen, how far it agrees with the paper, and how steady its numbers are.
+
+    python benchmark/studies/mini_v2.py settings --set training.rank=4 --orders 0,1 --methods naive,merge_init
+    python benchmark/studies/mini_v2.py agreement submissions/mini-v2
+    python benchmark/studies/mini_v2.py steadiness --methods naive,merge_init,magmax
+    python benchmark/studies/mini_v2.py record submissions/mini-v2
+
+`settings` runs methods on mini-v2-dev with changed settings: the frozen base, naive and the published pattern of the
+paper's four methods are what the miniature is calibrated to. `agreement` compares measured results with the published
+ones: Kendall's tau over the four methods, with its exact null distribution. `steadiness` repeats a run with two
+threads, with the instruction set AVX2, and with another Python environment (another torch), and prints the
+differences; `record` writes them, with the base row, into the suite's `record.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy import stats
+from tabulate import tabulate
+
+from clbench.leaderboard.published import PublishedTrack, load_published
+from clbench.metrics import METRICS
+from clbench.onrecord import Noise, OnRecord
+from clbench.result import Result, load_result, statistics_of
+from clbench.suite import Track, content_root, load_suite
+
+PAPER = ("naive", "merge_init", "merge_ortho", "magmax")
+PAPER_RUNS = 8
+SHOWN = ("learned", "kept", "average_score", "average_forgetting", "plasticity", "base")
+
+
+# --- settings ---
+
+
+def changed_suite(changes: Sequence[str], folder: Path, like: str = "mini-v2-dev") -> Path:
+    """A folder with that suite and changed settings, e.g. `training.rank=4`; named by the changes."""
+    raw = yaml.safe_load((content_root() / "benchmark" / like / "suite.yaml").read_text())
+    for change in changes:
+        path, value = change.split("=", 1)
+        *parents, last = path.split(".")
+        target = raw
+        for parent in parents:
+            target = target[parent]
+        target[last] = yaml.safe_load(value)
+    digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
+    raw["name"] = f"study-{digest}"
+    place = folder / raw["name"]
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "suite.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    return place
+
+
+def interval(values: NDArray[np.float64]) -> str:
+    """Mean and 95 % t interval over runs, each of which has an order of its own."""
+    if len(values) < 2:
+        return f"{values.mean():.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.3f} ± {half:.3f}"
+
+
+def table(results: Sequence[Result], track: Track) -> str:
+    """A line for each headline metric and method."""
+    rows = []
+    for metric in headline(track):
+        for result in results:
+            found = statistics_of(result.runs, result.controls, metric, track, SHOWN)
+            real = np.mean(result.controls.real_against_real[metric])
+            share = f"{found['base'].mean() / real:.2f}"
+            rows.append([METRICS[metric].label, result.method.name, share, *(interval(found[name]) for name in SHOWN)])
+    return tabulate(rows, ["metric", "method", "base / real", *(name.replace("average_", "") for name in SHOWN)])
+
+
+def headline(track: Track) -> list[str]:
+    return [metric for metric in track.metrics if not METRICS[metric].secondary]
+
+
+def settings(chosen: argparse.Namespace) -> None:
+    from clbench.harness import sweep
+
+    place = changed_suite(chosen.set, chosen.output)
+    suite = load_suite(str(place))
+    orders = chosen.orders.split(",") if chosen.orders else None
+    for track in chosen.tracks.split(","):
+        results = sweep(
+            chosen.methods.split(","),
+            [track],
+            str(place),
+            orders=orders,
+            output=chosen.output,
+            plugins=tuple(chosen.plugin),
+            device="cpu",
+        )
+        seconds = {one.method.name: np.mean([r.train_seconds + r.eval_seconds for r in one.runs]) for one in results}
+        spent = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+        print(f"\n{' '.join(chosen.set) or 'as mini-v2-dev'}, {track}, {len(results[0].runs)} orders; s a run: {spent}")
+        print(table(results, suite.track(track)), flush=True)
+
+
+# --- agreement ---
+
+
+def tau(ours: Mapping[str, float], paper: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> float:
+    """(concordant - discordant) / pairs, over the given pairs of methods."""
+    signs = [np.sign(ours[a] - ours[b]) * np.sign(paper[a] - paper[b]) for a, b in pairs]
+    return float(np.sum(signs) / len(signs))
+
+
+def chance_of(ours: Mapping[str, float], paper: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> float:
+    """How likely so high a tau is if every order of the methods is as likely: exact, over all orders."""
+    observed, values = tau(ours, paper, pairs), list(ours.values())
+    shuffled = [tau(dict(zip(ours, order, strict=True)), paper, pairs) for order in itertools.permutations(values)]
+    return float(np.mean(np.array(shuffled) >= observed - 1e-9))
+
+
+def published(printed: PublishedTrack, metric: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """Statistic -> method -> mean and standard deviation over the paper's runs.
+
+    The paper prints no plasticity; score + forgetting is a task's best score since it was learned, a bound on it.
+    """
+    rows = {name: printed.rows[name] for name in PAPER}
+    found: dict[str, dict[str, tuple[float, float]]] = {"score": {}, "forgetting": {}, "best since learned": {}}
+    for name, row in rows.items():
+        assert row.average_forgetting is not None
+        (score, score_sd), (forgetting, forgetting_sd) = row.average_score[metric], row.average_forgetting[metric]
+        found["score"][name] = (score, score_sd or 0.0)
+        found["forgetting"][name] = (forgetting, forgetting_sd or 0.0)
+        found["best since learned"][name] = (score + forgetting, float(np.hypot(score_sd or 0.0, forgetting_sd or 0.0)))
+    return found
+
+
+def measured(results: Mapping[str, Result], metric: str, track: Track) -> dict[str, dict[str, float]]:
+    """Statistic -> method -> mean over the runs."""
+    found: dict[str, dict[str, float]] = {"score": {}, "forgetting": {}, "best since learned": {}}
+    for name, result in results.items():
+        names = ("average_score", "average_forgetting_ref")
+        own = statistics_of(result.runs, result.controls, metric, track, names)
+        score, forgetting = (float(own[one].mean()) for one in names)
+        found["score"][name], found["forgetting"][name] = score, forgetting
+        found["best since learned"][name] = score + forgetting
+    return found
+
+
+def agreement(chosen: argparse.Namespace) -> None:
+    printed, rows = load_published()["sdxl-v1"], []
+    for track_name, paper_track in printed.tracks.items():
+        results = {}
+        for name in PAPER:
+            stand_in = chosen.orthogonal if name == "merge_ortho" else name
+            (path,) = (p for p in (chosen.results / track_name).glob(f"{stand_in}*.json"))
+            results[name] = load_result(path)
+        track = load_suite(chosen.suite or results["naive"].suite.name).track(track_name)
+        for metric in paper_track.metrics:
+            theirs, ours = published(paper_track, metric), measured(results, metric, track)
+            for statistic, values in theirs.items():
+                means = {name: mean for name, (mean, _) in values.items()}
+                pairs = list(itertools.combinations(PAPER, 2))
+                apart = [
+                    (a, b)
+                    for a, b in pairs
+                    if abs(means[a] - means[b]) > 2 * np.hypot(values[a][1], values[b][1]) / PAPER_RUNS**0.5
+                ]
+                order = " > ".join(sorted(ours[statistic], key=lambda name: -ours[statistic][name]))
+                rows.append(
+                    [
+                        track_name,
+                        METRICS[metric].label,
+                        statistic,
+                        *(
+                            text
+                            for over in (pairs, apart)
+                            for text in (
+                                f"{tau(ours[statistic], means, over):+.2f} of {len(over)} pairs",
+                                f"{chance_of(ours[statistic], means, over):.3f}",
+                            )
+                        ),
+                        order,
+                    ]
+                )
+    headers = ["track", "metric", "statistic", "tau", "p", "tau, pairs the paper separates", "p", "measured order"]
+    print(f"merge_ortho is {chosen.orthogonal}\n")
+    print(tabulate(rows, headers, tablefmt="github"))
+
+
+# --- steadiness ---
+
+
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+"""Environment variables that keep PyTorch's libraries from using AVX-512."""
+
+
+def steadiness(chosen: argparse.Namespace) -> None:
+    """Run the first order of each track under several conditions, each in a process of its own."""
+    conditions: dict[str, tuple[str, int, dict[str, str]]] = {
+        "1 thread": (sys.executable, 1, {}),
+        "2 threads": (sys.executable, 2, {}),
+        "AVX2": (sys.executable, 1, AVX2),
+    }
+    if chosen.python:
+        conditions["other environment"] = (chosen.python, 1, {})
+    found: dict[str, dict[str, Any]] = {}
+    for name, (python, threads, extra) in conditions.items():
+        command = [python, __file__, "once", "--methods", chosen.methods, "--suite", chosen.suite]
+        command += ["--threads", str(threads)]
+        done = subprocess.run(command, env={**os.environ, **extra}, stdout=subprocess.PIPE, text=True, check=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{name}: done", file=sys.stderr, flush=True)
+    first, *others = found
+    rows, noise = [], Noise(base=0.0, cell={}, average_score={}, measured=chosen.measured)
+    for key, scores in found[first].items():
+        method = key.split()[1]
+        for other in others:
+            again = found[other][key]
+            score = abs(again["score"] - scores["score"])
+            cells = np.abs(np.array(again["cells"], float) - np.array(scores["cells"], float))
+            rows.append([key, other, score, np.nanmax(cells[1:]), cells[0].max()])
+            noise = Noise(
+                base=max(noise.base, cells[0].max()),
+                cell={**noise.cell, method: max(noise.cell.get(method, 0.0), np.nanmax(cells[1:]))},
+                average_score={**noise.average_score, method: max(noise.average_score.get(method, 0.0), score)},
+                measured=noise.measured,
+            )
+    headers = ["run", "against 1 thread", "average score", "largest cell", "largest base cell"]
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=".1e"))
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(noise.model_dump_json(indent=1))
+
+
+def once(chosen: argparse.Namespace) -> None:
+    """The first order of each track by each method, on this many threads, as JSON."""
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from clbench.bench import Bench
+    from clbench.method import get_method
+    from clbench.sequence import Sequence as TaskSequence
+    from clbench.store import Store
+
+    torch.set_num_threads(chosen.threads)
+    suite, found = load_suite(chosen.suite), {}
+    with TemporaryDirectory() as folder:
+        bench = None
+        for track in suite.tracks.values():
+            order, seed = suite.runs(track.name)[0]
+            bench = Bench(suite, track.name, Store(Path(folder) / track.name), kin=bench)
+            for method in chosen.methods.split(","):
+                run = TaskSequence(bench, get_method(method), order, seed).run()
+                for metric in headline(track):
+                    matrix = run.matrix(metric)
+                    found[f"{track.name} {method} {metric}"] = {
+                        "score": float(matrix[-1].mean()),
+                        "cells": [[None if np.isnan(value) else value for value in row] for row in matrix],
+                    }
+    print(json.dumps(found))
+
+
+def record(chosen: argparse.Namespace) -> None:
+    """Write a suite's `record.json`: the base row of its results, and the noise that `steadiness` measured."""
+    suite = load_suite(chosen.suite)
+    base: dict[str, dict[str, dict[str, float]]] = {}
+    for track in suite.tracks.values():
+        result = load_result(chosen.results / track.name / "naive.json")
+        assert result.suite.sha256 == suite.sha256, "the results are of another definition"
+        run = result.runs[0]
+        base[track.name] = {
+            metric: {name: float(run.matrix(metric)[0, run.task_order.index(name)]) for name in track.task_names}
+            for metric in track.metrics
+        }
+    noise = Noise.model_validate_json(chosen.noise.read_text())
+    known = OnRecord(suite_sha256=suite.sha256, base=base, base_tolerance=0.001, noise=noise)
+    path = content_root() / "benchmark" / suite.name / "record.json"
+    path.write_text(json.dumps(known.model_dump(mode="json"), indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("settings", help="methods on mini-v2-dev with changed settings")
+    one.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+    one.add_argument("--methods", default="frozen_base,naive,merge_init,magmax,merge_ortho,merge_ortho_products")
+    one.add_argument("--tracks", default="styles,objects")
+    one.add_argument("--orders", help="e.g. 0,1; default all ten")
+    one.add_argument("--plugin", type=Path, nargs="*", default=[])
+    one.add_argument("--output", type=Path, default=Path("runs/study"))
+    one.set_defaults(do=settings)
+    one = commands.add_parser("agreement", help="Kendall's tau with the published results")
+    one.add_argument("results", type=Path, help="folder of <track>/<method>.json")
+    one.add_argument("--suite", help="default the one that the results name")
+    one.add_argument("--orthogonal", default="merge_ortho_products", help="which method stands for merge_ortho")
+    one.set_defaults(do=agreement)
+    for name, do in (("steadiness", steadiness), ("once", once)):
+        one = commands.add_parser(
+            name, help="the first order of each track, repeated" if name != "once" else "part of it"
+        )
+        one.add_argument("--methods", default="naive,merge_init,magmax")
+        one.add_argument("--suite", default="mini-v2")
+        one.add_argument("--python", help="the python of another environment, e.g. with another torch")
+        one.add_argument("--threads", type=int, default=1)
+        one.add_argument("--measured", default="", help="on what, for the record")
+        one.add_argument("--output", type=Path, default=Path("runs/study/noise.json"))
+        one.set_defaults(do=do)
+    one = commands.add_parser("record", help="write the suite's record.json")
+    one.add_argument("results", type=Path, help="folder of <track>/<method>.json")
+    one.add_argument("--suite", default="mini-v2")
+    one.add_argument("--noise", type=Path, default=Path("runs/study/noise.json"))
+    one.set_defaults(do=record)
+    chosen = parser.parse_args()
+    chosen.do(chosen)
+
+
+if __name__ == "__main__":
+    main()

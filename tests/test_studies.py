@@ -1,0 +1,67 @@
+"""The study behind mini-v2: its measure of agreement, and how it changes settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from clbench.leaderboard.published import load_published
+from clbench.suite import load_suite
+
+PATH = Path(__file__).parent.parent / "benchmark" / "studies" / "mini_v2.py"
+SPEC = importlib.util.spec_from_file_location("mini_v2_study", PATH)
+assert SPEC
+assert SPEC.loader
+study = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(study)
+
+PAIRS = list(itertools.combinations(study.PAPER, 2))
+distinct = st.lists(st.integers(-50, 50), min_size=4, max_size=4, unique=True)
+
+
+def named(values):
+    return dict(zip(study.PAPER, map(float, values), strict=True))
+
+
+@given(ours=distinct, paper=distinct)
+def test_tau_over_all_pairs_and_its_chance_are_kendalls(ours, paper):
+    expected = stats.kendalltau(ours, paper, method="exact", alternative="greater")
+    assert study.tau(named(ours), named(paper), PAIRS) == pytest.approx(expected.statistic)
+    assert study.chance_of(named(ours), named(paper), PAIRS) == pytest.approx(expected.pvalue)
+
+
+def test_tau_over_some_pairs_asks_for_those_alone():
+    ours, paper = named([1, 2, 3, 4]), named([1, 2, 4, 3])
+    assert study.tau(ours, paper, PAIRS[:-1]) == 1
+    assert study.tau(ours, paper, PAIRS) == pytest.approx(4 / 6)
+
+
+def test_what_the_paper_separates_is_read_off_its_tables():
+    found = study.published(load_published()["sdxl-v1"].tracks["styles"], "csd")
+    assert found["score"]["merge_init"] == (0.385, 0.019)
+    assert found["best since learned"]["naive"][0] == pytest.approx(0.345 + 0.184)
+
+
+def test_a_changed_setting_is_all_that_differs_from_the_development_suite(tmp_path):
+    changed = load_suite(str(study.changed_suite(["training.rank=4", "sampling.guidance_scale=3"], tmp_path)))
+    original = load_suite("mini-v2-dev")
+    assert (changed.training.rank, changed.sampling.guidance_scale) == (4, 3)
+    put_back = {
+        "name": original.name,
+        "training": original.training,
+        "sampling": original.sampling,
+    }
+    assert changed.model_copy(update=put_back).model_dump() == original.model_dump()
+
+
+def test_an_interval_is_students_over_the_orders():
+    values = np.array([0.1, 0.3, 0.2, 0.4])
+    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    assert study.interval(values) == f"0.250 ± {(high - low) / 2:.3f}"
