@@ -54,8 +54,9 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
             given.
     """
     result = load_result(path).model_copy(update={"submitter": submitter})
-    if result.suite.name not in list_suites():
-        known = ", ".join(list_suites())
+    boards = [name for name in list_suites() if not load_suite(name).for_development]
+    if result.suite.name not in boards:
+        known = ", ".join(boards)
         raise ClbenchError(f"{path} is of suite {result.suite.name!r}; only those of {known} have a board to submit to")
     findings = check_result(result, known_suite(result.suite.name))
     if findings:

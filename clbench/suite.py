@@ -251,6 +251,8 @@ class Suite(Frozen):
     name: Name
     version: str
     version_reason: str
+    for_development: bool | None = None
+    """True where settings are tuned on this suite, so that its results have no board."""
     resolution: int = Field(gt=0)
     backbone: Weights
     vae: Weights | None = None
