@@ -56,7 +56,7 @@ def nan(shape: tuple[int, ...]) -> torch.Tensor:
 FIRST = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 WRONG = {
     "begin_task": [
-        lambda self, ctx, state: None,
+        lambda self, ctx, state: "an adapter",
         lambda self, ctx, state: Adapter(None, None),  # type: ignore[arg-type]
         lambda self, ctx, state: Adapter({}, {}),
         lambda self, ctx, state: Adapter(ctx.fresh_adapter().A, ctx.fresh_adapter().B, 17.0),
