@@ -279,20 +279,21 @@ def steadiness(chosen: argparse.Namespace) -> None:
         found[name] = json.loads(done.stdout.splitlines()[-1])
         print(f"{name}: done", file=sys.stderr, flush=True)
     first, *others = found
-    rows, noise = [], Noise(base=0.0, cell={}, average_score={}, measured=chosen.measured)
+    rows, largest_base = [], 0.0
+    largest_cell: dict[str, float] = {}
+    largest_score: dict[str, float] = {}
     for key, scores in found[first].items():
         method = key.split()[1]
         for other in others:
             again = found[other][key]
             score = abs(again["score"] - scores["score"])
             cells = np.abs(np.array(again["cells"], float) - np.array(scores["cells"], float))
-            rows.append([key, other, score, np.nanmax(cells[1:]), cells[0].max()])
-            noise = Noise(
-                base=max(noise.base, cells[0].max()),
-                cell={**noise.cell, method: max(noise.cell.get(method, 0.0), np.nanmax(cells[1:]))},
-                average_score={**noise.average_score, method: max(noise.average_score.get(method, 0.0), score)},
-                measured=noise.measured,
-            )
+            cell, base = float(np.nanmax(cells[1:])), float(cells[0].max())
+            rows.append([key, other, score, cell, base])
+            largest_base = max(largest_base, base)
+            largest_cell[method] = max(largest_cell.get(method, 0.0), cell)
+            largest_score[method] = max(largest_score.get(method, 0.0), score)
+    noise = Noise(base=largest_base, cell=largest_cell, average_score=largest_score, measured=chosen.measured)
     headers = ["run", "against 1 thread", "average score", "largest cell", "largest base cell"]
     print(tabulate(rows, headers, tablefmt="github", floatfmt=".1e"))
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
