@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clbench.method import Method, get_method, list_methods
-from clbench.result import Result, load_result
+from clbench.method import Method
+from clbench.plugins import get_method, list_methods
+from clbench.results.io import load_result
+from clbench.results.schema import Result
 from clbench.suite import load_suite
 
 if TYPE_CHECKING:
-    from clbench.harness import run, sweep
+    from clbench.runner.harness import run, sweep
     from clbench.state import State
 
 __all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_result", "load_suite", "run", "sweep"]
@@ -23,7 +25,7 @@ __all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_resu
 def __getattr__(name: str) -> Any:
     """`run`, `sweep` and `State` need torch, which the rest must not load."""
     if name in ("run", "sweep"):
-        from clbench import harness
+        from clbench.runner import harness
 
         return getattr(harness, name)
     if name == "State":

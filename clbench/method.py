@@ -1,4 +1,4 @@
-"""Methods: what a plugin is, how it is registered, and how it is found.
+"""What a method is: the class that a plugin extends, and what its hooks are given.
 
 A plugin is one Python file with a class:
 
@@ -11,31 +11,21 @@ A plugin is one Python file with a class:
         def end_task(self, ctx, state, adapter):
             return state.with_merged(state.merged + adapter.delta())
 
-Defining a named subclass registers it. Plugins are found in `methods/`, in files given with `--plugin`, and in
-installed packages that declare an entry point in the group `clbench.methods`.
+Defining a named subclass registers it. `clbench.plugins` finds plugins: in `methods/`, in files given with `--plugin`,
+and in installed packages that declare an entry point in the group `clbench.methods`.
 
 A method owns weights: it sees its state, the task's training data and the model, never the evaluation.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import importlib.util
-import inspect
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clbench.errors import ClbenchError, WorkFailed, did_you_mean
-from clbench.suite import content_root
+from clbench.errors import ClbenchError, did_you_mean
 
 if TYPE_CHECKING:  # `clbench list methods` must not pay for torch
     import torch
@@ -154,7 +144,7 @@ class Method:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.name:
-            _REGISTRY[cls.name] = cls
+            REGISTRY[cls.name] = cls
 
     def begin_task(self, ctx: Context, state: State) -> Adapter | None:
         """How the task's adapter starts: fresh. None trains nothing for this task; `end_task` is then given None."""
@@ -197,107 +187,4 @@ class Method:
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a method came from."""
-
-    path: Path
-    sha256: str
-    distribution: str | None
-
-
-_REGISTRY: dict[str, type[Method]] = {}
-_EXECUTED: dict[Path, str] = {}
-"""Plugin file -> sha256 of what this process ran of it; the file may have been edited since."""
-
-
-def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """All methods by name: `methods/`, entry points, and the given files (later ones win)."""
-    for path in sorted((content_root() / "methods").glob("*.py")):
-        _load(path)
-    for point in importlib.metadata.entry_points(group="clbench.methods"):
-        try:
-            point.load()
-        except Exception as error:  # somebody else's package must not stop the methods that are whole
-            warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
-    for path in plugins:
-        _load(Path(path))
-    return dict(sorted(_REGISTRY.items()))
-
-
-def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[Path] = ()) -> Method:
-    """An instance of a registered method.
-
-    Raises:
-        ClbenchError: unknown name (with a suggestion) or a setting its Config refuses.
-        WorkFailed: a plugin file that does not load.
-    """
-    methods = list_methods(plugins)
-    if name not in methods:
-        raise ClbenchError(f"there is no method {name!r}{did_you_mean(name, list(methods))}")
-    return methods[name](**(settings or {}))
-
-
-def source_of(method: Method) -> Source:
-    """The file that defines a method, its checksum, and the distribution that installed it, if one did.
-
-    The checksum is of that file alone; where the method inherits from classes in other files, or is a part of a
-    package, of all those files and of all that package's.
-    """
-    own = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
-    try:
-        files = [Path(inspect.getfile(cls)) for cls in own]
-    except (TypeError, OSError):
-        raise ClbenchError(
-            f"method {method.name} is not defined in a file; write it into one and give it as a plugin"
-        ) from None
-    module = type(method).__module__.split(".")[0]
-    installed = _distributions().get(module)
-    distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
-    return Source(files[0], _sha256({*files, *_package_files(module)}), distribution)
-
-
-def _package_files(module: str) -> list[Path]:
-    """All Python files of a package; none of a module that is a file."""
-    return [path for folder in getattr(sys.modules[module], "__path__", ()) for path in Path(folder).rglob("*.py")]
-
-
-def _sha256(files: Iterable[Path]) -> str:
-    """Of one file's content; of several the checksum of their sorted checksums, wherever they lie."""
-    each = sorted(_EXECUTED.get(path) or hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-    return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Importable name -> the distributions that install it; reading all of them takes a third of a second."""
-    return importlib.metadata.packages_distributions()
-
-
-def _load(path: Path) -> None:
-    """Register the methods of a file: run once a process, registered every time, so that the file named last wins."""
-    path = path.resolve()
-    name = f"clbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    module = sys.modules.get(name) or _execute(path, name)
-    defined = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Method) and cls.name]
-    if not defined:
-        raise ClbenchError(f"{path} defines no Method with a name")
-    _REGISTRY.update({cls.name: cls for cls in defined})
-
-
-def _execute(path: Path, name: str) -> ModuleType:
-    if not path.is_file():
-        raise ClbenchError(f"there is no plugin file {path}")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
-        raise ClbenchError(f"{path} is not a Python file; a plugin is a .py file that defines a Method")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        content = path.read_bytes()  # once, and past all caches: what runs is what the checksum is of
-        exec(compile(content, path, "exec"), module.__dict__)
-        _EXECUTED[path] = hashlib.sha256(content).hexdigest()
-    except Exception as error:
-        del sys.modules[name]
-        raise WorkFailed(f"the plugin {path} does not load: {type(error).__name__}: {error}") from error
-    return module
+REGISTRY: dict[str, type[Method]] = {}

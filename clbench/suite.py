@@ -181,7 +181,7 @@ class Weights(Frozen):
     source: str
     """`bundled:<folder>` under clbench/miniworld/weights, `hub:<owner>/<name>`, or a folder beside the definition."""
     sha256: str | None = None
-    """Of the folder's files, names included (`clbench.files.folder_sha256`)."""
+    """Of the folder's files, names included (`clbench.utils.files.folder_sha256`)."""
     revision: str | None = None
     """The commit, of a hub repository."""
     files: tuple[str, ...] | None = None

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from clbench.leaderboard.aggregate import read_submissions, write_tables
+from clbench.leaderboard.build import read_submissions, write_tables
 from clbench.leaderboard.site import build_site
-from clbench.result import Result, content_sha256, load_result, save_result, summarize
-from clbench.submission import check_files, known_suite
+from clbench.results.io import load_result, save_result
+from clbench.results.schema import Result, content_sha256
+from clbench.results.submission import check_files, known_suite
+from clbench.results.summary import summarize
 from clbench.suite import content_root, load_suite
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from clbench import harness
+from clbench.runner import harness
 
 
 def once(deterministic: bool, **options: Any) -> tuple[np.ndarray, float]:

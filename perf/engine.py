@@ -26,26 +26,29 @@ import numpy as np
 from nothing import open_nothing
 from rich.console import Console
 
-from clbench import bench as benches
-from clbench import harness, sequence
-from clbench.bench import Bench
-from clbench.engine import Crew, Unit, work_off
-from clbench.engine.local import local
-from clbench.evaluate import Evaluator
-from clbench.events import event_file
-from clbench.job import one_thread
 from clbench.lora import Delta
-from clbench.method import Context, get_method
-from clbench.miniworld.render import to_pil
-from clbench.prepare import Options, prepare
-from clbench.progress import Display, Tally
-from clbench.rng import generator
-from clbench.sample import draw_cell
+from clbench.method import Context
+from clbench.plugins import get_method
+from clbench.protocol import task_sequence as sequence
+from clbench.protocol import track_runtime as benches
+from clbench.protocol.device import one_thread
+from clbench.protocol.evaluator import Evaluator
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.track_runtime import Bench
+from clbench.protocol.trainer import Task as TrainingTask
+from clbench.protocol.trainer import fit
+from clbench.runner import harness
+from clbench.runner.config import Options
+from clbench.runner.engine import Crew, Unit, work_off
+from clbench.runner.engine.local import local
+from clbench.runner.monitor.events import event_file
+from clbench.runner.monitor.progress import Display, Tally
+from clbench.runner.prepare import prepare
 from clbench.state import State
-from clbench.store import Store
+from clbench.storage.store import Store
 from clbench.suite import Task, load_suite
-from clbench.train import Task as TrainingTask
-from clbench.train import fit
+from clbench.utils.images import to_pil
+from clbench.utils.seeding import generator
 
 TRACK, COUNT = "styles", 10_000
 
@@ -248,7 +251,7 @@ def units(with_ray: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, local(open_nothing, folder, [{"PYTHONPATH": here}] * 2) as crew:
         timed(f"{COUNT} units through two processes", chain, crew)
     if with_ray:
-        from clbench.engine.cluster import Cluster
+        from clbench.runner.engine.ray import Cluster
 
         with tempfile.TemporaryDirectory() as folder:
             cluster = Cluster.join(None)

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from clbench.bench import Bench
 from clbench.lora import Adapter
-from clbench.sample import draw_cell
-from clbench.store import Store
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.track_runtime import Bench
+from clbench.protocol.trainer import Task
+from clbench.storage.store import Store
 from clbench.suite import load_suite
-from clbench.train import Task
 
 
 def main() -> None:

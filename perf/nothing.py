@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clbench.engine import Unit, Watcher
-from clbench.store import Store
+from clbench.runner.engine import Unit, Watcher
+from clbench.storage.store import Store
 
 
 class Nothing:

@@ -35,17 +35,17 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from clbench.backbone import Backbone
-from clbench.bench import default_device
-from clbench.cost import count, human_time, matmul_rate
+from clbench.backbones.sdxl import Backbone
 from clbench.encoders import load_encoder
 from clbench.lora import Adapter
 from clbench.method import Example
-from clbench.miniworld.render import to_pil
-from clbench.rng import generator
-from clbench.sample import draw_cell
+from clbench.protocol.device import default_device
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.trainer import Task
+from clbench.runner.estimate import count, human_time, matmul_rate
 from clbench.suite import load_suite
-from clbench.train import Task
+from clbench.utils.images import to_pil
+from clbench.utils.seeding import generator
 
 STATES, CELLS, RUNS = 10, 55, 64
 """Tasks and cells of a run; runs of the whole protocol."""

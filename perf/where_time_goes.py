@@ -18,8 +18,10 @@ from tabulate import tabulate
 
 BEGAN = time.perf_counter()
 
-from clbench import bench, harness, sequence  # noqa: E402
-from clbench.evaluate import Evaluator  # noqa: E402
+from clbench.protocol import task_sequence as sequence  # noqa: E402
+from clbench.protocol import track_runtime as bench  # noqa: E402
+from clbench.protocol.evaluator import Evaluator  # noqa: E402
+from clbench.runner import harness  # noqa: E402
 
 spent: dict[str, float] = defaultdict(float)
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from clbench.onrecord import on_record
-from clbench.result import (
+from clbench.results.baselines import on_record
+from clbench.results.schema import (
     BackboneRef,
     Controls,
     Environment,
@@ -16,9 +16,9 @@ from clbench.result import (
     Run,
     SuiteRef,
     content_sha256,
-    summarize,
     to_rows,
 )
+from clbench.results.summary import summarize
 from clbench.suite import Drawn, Sampling, Suite, Task, Track, Training, Weights
 
 

@@ -34,8 +34,8 @@ def mock_suite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(mock_suite, tmp_path_factory):
     """The suite's models, loaded once: `backbone` and `evaluators` by track."""
-    from clbench.bench import Bench
-    from clbench.store import Store
+    from clbench.protocol.track_runtime import Bench
+    from clbench.storage.store import Store
 
     store = Store(tmp_path_factory.mktemp("unused"))
     evaluators = {track: Bench(mock_suite, track, store).evaluator for track in mock_suite.tracks}
@@ -55,8 +55,8 @@ def backbone(models):
 @pytest.fixture
 def shared_models(models, mock_suite, monkeypatch):
     """Let `harness.run` find the mock suite, and every bench use the session's models."""
-    from clbench import prepare
-    from clbench.bench import Bench
+    from clbench.protocol.track_runtime import Bench
+    from clbench.runner import prepare
 
     monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
     monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
@@ -67,8 +67,8 @@ def shared_models(models, mock_suite, monkeypatch):
 @pytest.fixture
 def bench(shared_models, mock_suite, tmp_path):
     """The styles track with a store of its own."""
-    from clbench.bench import Bench
-    from clbench.store import Store
+    from clbench.protocol.track_runtime import Bench
+    from clbench.storage.store import Store
 
     return Bench(mock_suite, "styles", Store(tmp_path / "store"))
 
@@ -102,7 +102,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def run(shared_models, tmp_path):
     """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
-    from clbench import harness
+    from clbench.runner import harness
 
     def make(method: str = "merge_ortho", track: str = "styles", **options):
         options = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", **options}

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from clbench.encoders.csd import CSD
-from clbench.files import folder_sha256
 from clbench.miniworld import models
-from clbench.miniworld.define import SOURCES, object_task, style_task
 from clbench.miniworld.pretrain import save_clip, save_csd, save_dino
+from clbench.runner.mini_suites import SOURCES, object_task, style_task
 from clbench.suite import Suite, Weights
+from clbench.utils.files import folder_sha256
 
 
 def write_models(folder: Path) -> dict[str, Weights]:

@@ -8,13 +8,13 @@ import torch
 from pydantic import BaseModel
 from watching import sentence, watch
 
-from clbench import prepare
-from clbench import sequence as engine
-from clbench.bench import Bench
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Method
-from clbench.sequence import Sequence
+from clbench.protocol import task_sequence as engine
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.runner import prepare
 from clbench.state import State
 
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from clbench import get_method, load_suite
-from clbench.bench import Bench
 from clbench.encoders import mean_pairwise_cosine
 from clbench.miniworld.fit import Draw
 from clbench.miniworld.losses import between_names, name_features
 from clbench.miniworld.quality import one_nearest
-from clbench.miniworld.render import Pictures, draw, to_pil
+from clbench.miniworld.render import Pictures, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -24,9 +23,11 @@ from clbench.miniworld.world import (
     STYLE_NAMES,
     random_look,
 )
-from clbench.sample import draw_cell
-from clbench.sequence import Sequence
-from clbench.store import Store
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.storage.store import Store
+from clbench.utils.images import to_pil
 
 SUITE = load_suite("mini-v2")
 

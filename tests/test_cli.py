@@ -14,9 +14,10 @@ from conftest import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app, main
-from clbench.result import Environment, Result, save_result
+from clbench.results.checks import check_result
+from clbench.results.io import save_result
+from clbench.results.schema import Environment, Result
 from clbench.suite import load_suite
-from clbench.validation import check_result
 
 CLBENCH = Path(sys.executable).with_name("clbench")
 SUITE = load_suite("mini-v2")
@@ -346,7 +347,7 @@ def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_a
 
 
 def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_suite, tmp_path, monkeypatch):
-    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
     options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")
     done = CliRunner().invoke(app, ["run", *options])
     assert done.exit_code == 0
@@ -355,7 +356,7 @@ def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_
 
 
 def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_suite, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     plugin = tmp_path / "bad.py"
     plugin.write_text(

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from test_harness import outcome
 
-from clbench import harness, prepare
-from clbench.engine import Unit, work_off
-from clbench.engine.cluster import Cluster
 from clbench.errors import ClbenchError, WorkFailed
+from clbench.runner import harness, prepare
+from clbench.runner.engine import Unit, work_off
+from clbench.runner.engine.ray import Cluster
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_what_fails_on_the_cluster_is_told_as_it_is_here(nodes, sweep, tmp_path)
 
 @pytest.mark.long
 def test_workers_that_do_not_see_the_store_say_so(nodes, sweep, monkeypatch):
-    from clbench import harness as driver
-    from clbench.job import setup_of
+    from clbench.runner import harness as driver
+    from clbench.runner.units import setup_of
 
     class Elsewhere:
         """A setup whose sign lies in no store, as where each node has a folder of its own."""
@@ -187,7 +187,7 @@ def test_an_unknown_engine_is_refused(shared_models, tmp_path: Path):
 
 @pytest.mark.long
 def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes, monkeypatch):
-    monkeypatch.setattr("clbench.engine.cluster.POLL", 0.0)
+    monkeypatch.setattr("clbench.runner.engine.ray.POLL", 0.0)
     cluster = Cluster.join(nodes[0].address)
 
     def open_shop(setup: str):

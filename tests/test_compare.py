@@ -8,8 +8,10 @@ import pytest
 from builders import make_result, tiny_suite
 from rich.console import Console
 
-from clbench.compare import COMPARED, Comparison, compare_results, render_comparison
-from clbench.result import Result, statistics_of
+from clbench.cli.render import render_comparison
+from clbench.results.compare import COMPARED, Comparison, compare_results
+from clbench.results.schema import Result
+from clbench.results.summary import statistics_of
 from clbench.suite import Suite
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from builders import make_result, tiny_suite
 
-from clbench import cores
-from clbench.cores import over_cores
 from clbench.errors import ClbenchError
-from clbench.leaderboard.aggregate import read_submissions
+from clbench.leaderboard.build import read_submissions
 from clbench.leaderboard.site import build_site
-from clbench.result import save_result
-from clbench.submission import check_files
+from clbench.results.io import save_result
+from clbench.results.submission import check_files
 from clbench.suite import Suite, load_suite
+from clbench.utils import parallel as cores
+from clbench.utils.parallel import over_cores
 
 SUITE = tiny_suite()
 

@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 from tiny_sdxl import random_picture, write_suite, write_world
 
-from clbench.data import Item, Places, inspect, items, ready
+from clbench.data.download import extract_rows
+from clbench.data.locate import Item, Places, inspect, items, ready
+from clbench.data.suite_template import new_suite
 from clbench.errors import ClbenchError
-from clbench.fetch import extract_rows
-from clbench.newsuite import new_suite
 from clbench.suite import Dataset, Photos, Suite, Task, Weights, load_suite
 
 CLBENCH = [sys.executable, "-c", "from clbench.cli import main; main()"]
@@ -190,7 +190,7 @@ def test_ones_own_photos_may_be_any_picture_and_are_named_in_a_warning(spoil, wo
 
 
 def test_a_rotated_photo_is_seen_upright(tmp_path):
-    from clbench.pictures import open_photo
+    from clbench.data.images import open_photo
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
@@ -486,9 +486,9 @@ def test_a_data_set_cannot_hide_behind_a_models_name(tiny, world):
 
 def test_weights_without_pins_are_known_by_what_was_found(tiny, world):
     """So that work done with one model is never taken for another's."""
-    from clbench.assets import gather
-    from clbench.bench import Bench
-    from clbench.store import Store
+    from clbench.data.assets import gather
+    from clbench.protocol.track_runtime import Bench
+    from clbench.storage.store import Store
 
     suite: Suite = load_suite(str(tiny))
     assert isinstance(suite.backbone, Weights)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from builders import make_result, tiny_suite
 
-from clbench.eee import READINGS, eee_record
 from clbench.errors import ClbenchError
+from clbench.results.eee import READINGS, eee_record
 from clbench.scores import SHARES, STATISTICS
 
 SUITE = tiny_suite()

@@ -17,22 +17,23 @@ from shops import open_shop
 from test_harness import outcome
 from watching import watch
 
-from clbench import harness
-from clbench import prepare as preparing
-from clbench import sequence as sequences
-from clbench.assets import Assets
-from clbench.bench import Bench
-from clbench.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
-from clbench.engine.inline import Inline
-from clbench.engine.local import local
-from clbench.engine.places import Places
+from clbench.data.assets import Assets
 from clbench.errors import WorkFailed
-from clbench.job import open_workshop, setup_of
-from clbench.method import get_method
-from clbench.prepare import Options, Prepared, prepare
-from clbench.result import load_result
-from clbench.sequence import Sequence
-from clbench.store import Store
+from clbench.plugins import get_method
+from clbench.protocol import task_sequence as sequences
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.results.io import load_result
+from clbench.runner import harness
+from clbench.runner import prepare as preparing
+from clbench.runner.config import Options
+from clbench.runner.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
+from clbench.runner.engine.inline import Inline
+from clbench.runner.engine.local import local
+from clbench.runner.engine.slots import Places
+from clbench.runner.prepare import Prepared, prepare
+from clbench.runner.units import open_workshop, setup_of
+from clbench.storage.store import Store
 
 NOTHING = Assets(folders={}, sha256={})
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")

@@ -16,13 +16,15 @@ from test_cli import execute
 from typer.testing import CliRunner
 from watching import sentence
 
-from clbench import harness, progress, trackers
 from clbench.cli import app
-from clbench.engine import Unit
 from clbench.errors import ClbenchError
-from clbench.events import event_file
-from clbench.prepare import Options, prepare
-from clbench.progress import Display
+from clbench.runner import harness
+from clbench.runner.config import Options
+from clbench.runner.engine import Unit
+from clbench.runner.monitor import progress, trackers
+from clbench.runner.monitor.events import event_file
+from clbench.runner.monitor.progress import Display
+from clbench.runner.prepare import prepare
 
 TASKS, STEPS = 3, 2
 CELLS = TASKS * (TASKS + 1) // 2
@@ -32,7 +34,7 @@ CELLS = TASKS * (TASKS + 1) // 2
 @pytest.fixture
 def command(shared_models, mock_suite, monkeypatch, tmp_path):
     """`clbench run` in this process, on the mock suite."""
-    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
     options = ["run", "--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--workers", "1"]
 
     def run(*more: object):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from builders import make_result, tiny_suite
 
-from clbench import submission
-from clbench.result import load_result, save_result
-from clbench.submission import check_file
+from clbench.results import submission
+from clbench.results.io import load_result, save_result
+from clbench.results.submission import check_file
 
 STRANGE: list[Any] = [
     None,

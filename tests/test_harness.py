@@ -19,14 +19,18 @@ from PIL import Image
 from watching import raises_at, sentence, watch
 
 import clbench
-from clbench import again, files, harness, prepare, samples
-from clbench import sequence as engine
-from clbench.backbone import Backbone
+from clbench.backbones.sdxl import Backbone
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.harness import result_path
-from clbench.result import Result, load_result
-from clbench.sequence import Sequence
-from clbench.validation import check_result
+from clbench.protocol import task_sequence as engine
+from clbench.protocol.task_sequence import Sequence
+from clbench.results.checks import check_result
+from clbench.results.io import load_result
+from clbench.results.schema import Result
+from clbench.runner import harness, prepare
+from clbench.runner import reopen as again
+from clbench.runner import sample_grid as samples
+from clbench.runner.harness import result_path
+from clbench.utils import files
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +179,7 @@ def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
 
 
 def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run, monkeypatch):
-    monkeypatch.setattr("clbench.sequence.fit", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr("clbench.protocol.task_sequence.fit", lambda *_: pytest.fail("something was trained"))
     result = run("frozen_base")
     for rows in result.runs[0].scores.values():
         for number, row in enumerate(rows[1:], start=1):

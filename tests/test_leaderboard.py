@@ -11,13 +11,14 @@ from builders import make_result, tiny_suite
 from scipy import stats
 
 from clbench.errors import ClbenchError
-from clbench.human import human_bytes
 from clbench.leaderboard import build_leaderboard
-from clbench.leaderboard.aggregate import leaderboard_table, read_submissions
-from clbench.leaderboard.figures import measure, rank_results
+from clbench.leaderboard.build import leaderboard_table, read_submissions
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_html, to_latex, to_markdown
-from clbench.result import Result, save_result
+from clbench.results.estimates import measure, rank_results
+from clbench.results.io import save_result
+from clbench.results.schema import Result
 from clbench.scores import average_score
+from clbench.utils.formatting import human_bytes
 
 SUITE = tiny_suite()
 LEVELS = {"naive": 0.4, "merge_init": 0.6, "magmax": 0.5}

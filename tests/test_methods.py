@@ -4,18 +4,19 @@ import hashlib
 import importlib.metadata
 from importlib import import_module
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import PLUGINS
 
-from clbench import method as registry
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter
-from clbench.method import Context, Method, get_method, list_methods, source_of
-from clbench.rng import generator
+from clbench.method import REGISTRY, Context, Method
+from clbench.plugins import get_method, list_methods, source_of
 from clbench.state import State, StateSize, regime
 from clbench.suite import content_root
+from clbench.utils.seeding import generator
 
 SHAPES = {"attn1.to_q": (6, 5), "attn2.to_k": (7, 8)}
 RANK, SCALE = 3, 0.5
@@ -227,10 +228,11 @@ def test_each_method_is_one_short_file_with_its_equation_or_rule(name):
 
 
 @pytest.fixture
-def own_registry(monkeypatch):
+def own_registry():
     """What a test registers is forgotten after it."""
     list_methods()
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    with patch.dict(REGISTRY):
+        yield
 
 
 PLUGIN = """

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import clbench
-from clbench.backbone import Backbone
+from clbench.backbones.sdxl import Backbone
+from clbench.data.images import load_images
 from clbench.encoders import load_encoder
 from clbench.errors import ClbenchError
 from clbench.miniworld import models
@@ -33,7 +34,6 @@ from clbench.miniworld.world import (
     random_look,
     visible,
 )
-from clbench.pictures import load_images
 from clbench.suite import load_suite
 
 

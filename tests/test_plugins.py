@@ -4,14 +4,15 @@ import pytest
 import torch
 from conftest import PLUGINS
 
-from clbench import sequence as engine
-from clbench.bench import Bench
-from clbench.method import Method, get_method
-from clbench.rng import generator
-from clbench.sample import draw_cell
-from clbench.sequence import Sequence
+from clbench.method import Method
+from clbench.plugins import get_method
+from clbench.protocol import task_sequence as engine
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
 from clbench.state import State
-from clbench.store import Store
+from clbench.storage.store import Store
+from clbench.utils.seeding import generator
 
 
 @pytest.fixture

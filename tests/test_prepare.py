@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from clbench import prepare as preparing
-from clbench.cost import allowed_memory
 from clbench.errors import ClbenchError
-from clbench.prepare import Options, Prepared, prepare
+from clbench.runner import prepare as preparing
+from clbench.runner.config import Options
+from clbench.runner.estimate import allowed_memory
+from clbench.runner.prepare import Prepared, prepare
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypat
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
-    monkeypatch.setattr("clbench.cost.free_memory", lambda device: 10**12)  # this machine may have less
+    monkeypatch.setattr("clbench.runner.estimate.free_memory", lambda device: 10**12)  # this machine may have less
     assert ready(workers=None).workers == workers
 
 

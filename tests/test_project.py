@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clbench.leaderboard.aggregate import build_leaderboard
+from clbench.leaderboard.build import build_leaderboard
 from clbench.leaderboard.published import load_published
-from clbench.onrecord import on_record
-from clbench.result import load_result
+from clbench.results.baselines import on_record
+from clbench.results.checks import check_result
+from clbench.results.io import load_result
+from clbench.results.verification import read_verified, status
 from clbench.suite import load_suite
-from clbench.validation import check_result
-from clbench.verify import read_verified, status
 
 ROOT = Path(__file__).parent.parent
 SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*/*.json"))
@@ -108,7 +108,7 @@ def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
         "clbench/content/tasks/mini-v2-dev-styles.yaml",
         "clbench/content/methods/naive.py",
         "clbench/miniworld/weights/pipeline/model_index.json",
-        "clbench/result.schema.json",
+        "clbench/results/result.schema.json",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "perf", "runs"))]
 
@@ -142,3 +142,28 @@ def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_req
 def test_every_submission_was_verified_as_it_now_is():
     verified = read_verified(ROOT / "submissions" / "VERIFIED.json")
     assert {status(verified, load_result(path)) for path in SUBMISSIONS} <= {"recomputed", "artifacts", "rerun"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        ("list", "methods"),
+        ("validate", ROOT / "submissions/mini-v2/styles/naive.json"),
+        ("show", ROOT / "submissions/mini-v2/styles/naive.json"),
+        ("leaderboard", "--submissions", ROOT / "submissions", "--output"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_that_run_nothing_load_no_torch(command: tuple[str | Path, ...], tmp_path: Path):
+    script = """
+import sys
+from clbench.cli import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+assert not {"torch", "diffusers", "transformers", "peft", "open_clip", "PIL"} & sys.modules.keys()
+"""
+    arguments = [*map(str, command), *([str(tmp_path / "board")] if command[0] == "leaderboard" else [])]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)

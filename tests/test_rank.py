@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clbench.leaderboard.rank import (
+from clbench.results.significance import (
     MOST_LISTED,
     bootstrap_intervals,
     holm,

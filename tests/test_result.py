@@ -10,12 +10,14 @@ import pytest
 from builders import make_result, signed, tiny_suite
 from rich.console import Console
 
-import clbench.files
+import clbench.utils.files
+from clbench.cli.render import heatmap, render_result, result_table
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.result import Result, Spread, load_result, result_schema, save_result, summarize
-from clbench.show import heatmap, render_result, result_table
+from clbench.results.checks import check_result
+from clbench.results.io import load_result, save_result
+from clbench.results.schema import Result, Spread, result_schema
+from clbench.results.summary import summarize
 from clbench.suite import load_suite
-from clbench.validation import check_result
 
 SUITE = tiny_suite()
 GOOD = make_result(SUITE)
@@ -56,7 +58,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_litter(tmp_path, monkeypa
     def full_disk(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(clbench.files.os, "fsync", full_disk)
+    monkeypatch.setattr(clbench.utils.files.os, "fsync", full_disk)
     with pytest.raises(WorkFailed, match=r"cannot write .*r\.json: No space left on device"):
         save_result(PARTIAL, path)
     assert path.read_bytes() == before
@@ -64,9 +66,9 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_litter(tmp_path, monkeypa
 
 
 def test_the_committed_schema_is_the_one_the_models_generate():
-    committed = Path(clbench.result.__file__).with_name("result.schema.json")
+    committed = Path(clbench.results.schema.__file__).with_name("result.schema.json")
     assert json.loads(committed.read_text()) == result_schema(), (
-        "the schema changed: write result_schema() to clbench/result.schema.json with json.dumps(..., indent=2)"
+        "the schema changed: write result_schema() to clbench/results/result.schema.json with json.dumps(..., indent=2)"
     )
 
 

@@ -16,19 +16,20 @@ from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
 from torchvision import transforms
 
-from clbench import harness, prepare
-from clbench.assets import gather
-from clbench.bench import Bench
-from clbench.data import Places
+from clbench.data.assets import gather
+from clbench.data.locate import Places
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.method import Batch, get_method
-from clbench.result import load_result
-from clbench.rng import generator
-from clbench.sample import shared_noise
-from clbench.store import Store
+from clbench.method import Batch
+from clbench.plugins import get_method
+from clbench.protocol.sampling import shared_noise
+from clbench.protocol.track_runtime import Bench
+from clbench.protocol.trainer import Task, fit, make_examples
+from clbench.results.checks import check_result
+from clbench.results.io import load_result
+from clbench.runner import harness, prepare
+from clbench.storage.store import Store
 from clbench.suite import load_suite
-from clbench.train import Task, fit, make_examples
-from clbench.validation import check_result
+from clbench.utils.seeding import generator
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOS = SHARED / "data" / "dreambooth_small"
@@ -259,7 +260,7 @@ def test_latents_are_fresh_at_every_step(bench):
 
 def test_too_little_memory_is_told_before_any_work(tiny, world, tmp_path, monkeypatch):
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": tmp_path}
-    monkeypatch.setattr("clbench.cost.free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr("clbench.runner.estimate.free_memory", lambda device: 1_000_000)
     with pytest.raises(ClbenchError, match="even with --memory low"):
         harness.run("naive", "objects", str(tiny), **options)
     with pytest.raises(ClbenchError, match=r"--memory low takes"):
@@ -273,7 +274,7 @@ def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(t
 
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": tmp_path}
     with monkeypatch.context() as patch:
-        patch.setattr("clbench.sequence.fit", out_of_memory)
+        patch.setattr("clbench.protocol.task_sequence.fit", out_of_memory)
         with pytest.raises(WorkFailed, match=r"ran out of memory.*--memory low") as caught:
             harness.run("naive", "objects", str(tiny), **options)
     assert "\n" not in str(caught.value)
@@ -282,7 +283,7 @@ def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(t
 
 def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "default_device", lambda: "cpu")
-    monkeypatch.setattr("clbench.cost.matmul_rate", lambda device, precision: 1.0)
+    monkeypatch.setattr("clbench.runner.estimate.matmul_rate", lambda device, precision: 1.0)
     with pytest.raises(ClbenchError, match="there is no GPU here"):
         harness.run("naive", "objects", str(tiny), quick=True, data_root=world, output=tmp_path, workers=1)
 

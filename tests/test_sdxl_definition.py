@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clbench.cost import count
 from clbench.errors import ClbenchError
 from clbench.leaderboard.published import load_published
+from clbench.runner.estimate import count
 from clbench.suite import Photos, load_suite
 
 SHARED = Path(__file__).parent.parent.parent / "shared"

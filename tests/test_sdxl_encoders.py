@@ -14,8 +14,8 @@ from PIL import Image
 from clbench.encoders import load_encoder, mean_pairwise_cosine
 from clbench.encoders.csd import converted
 from clbench.errors import ClbenchError
-from clbench.evaluate import mean_of_different
-from clbench.rng import generator
+from clbench.protocol.evaluator import mean_of_different
+from clbench.utils.seeding import generator
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}

@@ -13,21 +13,23 @@ from builders import signed
 from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
-from clbench import harness
-from clbench.again import open_again
-from clbench.assets import gather
-from clbench.bench import Bench
-from clbench.data import Places
+from clbench.data.assets import gather
+from clbench.data.locate import Places
 from clbench.errors import ClbenchError
-from clbench.export import export_model
-from clbench.job import one_thread
-from clbench.method import get_method
-from clbench.result import Result, load_result
-from clbench.sample import shared_noise
-from clbench.sequence import Sequence
-from clbench.store import Store
+from clbench.plugins import get_method
+from clbench.protocol.device import one_thread
+from clbench.protocol.sampling import shared_noise
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.results.io import load_result
+from clbench.results.schema import Result
+from clbench.results.verification import read_verified, record, status
+from clbench.runner import harness
+from clbench.runner.export import export_model
+from clbench.runner.reopen import open_again
+from clbench.runner.verify import run_again, score_images, write_images
+from clbench.storage.store import Store
 from clbench.suite import load_suite
-from clbench.verify import read_verified, record, run_again, score_images, status, write_images
 
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -14,15 +14,16 @@ import pytest
 from builders import make_result, signed, tiny_suite
 
 from clbench.errors import ClbenchError
-from clbench.files import write_atomic
-from clbench.leaderboard.aggregate import rank_results, read_submissions
-from clbench.leaderboard.figures import measure
+from clbench.leaderboard.build import rank_results, read_submissions
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.site import build, build_site
 from clbench.leaderboard.site.heat import difference_shade, score_shade
 from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
-from clbench.result import Result, load_result, save_result
+from clbench.results.estimates import measure
+from clbench.results.io import load_result, save_result
+from clbench.results.schema import Result
 from clbench.suite import Suite
+from clbench.utils.files import write_atomic
 
 SUITE = tiny_suite()
 REGIMES = {"naive": "adapter", "merge_init": "model", "keeper": "growing", "steady": "constant"}
@@ -126,7 +127,7 @@ def test_hash_order_does_not_reach_the_pages(tmp_path):
     submitted(tmp_path / "submissions")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from test_site import load\n"
-        "from clbench.leaderboard.aggregate import read_submissions\n"
+        "from clbench.leaderboard.build import read_submissions\n"
         "from clbench.leaderboard.site import build_site\n"
         "build_site(read_submissions(Path(sys.argv[2]), load), Path(sys.argv[3]), load=load)\n"
         "assert not {'torch', 'scipy', 'PIL'} & sys.modules.keys()"

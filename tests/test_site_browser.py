@@ -14,9 +14,10 @@ from builders import make_result, signed, tiny_suite
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 from test_site import LEVELS, PUBLISHED, REGIMES
 
-from clbench.leaderboard.aggregate import read_submissions
+from clbench.leaderboard.build import read_submissions
 from clbench.leaderboard.site import build_site
-from clbench.result import Environment, Result, save_result
+from clbench.results.io import save_result
+from clbench.results.schema import Environment, Result
 from clbench.suite import Suite
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")

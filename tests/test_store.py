@@ -16,16 +16,18 @@ from test_harness import outcome
 from typer.testing import CliRunner
 from watching import sentence, watch
 
-from clbench import harness
-from clbench import sequence as sequences
 from clbench.cli import app
-from clbench.engine.inline import Inline
-from clbench.engine.shift import work_off
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.job import setup_of
-from clbench.prepare import Options, prepare
-from clbench.remote import COPIES, RemoteStore, modified
-from clbench.store import Store, recipe_key
+from clbench.protocol import task_sequence as sequences
+from clbench.runner import harness
+from clbench.runner.config import Options
+from clbench.runner.engine.inline import Inline
+from clbench.runner.engine.loop import work_off
+from clbench.runner.prepare import prepare
+from clbench.runner.units import setup_of
+from clbench.storage.open import open_store
+from clbench.storage.remote import COPIES, RemoteStore, modified
+from clbench.storage.store import Store, recipe_key
 
 DAY = 86400.0
 VALUES = st.recursive(
@@ -53,7 +55,7 @@ def url():
 
 @pytest.fixture(params=["folder", "url"])
 def store(request, tmp_path, url) -> Store:
-    return Store.at(tmp_path / "store" if request.param == "folder" else url)
+    return open_store(tmp_path / "store" if request.param == "folder" else url)
 
 
 def run(shop: str, output: Path, methods=("merge_init",), **options):
@@ -118,7 +120,7 @@ def test_an_artifact_that_another_process_sets_aside_at_this_moment_is_missing_a
         path.unlink()
         return "another"
 
-    monkeypatch.setattr("clbench.store.file_sha256", gone)
+    monkeypatch.setattr("clbench.storage.store.file_sha256", gone)
     assert store.get_json("thing-00") is None
     assert not path.exists()
 
@@ -243,7 +245,7 @@ def test_a_url_that_cannot_be_reached_is_one_sentence(shared_models, tmp_path, u
 
 
 def test_a_file_url_is_the_folder_itself_with_its_locks(tmp_path):
-    store = Store.at(f"file://{tmp_path}/store")
+    store = open_store(f"file://{tmp_path}/store")
     with store.try_lock("thing-00") as mine, Store(tmp_path / "store").try_lock("thing-00") as other:
         assert (mine, other) == (True, False)
 
@@ -438,7 +440,7 @@ def test_a_store_behind_a_url_is_looked_after_like_a_folder(shared_models, url, 
     assert done == {**planned, "dry_run": False}
     assert before - set(fs.find(base)) == {f"{hurt}.damaged".replace(url, base)}
     assert fs.exists(sign), "a sweep that goes on elsewhere may have left it"
-    store = Store.at(url)
+    store = open_store(url)
     store.about = {"clbench": "0.0.1"}
     store.put_json("row-" + "1" * 64, 1)
     stale = json.loads(command("gc", url, "--stale", "--json"))

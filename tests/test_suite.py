@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from clbench.bench import Bench
 from clbench.errors import ClbenchError
-from clbench.files import folder_sha256
 from clbench.metrics import METRICS
-from clbench.miniworld import define
 from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
-from clbench.store import Store
+from clbench.protocol.track_runtime import Bench
+from clbench.runner import mini_suites
+from clbench.storage.store import Store
 from clbench.suite import Drawn, Images, Suite, Task, content_root, list_suites, load_suite
+from clbench.utils.files import folder_sha256
 
 MINI_V2 = "ac7dbb5c33d77d90df0b827f8d3ba9b80f89f072b93d3b1dc31af270c8e77e04"
 MINI_V2_DEV = "b9e32fa9d3dc221ca88614e91cba4c7336731ed0675e49dfe12b5b7a847f36e6"
@@ -80,22 +80,22 @@ def test_orders_are_balanced_for_position_and_for_neighbours(suite: Suite, track
 def test_orders_are_what_their_generator_makes(suite: Suite, track: str):
     orders, seed = suite.track(track).orders, {"mini-v2": 0, "mini-v2-dev": 1}[suite.name]
     assert list(orders) == [str(number) for number in range(10)]
-    assert [list(order) for order in orders.values()] == define.williams_square(10, seed)
+    assert [list(order) for order in orders.values()] == mini_suites.williams_square(10, seed)
 
 
 @pytest.mark.parametrize("count", [2, 4, 10, 16])
 def test_a_williams_square_of_an_even_number_is_balanced(count: int):
-    square = define.williams_square(count, seed=3)
+    square = mini_suites.williams_square(count, seed=3)
     for line in (*square, *zip(*square, strict=True)):
         assert sorted(line) == list(range(count))
     assert sorted(pair for order in square for pair in pairwise(order)) == sorted(permutations(range(count), 2))
-    assert define.williams_square(count, seed=3) == square
-    assert count == 2 or define.williams_square(count, seed=4) != square
+    assert mini_suites.williams_square(count, seed=3) == square
+    assert count == 2 or mini_suites.williams_square(count, seed=4) != square
 
 
 def test_a_williams_square_of_an_odd_number_is_refused():
     with pytest.raises(ValueError, match="even number of tasks, not 3"):
-        define.williams_square(3, seed=0)
+        mini_suites.williams_square(3, seed=0)
 
 
 @TRACKS
@@ -214,7 +214,7 @@ def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str)
 @TRACKS
 def test_the_task_lists_are_what_their_generator_writes(suite: Suite, track: str):
     """So each look is the first candidate that the bundled base model hardly knows."""
-    text = define.render_yaml(define.tasks_of(suite.name, track), f"The ten {track} of {suite.name}.")
+    text = mini_suites.render_yaml(mini_suites.tasks_of(suite.name, track), f"The ten {track} of {suite.name}.")
     assert (content_root() / "tasks" / f"{suite.name}-{track}.yaml").read_text() == text
 
 
@@ -230,14 +230,14 @@ BENCH: Any = SimpleNamespace(track=SimpleNamespace(tasks=[SimpleNamespace(name="
     ],
 )
 def test_the_first_look_that_the_base_model_hardly_knows_in_any_metric_is_chosen(shares, chosen, monkeypatch):
-    monkeypatch.setattr(define, "known_shares", lambda *_: iter(shares))
-    assert define.choose(BENCH, define.SOURCES["mini-v2"], 0) == chosen
+    monkeypatch.setattr(mini_suites, "known_shares", lambda *_: iter(shares))
+    assert mini_suites.choose(BENCH, mini_suites.SOURCES["mini-v2"], 0) == chosen
 
 
 def test_where_the_base_model_knows_every_look_the_task_is_named(monkeypatch):
-    monkeypatch.setattr(define, "known_shares", lambda *_: iter([{"csd": 0.5}, {"csd": 0.16}]))
+    monkeypatch.setattr(mini_suites, "known_shares", lambda *_: iter([{"csd": 0.5}, {"csd": 0.16}]))
     with pytest.raises(ValueError, match="every candidate of 'winter'"):
-        define.choose(BENCH, define.SOURCES["mini-v2"], 0)
+        mini_suites.choose(BENCH, mini_suites.SOURCES["mini-v2"], 0)
 
 
 # --- the suite to tune on ---

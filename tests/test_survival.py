@@ -18,7 +18,7 @@ import psutil
 import pytest
 from test_cli import CLBENCH, execute
 
-from clbench.result import load_result
+from clbench.results.io import load_result
 
 MOMENTS = 20
 PATIENCE = 1800.0

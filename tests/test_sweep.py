@@ -14,7 +14,7 @@ SWEEP = ("sweep", "--tracks", "styles", "--quick", "--device", "cpu", "--workers
 @pytest.fixture
 def sweep(shared_models, mock_suite, tmp_path, monkeypatch):
     """`clbench sweep` on the mock suite, in this process."""
-    monkeypatch.setattr("clbench.cli.running.load_suite", lambda name: mock_suite)
+    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
     monkeypatch.setenv("COLUMNS", "200")
 
     def invoke(*options: str):

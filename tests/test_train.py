@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench import get_method
-from clbench.rng import generator
-from clbench.sequence import Sequence
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.trainer import Task
 from clbench.suite import Suite, Training
-from clbench.train import Task
+from clbench.utils.seeding import generator
 
 STEPS = 1000
 

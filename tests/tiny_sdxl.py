@@ -26,7 +26,7 @@ from transformers import (
     ViTModel,
 )
 
-from clbench.newsuite import new_suite
+from clbench.data.suite_template import new_suite
 from clbench.suite import load_suite
 
 RESOLUTION = 64

@@ -35,8 +35,10 @@ from tabulate import tabulate
 
 from clbench.leaderboard.published import PublishedTrack, load_published
 from clbench.metrics import METRICS
-from clbench.onrecord import Noise, OnRecord
-from clbench.result import Result, load_result, statistics_of
+from clbench.results.baselines import Noise, OnRecord
+from clbench.results.io import load_result
+from clbench.results.schema import Result
+from clbench.results.summary import statistics_of
 from clbench.suite import Track, content_root, load_suite
 
 PAPER = ("naive", "merge_init", "merge_ortho", "magmax")
@@ -90,7 +92,7 @@ def headline(track: Track) -> list[str]:
 
 
 def settings(chosen: argparse.Namespace) -> None:
-    from clbench.harness import sweep
+    from clbench.runner.harness import sweep
 
     place = changed_suite(chosen.set, chosen.output)
     suite = load_suite(str(place))
@@ -126,8 +128,8 @@ def drift(chosen: argparse.Namespace) -> None:
     """
     from tempfile import TemporaryDirectory
 
-    from clbench.bench import Bench
-    from clbench.store import Store
+    from clbench.protocol.track_runtime import Bench
+    from clbench.storage.store import Store
 
     suite, rows = load_suite(str(changed_suite(chosen.set, chosen.output))), []
     for track, method in itertools.product(chosen.tracks.split(","), chosen.methods.split(",")):
@@ -144,8 +146,8 @@ def changes(bench: Any, method: str, order: str, seed: int) -> tuple[float, floa
     """Loss at the end of a task, learned, step, drift and kept of one sequence, each a mean over its tasks."""
     import torch
 
-    from clbench.method import get_method
-    from clbench.sequence import Sequence as TaskSequence
+    from clbench.plugins import get_method
+    from clbench.protocol.task_sequence import Sequence as TaskSequence
 
     sequence, model, losses = TaskSequence(bench, get_method(method), order, seed), bench.backbone, []
     bench.tell = lambda event: losses.append(event["loss"]) if event["event"] == "loss" else None
@@ -306,10 +308,10 @@ def once(chosen: argparse.Namespace) -> None:
 
     import torch
 
-    from clbench.bench import Bench
-    from clbench.method import get_method
-    from clbench.sequence import Sequence as TaskSequence
-    from clbench.store import Store
+    from clbench.plugins import get_method
+    from clbench.protocol.task_sequence import Sequence as TaskSequence
+    from clbench.protocol.track_runtime import Bench
+    from clbench.storage.store import Store
 
     torch.set_num_threads(chosen.threads)
     suite, found = load_suite(chosen.suite), {}

@@ -13,10 +13,10 @@ import warnings
 import typer
 from rich.text import Text
 
-from clbench.cli.base import app, err
+from clbench.cli.options import app, err
 from clbench.errors import ClbenchError
 
-for name in ("running", "results", "board", "drawing", "storing", "definitions"):  # the order of --help
+for name in ("run", "results", "leaderboard", "export", "store", "catalog"):  # the order of --help
     importlib.import_module(f"clbench.cli.{name}")
 
 

@@ -9,16 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from clbench.cli.base import (
-    DataRoot,
-    Json,
-    OwnSuite,
-    Plugins,
-    app,
-    import_harness,
-    out,
-    progress_bar,
-)
+from clbench.cli.options import DataRoot, Json, OwnSuite, Plugins, app, import_harness, out, progress_bar
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import load_suite
 
@@ -31,9 +22,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a result: its score matrices as heatmaps and its summary."""
-    from clbench.result import load_result
-    from clbench.show import render_result
-    from clbench.validation import check_result
+    from clbench.cli.render import render_result
+    from clbench.results.checks import check_result
+    from clbench.results.io import load_result
 
     loaded = load_result(result)
     definition = load_suite(suite or loaded.suite.name)
@@ -54,9 +45,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two results on the runs they share: every statistic, the paired test, the matrices' difference."""
-    from clbench.compare import compare_results, render_comparison
-    from clbench.result import load_result
-    from clbench.submission import check_file, known_suite
+    from clbench.cli.render import render_comparison
+    from clbench.results.compare import compare_results
+    from clbench.results.io import load_result
+    from clbench.results.submission import check_file, known_suite
 
     for path in (first, second):
         if findings := check_file(path, suite, allow_partial=True):
@@ -79,7 +71,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
-    from clbench.submission import check_files
+    from clbench.results.submission import check_files
 
     found_in = check_files(files, suite, allow_partial=allow_partial)
     verdicts = dict(zip(map(str, files), found_in, strict=True))
@@ -118,13 +110,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a result more deeply: recompute it, score its images, or run chosen cells again."""
-    from clbench import verify as verifying
     from clbench.errors import did_you_mean
-    from clbench.result import load_result
-    from clbench.submission import check_file
+    from clbench.results import verification
+    from clbench.results.io import load_result
+    from clbench.results.submission import check_file
 
-    if level not in verifying.LEVELS:
-        raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verifying.LEVELS))}")
+    if level not in verification.LEVELS:
+        raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verification.LEVELS))}")
     if level == "artifacts" and images is None:
         raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
     if findings := check_file(result, suite, allow_partial=True):
@@ -132,8 +124,9 @@ def verify(
     loaded, checked = load_result(result), []
     if level != "recomputed":
         import_harness()
-        from clbench.again import open_again
-        from clbench.store import store_under
+        from clbench.runner import verify as verifying
+        from clbench.runner.reopen import open_again
+        from clbench.storage.open import store_under
 
         with (
             progress_bar() as progress,
@@ -147,7 +140,7 @@ def verify(
                     loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)
                 )
             checked = list(found)
-    limit = verifying.tolerance(loaded, level)
+    limit = verification.tolerance(loaded, level)
     worst = max((one.difference for one in checked), default=0.0)
     wrong = [one for one in checked if one.difference > limit]
     if as_json:
@@ -162,6 +155,6 @@ def verify(
             f"{one.submitted:.4f} in the file, but {one.found:.4f} here"
         )
     if note is not None:
-        verifying.record(note, loaded, level, checked)
+        verification.record(note, loaded, level, checked)
     if not as_json:
         out.print(Text(f"{result}: {level}", style="green"))

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clbench.files import file_sha256, write_atomic, write_text
+from clbench.utils.files import file_sha256, write_atomic, write_text
 
 
 class CSD(nn.Module):

@@ -1,5 +1,5 @@
 """Ranked tables from submitted results: `build_leaderboard(submissions, out)`."""
 
-from clbench.leaderboard.aggregate import build_leaderboard
+from clbench.leaderboard.build import build_leaderboard
 
 __all__ = ["build_leaderboard"]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from clbench.errors import ClbenchError
 from clbench.leaderboard.tables import Cell, Column, Table, to_markdown
 from clbench.metrics import METRICS
-from clbench.result import Result, Spread
+from clbench.results.schema import Result, Spread
 from clbench.suite import Frozen, content_root
 
 Printed = dict[str, tuple[float, float | None]]

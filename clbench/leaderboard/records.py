@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from clbench.leaderboard.figures import Measured
-from clbench.leaderboard.rank import Ranking
-from clbench.result import Result, Spread, past_floor, spread
+from clbench.results.estimates import Measured
+from clbench.results.schema import Result, Spread
+from clbench.results.significance import Ranking
+from clbench.results.summary import past_floor, spread
+from clbench.results.verification import UNVERIFIED
 from clbench.suite import Suite, Track
-from clbench.verify import UNVERIFIED
 
 Record = dict[str, str | int | float | None]
 WITH_INTERVAL = ("average_score", "average_forgetting")

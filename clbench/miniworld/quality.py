@@ -14,16 +14,14 @@ from diffusers import StableDiffusionXLPipeline
 from tabulate import tabulate
 from torch import Tensor
 
-from clbench.backbone import Backbone
+from clbench.backbones.sdxl import Backbone
 from clbench.encoders import Encoder, load_encoder, mean_pairwise_cosine
-from clbench.environment import describe
-from clbench.files import folder_sha256, write_text
 from clbench.miniworld import models
 from clbench.miniworld.captions import Mix, captioned
 from clbench.miniworld.fit import Draw, fit
 from clbench.miniworld.losses import between_names, name_features
 from clbench.miniworld.pretrain import BATCH, STAGES
-from clbench.miniworld.render import Pictures, draw, to_pil
+from clbench.miniworld.render import Pictures, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -33,7 +31,10 @@ from clbench.miniworld.world import (
     TOKEN_LOOKS,
     random_look,
 )
+from clbench.results.environment import describe
 from clbench.suite import load_suite
+from clbench.utils.files import folder_sha256, write_text
+from clbench.utils.images import to_pil
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 900, 64
 

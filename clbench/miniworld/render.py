@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clbench.miniworld.world import COLOURS, EFFECTS, LINES, PATTERNS, SCENES, SHAPES, STYLE_FACTORS
 from clbench.suite import Drawn
+from clbench.utils.images import to_pil
 
 PALETTE = torch.tensor(list(COLOURS.values()))
 
@@ -102,12 +103,6 @@ def draw_set(drawn: Drawn, size: int = 32) -> list[Image.Image]:
     """The images of one entry of a task list, always the same for the same entry."""
     pictures = Pictures.of(drawn.shapes, drawn.scenes or (None,) * len(drawn.shapes), [drawn.look] * len(drawn.shapes))
     return to_pil(draw(pictures, torch.Generator().manual_seed(drawn.seed), size))
-
-
-def to_pil(pixels: Tensor) -> list[Image.Image]:
-    """float [N, 3, H, W] in [0, 1] -> RGB images."""
-    array = (pixels * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(image) for image in array]
 
 
 # --- colours, patterns, effects -------------------------------------------------------------------------------------

@@ -8,9 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from clbench.cores import over_cores
 from clbench.errors import ClbenchError
-from clbench.files import cannot_write, write_atomic, write_text
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.records import to_csv, to_json
 from clbench.leaderboard.site.pages import (
@@ -22,9 +20,11 @@ from clbench.leaderboard.site.pages import (
     method_page,
     study_page,
 )
-from clbench.method import list_methods
-from clbench.result import Result
+from clbench.plugins import list_methods
+from clbench.results.schema import Result
 from clbench.suite import Suite, load_suite
+from clbench.utils.files import cannot_write, write_atomic, write_text
+from clbench.utils.parallel import over_cores
 
 MANIFEST = "site-files.json"
 """Lists what the site wrote, so that a later build removes what it no longer writes, and nothing else."""

@@ -12,20 +12,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from clbench.compare import COMPARED
-from clbench.human import human_bytes, human_p, human_time
-from clbench.leaderboard.aggregate import SHARES_SAY, pairs_table
-from clbench.leaderboard.figures import Measured, measure, rankings
+from clbench.leaderboard.build import SHARES_SAY, pairs_table
 from clbench.leaderboard.published import Published, published_table, study_table
-from clbench.leaderboard.rank import ALPHA, MOST_LISTED, Pair, Ranking
 from clbench.leaderboard.records import Record, control_scores, final_state_bytes, records, seconds_a_task
 from clbench.leaderboard.site import heat, plots, table
 from clbench.leaderboard.tables import Cell, to_html
 from clbench.metrics import METRICS
-from clbench.result import Result, matrices_of
+from clbench.results.compare import COMPARED
+from clbench.results.estimates import Measured, measure, rankings
+from clbench.results.schema import Result
+from clbench.results.significance import ALPHA, MOST_LISTED, Pair, Ranking
+from clbench.results.summary import matrices_of
+from clbench.results.verification import UNVERIFIED
 from clbench.scores import SHARES, STATISTICS
 from clbench.suite import Suite, Track
-from clbench.verify import UNVERIFIED
+from clbench.utils.formatting import human_bytes, human_p, human_time
 
 
 @dataclass(frozen=True)

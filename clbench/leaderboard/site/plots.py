@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from clbench.leaderboard.figures import Figure, Measured
-from clbench.leaderboard.rank import ALPHA, Ranking
 from clbench.leaderboard.site.heat import signed
+from clbench.results.estimates import Figure, Measured
+from clbench.results.significance import ALPHA, Ranking
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 48

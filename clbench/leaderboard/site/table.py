@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from clbench.human import human_bytes, human_percent
-from clbench.leaderboard.figures import Figure, Measured
-from clbench.leaderboard.rank import Ranking
 from clbench.leaderboard.records import CONTROLS, final_state_bytes, seconds_a_task
 from clbench.leaderboard.site.heat import signed
 from clbench.leaderboard.tables import Cell
 from clbench.metrics import METRICS
-from clbench.result import Spread
+from clbench.results.estimates import Figure, Measured
+from clbench.results.schema import Spread
+from clbench.results.significance import Ranking
 from clbench.suite import Track
+from clbench.utils.formatting import human_bytes, human_percent
 
 
 @dataclass(frozen=True)

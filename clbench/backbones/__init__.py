@@ -1,0 +1,1 @@
+"""Diffusion models: encode, predict, generate, and deploy weight changes."""

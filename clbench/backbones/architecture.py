@@ -1,0 +1,66 @@
+"""Which layers an adapter changes, and their shapes, told from a configuration without loading weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+
+from clbench.errors import ClbenchError
+from clbench.suite import Training
+
+
+def check_architecture(shapes: Mapping[str, tuple[int, int]], training: Training) -> None:
+    """Compare a U-Net's adapted layers (layer -> (out, in)) with what the definition says of them.
+
+    Raises:
+        ClbenchError: they are more or fewer, or of other sizes.
+    """
+    parameters = adapter_parameters(shapes, training.rank)
+    for what, found, expected in (
+        ("adapted layers", len(shapes), training.adapted_layers),
+        ("adapter parameters", parameters, training.adapter_parameters),
+    ):
+        if expected is not None and found != expected:
+            raise ClbenchError(f"the backbone has {found} {what}, not the definition's {expected}: it is another model")
+
+
+def adapter_parameters(shapes: Mapping[str, tuple[int, int]], rank: int) -> int:
+    """Number of values of one adapter."""
+    return sum(rank * (out + inputs) for out, inputs in shapes.values())
+
+
+def adapted_unet(config: Mapping[str, Any], training: Training) -> tuple[Any, int, dict[str, tuple[int, int]]]:
+    """A U-Net with a registered adapter, its own number of values, and adapted layer -> (out, in)."""
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(dict(config))
+        unet.requires_grad_(False)
+        parameters = sum(value.numel() for value in unet.parameters())
+        lora = LoraConfig(
+            r=training.rank,
+            lora_alpha=training.alpha,  # type: ignore[arg-type]
+            target_modules=list(training.targets),
+            init_lora_weights=False,
+        )
+        unet.add_adapter(lora)
+        unet.to("meta")
+    layers = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+    weights: dict[str, Any] = {name: layer.base_layer.weight for name, layer in layers.items()}
+    shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+    check_architecture(shapes, training)
+    return unet, parameters, shapes
+
+
+def adapted_shapes(backbone: Path, training: Training) -> dict[str, tuple[int, int]]:
+    """Adapted layer -> (out, in) of a pipeline's U-Net, from its configuration alone, in the model's order.
+
+    Raises:
+        ClbenchError: it is not the architecture that the definition names.
+    """
+    return adapted_unet(json.loads((backbone / "unet" / "config.json").read_text()), training)[2]

@@ -1,0 +1,100 @@
+"""Commands that make something of what runs left in the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from clbench.cli.options import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
+from clbench.errors import ClbenchError
+from clbench.suite import load_suite
+
+Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
+
+
+@app.command(epilog="Example: `clbench samples runs/mini-v2/styles/naive.json --to grids`")
+def samples(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    store: Store = None,
+    to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
+    run: Run = 1,
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show one run as a picture: what each task looked like after every later one."""
+    from clbench.results.io import load_result
+
+    loaded = load_result(result)
+    import_harness()
+    from clbench.runner.reopen import open_again
+    from clbench.runner.sample_grid import draw_grid
+    from clbench.storage.open import store_under
+
+    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+        path = draw_grid(bench, sequences, to, run)
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/naive.json --task winter --to naive-winter`\n\n"
+    "`clbench export runs/mini-v2/styles/naive.json --format eee --to naive-eee.json`"
+)
+def export(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    task: Annotated[str | None, typer.Option(help="A task's name, or its number in the run's order.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="All scored images instead, for `clbench verify`.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="`diffusers`, or `eee`: the result as an Every Eval Ever record.")
+    ] = "diffusers",
+    to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
+    run: Run = 1,
+    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    store: Store = None,
+    dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
+    suite: OwnSuite = None,
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Write the model after a task for diffusers, all scored images for `verify`, or a record for other registries.
+
+    For diffusers that is an adapter for `load_lora_weights`, or a merged U-Net.
+    """
+    from clbench.results.io import load_result
+
+    loaded = load_result(result)
+    if form not in ("diffusers", "eee"):
+        raise ClbenchError(f"there is no format {form!r} (known: diffusers, eee)")
+    if form == "eee":
+        if task is not None or images:
+            raise ClbenchError("--format eee takes neither --task nor --images: it is the whole result")
+        _export_record(loaded, load_suite(suite or loaded.suite.name), to or result.with_suffix(".eee.json"))
+        return
+    to = to or Path("export")
+    if (task is None) != images:
+        raise ClbenchError("give either --task, --images or --format eee")
+    import_harness()
+    from clbench.runner.export import export_model
+    from clbench.runner.reopen import open_again
+    from clbench.runner.verify import write_images
+    from clbench.storage.open import store_under
+
+    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+        if task is None:
+            path = write_images(bench, sequences, to)
+        else:
+            path = export_model(bench, sequences, task, to, run, dtype)
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _export_record(loaded: Any, definition: Any, to: Path) -> None:
+    from clbench.results.eee import eee_record
+    from clbench.utils.files import write_text
+
+    write_text(to, json.dumps(eee_record(loaded, definition), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    out.print(Text(f"wrote {to}"), soft_wrap=True)

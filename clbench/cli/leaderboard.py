@@ -1,0 +1,71 @@
+"""Commands that make the leaderboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from clbench.cli.options import Json, app, out
+from clbench.suite import load_suite
+
+
+@app.command(epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`")
+def submit(
+    result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
+    submitter: Annotated[str, typer.Option(help="Who submits it.")],
+    submissions: Annotated[Path, typer.Option(help="Folder of all submissions.")] = Path("submissions"),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
+    board: Annotated[
+        Path | None, typer.Option("--leaderboard", help="Folder of the tables; default beside the submissions.")
+    ] = None,
+    samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
+) -> None:
+    """Check a result, file it as `submissions/<suite>/<track>/<method>.json`, and rebuild the tables."""
+    from clbench.leaderboard.build import build_leaderboard
+    from clbench.leaderboard.published import load_published
+    from clbench.results import submission
+    from clbench.results.verification import read_verified
+
+    place, filed = submission.submit(result, submitter, submissions, replace)
+    out.print(Text(f"filed as {place}"), soft_wrap=True)
+    board = board or submissions.parent / "leaderboard"
+    verified = read_verified(submissions / "VERIFIED.json")
+    written = build_leaderboard(submissions, board, samples=samples, published=load_published(), verified=verified)
+    out.print(Text(f"rebuilt {len(written)} files under {board}"), soft_wrap=True)
+    for line in ("", *submission.next_steps(place, filed, written)):
+        out.print(Text(line), soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n`clbench leaderboard --submissions submissions --output leaderboard`\n\n"
+    "`clbench leaderboard --site site`"
+)
+def leaderboard(
+    submissions: Annotated[Path, typer.Option(help="Folder of submitted results.")] = Path("submissions"),
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboard"),
+    samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
+    site: Annotated[Path | None, typer.Option(help="Also a static site, in this folder: open its index.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn submissions into ranked tables (a page a suite and track, as CSV, JSON and LaTeX too), and into a site."""
+    from clbench.leaderboard.build import read_submissions, write_tables
+    from clbench.leaderboard.published import load_published
+    from clbench.leaderboard.site import build_site
+    from clbench.results.verification import read_verified, status
+
+    boards, published = read_submissions(submissions, load_suite), load_published()
+    verified = read_verified(submissions / "VERIFIED.json")
+    paths = write_tables(boards, output, samples=samples, published=published, verified=verified)
+    if site is not None:
+        levels = {(*key, one.method.name): status(verified, one) for key, results in boards.items() for one in results}
+        build_site(boards, site, samples=samples, published=published, verified=levels)
+        paths.append(site / "index.html")
+    if as_json:
+        typer.echo(json.dumps([str(path) for path in paths]))
+        return
+    for path in paths:
+        out.print(Text(f"wrote {path}"), soft_wrap=True)

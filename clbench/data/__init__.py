@@ -1,0 +1,1 @@
+"""Locate, download and load models and images."""

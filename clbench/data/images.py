@@ -1,0 +1,90 @@
+"""A task's images: drawn by the bundled world, or photos read from a data set. Always upright RGB."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clbench.suite import Drawn, Photos
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def load_images(images: Drawn | Photos, resolution: int, folders: Mapping[str, Path]) -> list[Image.Image]:
+    """The images in their order; photos come at their own size.
+
+    Args:
+        resolution: side of a drawn image.
+        folders: data set -> folder.
+    """
+    if isinstance(images, Photos):
+        return [open_photo(folders[images.dataset] / file) for file in images.files]
+    from clbench.miniworld.render import draw_set
+
+    return draw_set(images, resolution)
+
+
+def open_photo(path: Path) -> Image.Image:
+    """A picture file as it is meant to be seen."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def check_photo(path: Path, upright_rgb: bool) -> None:
+    """Decode a picture once.
+
+    Args:
+        upright_rgb: whether it must be stored as upright RGB, as all pictures of the public data sets are. Else what is
+            stored otherwise is named in a warning, since it will be turned or converted.
+
+    Raises:
+        ValueError: it cannot be decoded, or is not stored as it must be. OSError: it cannot be read.
+    """
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            oddities = [] if image.mode == "RGB" else [f"its colour mode is {image.mode}, not RGB"]
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                oddities.append("its EXIF tag says that it is rotated")
+    except (Image.DecompressionBombError, SyntaxError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"it cannot be decoded ({error})") from None
+    if oddities and upright_rgb:
+        raise ValueError(f"{' and '.join(oddities)}, so it is not the published picture")
+    if oddities:
+        warnings.warn(f"{path}: {' and '.join(oddities)}; it is used as upright RGB", stacklevel=2)
+
+
+STRIP = 192
+"""Side, in pixels, of the largest picture in a cell's strip."""
+
+
+def image_suffix(number: int) -> str:
+    """Of a cell's image in the store, prompt by prompt."""
+    return f".{number:03d}.png"
+
+
+def smaller(image: Image.Image) -> Image.Image:
+    """For the strip: at most `STRIP` pixels wide."""
+    from PIL import Image
+
+    return image if image.width <= STRIP else image.resize((STRIP, STRIP), Image.Resampling.LANCZOS)
+
+
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """One row of pictures of the same size."""
+    from PIL import Image
+
+    width, height = images[0].size
+    strip = Image.new("RGB", (width * len(images), height))
+    for index, image in enumerate(images):
+        strip.paste(image, (index * width, 0))
+    return strip

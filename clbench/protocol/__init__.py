@@ -1,0 +1,1 @@
+"""One sequence of tasks: train a task, hand the state on, draw, score."""

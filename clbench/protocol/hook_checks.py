@@ -1,0 +1,86 @@
+"""What a method's hooks may return: checked at once, so that a mistake is named where it was made.
+
+Each function raises WorkFailed with one sentence that begins with `where`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clbench.backbones.sdxl import Backbone
+from clbench.errors import WorkFailed
+from clbench.lora import Adapter
+from clbench.method import Example
+from clbench.state import State
+
+
+def check_no_hooks(backbone: Backbone, where: str) -> None:
+    """Those of modules, which would act on whatever the model does next."""
+    for name, module in backbone.unet.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            raise WorkFailed(
+                f"{where} left a hook on {name or 'the U-Net'}; let end_task() remove it (handle.remove()), and "
+                f"shapes_training() return True"
+            )
+
+
+def check_delta(backbone: Backbone, delta: Any, where: str) -> None:
+    if not isinstance(delta, Mapping):
+        raise WorkFailed(f"{where} returned {type(delta).__name__}, expected a mapping of layer to tensor")
+    for layer, value in delta.items():
+        _check_tensor(value, backbone.shapes.get(layer), f"{where}: layer {layer!r}")
+
+
+def check_adapter(backbone: Backbone, adapter: Any, where: str) -> None:
+    if not isinstance(adapter, Adapter):
+        raise WorkFailed(f"{where} returned {type(adapter).__name__}, expected an Adapter")
+    rank = backbone.rank
+    if adapter.scale != backbone.scale:
+        raise WorkFailed(f"{where}: the adapter's scale is {adapter.scale}, expected {backbone.scale}")
+    for factor, shapes in (
+        ("A", {layer: (rank, inputs) for layer, (_, inputs) in backbone.shapes.items()}),
+        ("B", {layer: (outputs, rank) for layer, (outputs, _) in backbone.shapes.items()}),
+    ):
+        tensors = getattr(adapter, factor)
+        if not isinstance(tensors, Mapping):
+            raise WorkFailed(f"{where}: the adapter's {factor} is {type(tensors).__name__}, expected a mapping")
+        if missing := sorted(set(shapes) - set(tensors)):
+            raise WorkFailed(f"{where}: the adapter's {factor} lacks {len(missing)} layers, e.g. {missing[0]!r}")
+        for layer, value in tensors.items():
+            _check_tensor(value, shapes.get(layer), f"{where}: {factor} of layer {layer!r}")
+
+
+def check_state(backbone: Backbone, state: Any, where: str) -> None:
+    if not isinstance(state, State):
+        raise WorkFailed(f"{where} returned {type(state).__name__}, expected a State")
+    check_delta(backbone, state.merged, where)
+    if state.adapter is not None and not isinstance(state.adapter, Adapter):
+        raise WorkFailed(f"{where}: the state's adapter is {type(state.adapter).__name__}, expected an Adapter or None")
+    factors = [state.adapter.A, state.adapter.B] if state.adapter else []
+    if not all(isinstance(part, Mapping) for part in (*factors, state.extra)):
+        raise WorkFailed(f"{where}: the state holds something else than mappings of names to tensors")
+    for name, value in state.tensors().items():
+        if not isinstance(value, Tensor) or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
+            raise WorkFailed(f"{where}: {name!r} of the state is not a tensor of finite values")
+
+
+def check_examples(examples: Any, size: int, where: str) -> None:
+    if not isinstance(examples, list) or not examples or not all(isinstance(one, Example) for one in examples):
+        raise WorkFailed(f"{where} returned {type(examples).__name__}, expected a list of one or more Examples")
+    for number, example in enumerate(examples, start=1):
+        _check_tensor(example.pixels, (3, size, size), f"{where}: the pixels of example {number}")
+
+
+def _check_tensor(value: Any, shape: tuple[int, ...] | None, where: str) -> None:
+    if shape is None:
+        raise WorkFailed(f"{where} is not an adapted layer of this backbone")
+    if not isinstance(value, Tensor):
+        raise WorkFailed(f"{where} is {type(value).__name__}, expected a tensor")
+    if tuple(value.shape) != shape:
+        raise WorkFailed(f"{where} has shape {tuple(value.shape)}, expected {shape}")
+    if not bool(torch.isfinite(value).all()):
+        raise WorkFailed(f"{where} holds NaN or infinity")

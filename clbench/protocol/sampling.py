@@ -1,0 +1,28 @@
+"""Draw one cell's images: N for each prompt, from noise that every prompt, task, model and method shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clbench.backbones.sdxl import Backbone
+from clbench.suite import Sampling
+
+
+def shared_noise(backbone: Backbone, count: int, seed: int, resolution: int) -> Tensor:
+    """Unit Gaussian latents [count, C, h, w] of pictures of `resolution` pixels, drawn on the CPU so that every device
+    sees the same.
+    """
+    side = resolution // backbone.pipeline.vae_scale_factor
+    shape = (count, backbone.unet.config.in_channels, side, side)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw_cell(backbone: Backbone, prompts: list[str], sampling: Sampling, resolution: int) -> Tensor:
+    """Images of the deployed weights, prompt by prompt: float [P * N, 3, H, W] in [0, 1].
+
+    A cell is one batch, whatever else is to be drawn, so that its bits do not depend on what is already in the store.
+    """
+    noise = shared_noise(backbone, sampling.images_per_prompt, sampling.noise_seed, resolution)
+    repeated = [prompt for prompt in prompts for _ in range(sampling.images_per_prompt)]
+    return backbone.generate(repeated, noise.repeat(len(prompts), 1, 1, 1), sampling.steps, sampling.guidance_scale)

@@ -1,0 +1,1 @@
+"""Everything that can be known from result files alone. Importing it loads no torch."""

@@ -1,0 +1,60 @@
+"""Where a result was made, as far as that can be read; what cannot is null, and never loses a finished run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from clbench.results.schema import Environment
+
+PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors", "numpy")
+
+
+def describe(device: str) -> Environment:
+    """This machine and process."""
+    import torch
+
+    cuda = device.startswith("cuda")
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=_processor(),
+        device=torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device,
+        threads=torch.get_num_threads(),
+        packages={name: _version(name) for name in PACKAGES},
+        git_commit=_git_commit(),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or None
+
+
+def _git_commit() -> str | None:
+    """Of the checkout this package lies in, if it lies in one."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode or not commit.stdout.strip():
+        return None
+    return commit.stdout.strip() + ("-dirty" if status.stdout.strip() else "")

@@ -1,0 +1,87 @@
+"""Read and write result files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clbench.errors import ClbenchError
+from clbench.results.schema import Result
+from clbench.utils.files import write_text
+
+MAX_BYTES = 20_000_000
+"""A full `sdxl-v1` result is about 100 kB."""
+
+
+def save_result(result: Result, path: Path) -> None:
+    """Write a result file: atomic, and the same bytes for the same result.
+
+    Raises:
+        WorkFailed: the file cannot be written.
+    """
+    write_text(path, result_text(result))
+
+
+def result_text(result: Result) -> str:
+    """A result as its file has it."""
+    text = json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    # One line a matrix row: a JSON string holds no raw newline, so this meets lists of numbers and nulls only.
+    text = re.sub(r'\[\n([^\[\]{}"]*)\n\s*\]', lambda match: "[" + " ".join(match[1].split()) + "]", text)
+    return text + "\n"
+
+
+def load_result(path: Path) -> Result:
+    """Read a result file. Its form is checked here, its meaning by `check_result`.
+
+    Raises:
+        ClbenchError: unreadable, over 20 MB, not JSON (duplicate keys, NaN, numbers out of range and extreme nesting
+            included), or a field that does not fit the schema.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ClbenchError(f"cannot read {path}: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise ClbenchError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which no result of `clbench run` is")
+    try:
+        text = raw.decode("utf-8")
+        # Once for what pydantic's parser lets pass (duplicate keys, infinities in free fields), once for the schema.
+        json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+        return Result.model_validate_json(text, strict=True)
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValidationError as error:
+        first, *more = error.errors(include_url=False, include_input=False)
+        field = ".".join(str(part) for part in first["loc"]) or "(top)"
+        reason = f"field {_plain(field)}: {_plain(first['msg'])}" + (f" (and {len(more)} more)" if more else "")
+    except ValueError as error:
+        reason = _plain(str(error))
+    raise ClbenchError(f"{path} is not a result file: {reason}; use the file as `clbench run` wrote it")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)} appears twice")
+    return fields
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError(f"{literal[:20]} is not a finite number")
+    return value
+
+
+def _plain(text: str) -> str:
+    """Text of a stranger's file, fit for one line of a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

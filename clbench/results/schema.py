@@ -1,0 +1,222 @@
+"""The result of one method on one track of one suite: its schema, its file and its summary.
+
+    result = load_result(path)                      # well-formed, or a ClbenchError that names file and field
+    findings = check_result(result, load_suite(result.suite.name))      # [] = a valid, complete result
+
+Result files come from strangers: reading one runs nothing, and `summary` is recomputed and never trusted. Its meaning
+is checked in `clbench.results.checks`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
+
+from clbench.metrics import METRICS
+from clbench.suite import Frozen, Name, Track
+
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""Small enough for arithmetic with floats."""
+Regime = Literal["model", "adapter", "constant", "growing", "bound"]
+Rows = tuple[tuple[float | None, ...], ...]
+"""A score matrix as JSON has it: null where not measured."""
+
+
+class _Record(Frozen):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class SuiteRef(_Record):
+    """Which definition was run."""
+
+    name: Name
+    """The suite's name."""
+    version: Text
+    """The suite's version."""
+    sha256: Sha256
+    """Of the definition's content (`Suite.sha256`)."""
+
+
+class MethodRef(_Record):
+    """Which method was run, and from which source."""
+
+    name: Name
+    """The name it is registered under."""
+    version: Text
+    """The method's own version."""
+    config: dict[str, JsonValue]
+    """Its hyper-parameters, all of them."""
+    source_sha256: Sha256
+    """Of the plugin's file."""
+    distribution: Text | None
+    """The installed package it came from, e.g. "my-methods 1.2"; null for a file."""
+
+
+class BackboneRef(_Record):
+    """Which base model was adapted."""
+
+    id: Text
+    """Its place: a bundled folder, or a hub repository."""
+    revision: Text
+    """Its checksum or commit."""
+
+
+class Run(_Record):
+    """One sequence of tasks."""
+
+    order: Text
+    """Name of the order."""
+    task_order: tuple[Text, ...]
+    """The tasks' names as they were learned."""
+    seed: Integer
+    """The training seed."""
+    scores: dict[Name, Rows]
+    """Metric id -> score matrix: T + 1 rows (row 0 = base model), T columns in this run's order."""
+    state_bytes: tuple[Integer, ...]
+    """Size of what was handed on after each task."""
+    regime: Regime
+    """Read off the measured state."""
+    train_seconds: float
+    """Time spent training, all tasks together; equal work that was shared counts for every run."""
+    eval_seconds: float
+    """Time spent sampling, encoding and scoring, all cells together."""
+    peak_memory_bytes: Integer | None
+    """Highest memory use on the device; null where it cannot be read."""
+    trainable_parameters: Integer
+    """Number of values that one task trains."""
+
+    def matrix(self, metric: str) -> NDArray[np.float64]:
+        """The score matrix with nan for null, (T + 1, T)."""
+        return np.array(self.scores[metric], dtype=float)
+
+
+class Controls(_Record):
+    """What frames every score; task indices are the definition's, whatever a run's order."""
+
+    real_against_real: dict[Name, tuple[float, ...]]
+    """Metric id -> score of each task's real images, treated like generated ones."""
+    last_task_floor: dict[Name, tuple[tuple[float, ...], ...]]
+    """Metric id -> T x T: row = last task, column = scored task; real images in the last task's look."""
+
+
+class Spread(_Record):
+    """A statistic over the runs."""
+
+    mean: float
+    """Mean over the runs."""
+    std: float
+    """Population standard deviation over the runs (ddof 0, as in the paper's tables)."""
+    n: Integer
+    """Number of runs."""
+
+
+MetricSummary = dict[str, Spread | None]
+"""Statistic (`clbench.scores.STATISTICS`) -> its spread; null where it is undefined in any run."""
+
+
+class Environment(_Record):
+    """Where it was run, as far as that could be read."""
+
+    python: Text | None = None
+    """Version of the interpreter."""
+    platform: Text | None = None
+    """Operating system and architecture."""
+    processor: Text | None = None
+    """Name of the CPU."""
+    device: Text | None = None
+    """Name of the device that trained and sampled."""
+    threads: Integer | None = None
+    """Number of threads per operation."""
+    packages: dict[str, Text | None] = Field(default_factory=dict)
+    """Package -> installed version."""
+    git_commit: Text | None = None
+    """Commit of the checkout, "-dirty" appended where it had changes."""
+
+
+class Result(_Record):
+    """All runs of one method on one track of one suite."""
+
+    schema_version: Literal["1"]
+    """Version of this schema."""
+    suite: SuiteRef
+    """The definition that was run."""
+    track: Name
+    """The suite's track."""
+    method: MethodRef
+    """The method that was run."""
+    backbone: BackboneRef
+    """The model that was adapted."""
+    runs: tuple[Run, ...] = Field(min_length=1)
+    """One entry for each (order, seed)."""
+    controls: Controls
+    """What frames the scores."""
+    summary: dict[Name, MetricSummary]
+    """Metric id -> statistics over the runs; recomputed wherever it is used."""
+    checksum: Sha256
+    """Of what was measured, and with what (`content_sha256`): shows an edit or a damage that no statistic feels."""
+    partial: bool
+    """Whether runs of the protocol are missing."""
+    environment: Environment
+    """Where it was run."""
+    settings: dict[str, str | int | float | bool | None]
+    """What the run used: overrides, precision, device."""
+    command: Text
+    """The command that makes this result again."""
+    created_at: AwareDatetime
+    """When the last run ended."""
+    submitter: Text | None = None
+    """Who submits it."""
+
+    @property
+    def place(self) -> str:
+        """Where it lies below `submissions/`."""
+        return f"{self.suite.name}/{self.track}/{self.method.name}.json"
+
+
+def to_rows(matrix: NDArray[np.float64]) -> Rows:
+    """A score matrix as a result holds it: nan becomes null."""
+    return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
+
+
+def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequence[Run], controls: Controls) -> str:
+    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another."""
+    content = [track, *(part.model_dump(mode="json", warnings=False) for part in (suite, method, controls, *runs))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def result_schema() -> dict[str, Any]:
+    """The JSON Schema of a result file; `clbench/results/result.schema.json` is its committed copy."""
+    return Result.model_json_schema()
+
+
+# --- Summary ---
+
+
+def real_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
+    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none.
+
+    Nor has a secondary metric any here: real images hardly score above the untouched model in it, and a share of that
+    way says nothing.
+    """
+    orders = task_orders(runs, track)
+    if metric not in controls.real_against_real or METRICS[metric].secondary:
+        return np.full(orders.shape, np.nan)
+    return np.array(controls.real_against_real[metric])[orders]
+
+
+def task_orders(runs: Sequence[Run], track: Track) -> NDArray[np.intp]:
+    """(runs, T): each run's tasks in its order, as indices into the definition's."""
+    place = {name: index for index, name in enumerate(track.task_names)}
+    return np.array([[place[name] for name in run.task_order] for run in runs])
+
+
+# --- File ---

@@ -1,0 +1,87 @@
+"""From a stranger's result file to a verdict, and from a valid result to its place among the submissions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from clbench.errors import ClbenchError
+from clbench.results.checks import Finding, check_result
+from clbench.results.io import load_result, save_result
+from clbench.results.schema import Result
+from clbench.suite import list_suites, load_suite
+from clbench.utils.parallel import over_cores
+
+FOLDER = "submissions"
+"""Files below a folder of this name must lie where their contents say."""
+
+CHECKLIST = """\
+Before you open the pull request:
+- the new file and the rebuilt tables are all that it changes;
+- the method's source is public, or in methods/: the result names its sha256 ({source}...);
+- `{command}` makes this result again from what you link to;
+- the submitter field says who stands behind it: {submitter}."""
+
+known_suite = cache(load_suite)
+"""A suite's definition, read once a process."""
+
+
+def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> list[Finding]:
+    """All that is wrong with a result file; empty = valid. What cannot even be read is CLB000.
+
+    Args:
+        suite: what `--suite` takes; default the suite that the file names.
+    """
+    try:
+        result = load_result(path)
+        definition = known_suite(suite or result.suite.name)
+    except ClbenchError as error:
+        return [Finding("CLB000", str(error))]
+    place = path if FOLDER in path.parts else None
+    return check_result(result, definition, allow_partial=allow_partial, path=place)
+
+
+def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
+    """`check_file` of each path, many of them on all cores."""
+    return over_cores(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
+
+
+def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Path, Result]:
+    """File a result as `<folder>/<suite>/<track>/<method>.json`.
+
+    Raises:
+        ClbenchError: it is invalid, partial or of a suite without a board, or its place is taken and `replace` is not
+            given.
+    """
+    result = load_result(path).model_copy(update={"submitter": submitter})
+    boards = [name for name in list_suites() if not load_suite(name).for_development]
+    if result.suite.name not in boards:
+        known = ", ".join(boards)
+        raise ClbenchError(f"{path} is of suite {result.suite.name!r}; only those of {known} have a board to submit to")
+    findings = check_result(result, known_suite(result.suite.name))
+    if findings:
+        more = f" (and {len(findings) - 1} more: `clbench validate {path}`)" if len(findings) > 1 else ""
+        raise ClbenchError(f"{path} cannot be submitted: {findings[0].code} {findings[0].message}{more}")
+    place = folder / result.place
+    if place.exists() and not replace:
+        raise ClbenchError(f"{place} exists; give --replace to put this result in its place")
+    save_result(result, place)
+    return place, result
+
+
+def next_steps(place: Path, result: Result, written: list[Path]) -> list[str]:
+    """What is left to do by hand: git commands, and what a reviewer will ask."""
+    branch = f"submit-{result.suite.name}-{result.track}-{result.method.name}"
+    folders = sorted({str(path.parent) for path in written})
+    checklist = CHECKLIST.format(
+        source=result.method.source_sha256[:12], command=" ".join(result.command.split()), submitter=result.submitter
+    )
+    return [
+        f"git switch -c {branch}",
+        f"git add {place} {' '.join(folders)}",
+        f'git commit -m "Submit {result.method.name} on {result.track} of {result.suite.name}"',
+        f"git push -u origin {branch}",
+        "",
+        *checklist.splitlines(),
+    ]

@@ -1,0 +1,92 @@
+"""What a task left behind, as a diffusers user loads it: an adapter file, or a merged U-Net."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+from clbench.errors import ClbenchError, did_you_mean
+from clbench.lora import Adapter
+from clbench.method import Method
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.runner.reopen import run_numbered
+from clbench.state import State
+from clbench.utils.files import cannot_write, write_atomic
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def export_model(
+    bench: Bench, sequences: list[Sequence], task: str, to: Path, run: int = 1, dtype: str = "fp32"
+) -> Path:
+    """Write the model after a task: `<to>/pytorch_lora_weights.safetensors`, or `<to>/unet/` where weights were merged.
+
+    Args:
+        bench, sequences: as `clbench.runner.reopen.open_again` gives them.
+        task: a task's name, or its number in the run's order, from 1.
+        run: which run, from 1.
+        dtype: of the merged U-Net; one of `DTYPES`.
+
+    Raises:
+        ClbenchError: there is no such run or task, or its state is not in the store.
+    """
+    if dtype not in DTYPES:
+        raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
+    sequence = run_numbered(sequences, run)
+    method, tasks = sequence.method, [one.name for one in sequence.tasks]
+    position = _position(tasks, task)
+    state = sequence.stored_state(position)
+    if state is None:
+        raise ClbenchError(
+            f"{bench.store.where} does not hold the state after task {tasks[position]!r}: of a run only the last one "
+            f"is kept, unless it is given --keep states"
+        )
+    if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
+        return _write_adapter(state.adapter, to)
+    return _write_unet(bench.assets.folders["backbone"], method, state, to, DTYPES[dtype])
+
+
+def _position(tasks: list[str], task: str) -> int:
+    if task in tasks:
+        return tasks.index(task)
+    if task.isdecimal() and 1 <= int(task) <= len(tasks):
+        return int(task) - 1
+    raise ClbenchError(f"there is no task {task!r}{did_you_mean(task, tasks)}, nor one of that number")
+
+
+def _write_adapter(adapter: Adapter, to: Path) -> Path:
+    """For `pipeline.load_lora_weights(to)`; the scale is multiplied into B."""
+    layers: dict[str, Any] = {f"{name}.lora_A.weight": value for name, value in adapter.A.items()}
+    layers |= {f"{name}.lora_B.weight": value * adapter.scale for name, value in adapter.B.items()}
+    path = to / "pytorch_lora_weights.safetensors"
+    write_atomic(
+        path,
+        lambda temporary: StableDiffusionXLPipeline.save_lora_weights(
+            str(temporary.parent), unet_lora_layers=layers, weight_name=temporary.name
+        ),
+    )
+    return path
+
+
+def _write_unet(backbone: Path, method: Method, state: State, to: Path, dtype: torch.dtype) -> Path:
+    """For `UNet2DConditionModel.from_pretrained(to / "unet")`; added in fp32."""
+    unet: Any = UNet2DConditionModel.from_pretrained(backbone / "unet", local_files_only=True)
+    with torch.no_grad():
+        for name, change in method.weights(state).items():
+            weight = unet.get_submodule(name).weight
+            weight.copy_(weight.float() + change)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to) as folder:
+            unet.to(dtype).save_pretrained(Path(folder, "unet"))
+            shutil.rmtree(to / "unet", ignore_errors=True)
+            Path(folder, "unet").rename(to / "unet")
+    except OSError as error:
+        raise cannot_write(to / "unet", error) from error
+    return to / "unet"

@@ -1,0 +1,198 @@
+"""How the task lists and orders of mini-v2 and mini-v2-dev were made: `python -m clbench.runner.mini_suites tasks/`.
+
+A task keeps a name that the base model knows and gives it another rendition: nine tenths of the factors of the name's
+look are replaced. So its words already mean something, as a style's name does to SDXL, but the base model has never
+seen this look and cannot draw it.
+
+Looks are chosen by one rule, which asks the base model alone and no method: of a seeded row of candidates, the first
+one of which the base model has at most `MOST_KNOWN` of the way from 0 to real images, in each headline metric.
+
+The files are the definition; this module only says where they came from.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from clbench.data.images import load_images
+from clbench.encoders import mean_pairwise_cosine
+from clbench.metrics import ENCODER_OF, METRICS
+from clbench.miniworld.world import (
+    NAMED_STYLES,
+    OBJECT_FACTORS,
+    STYLE_FACTORS,
+    STYLE_NAMES,
+    TOKEN_LOOKS,
+    TOKENS,
+    altered,
+)
+from clbench.protocol.sampling import draw_cell
+from clbench.protocol.track_runtime import Bench
+from clbench.storage.store import Store
+from clbench.suite import Suite, Task, content_root
+from clbench.utils.images import to_pil
+
+SHARE = 0.9
+"""Share of a name's factors that its task replaces."""
+LEAST_KNOWN, MOST_KNOWN = -0.05, 0.15
+"""The base model's score on a task, as a share of real against real."""
+CANDIDATES = 400
+IMAGES_PER_PROMPT = 2
+
+STYLE_TRAIN_SHAPES = ("tree", "star", "cup", "rocket", "boat")
+STYLE_EVAL_SHAPES = ("boot", "fish", "umbrella", "house", "cat")
+STYLE_REFERENCE_SHAPES = ("key", "car", "bird", "bottle", "flower", "hat", "mushroom", "lamp", "heart", "crown")
+OBJECT_TRAIN_SCENES = ("wood", "studio", "brick", "city", "meadow")
+OBJECT_EVAL_SCENES = ("snow", "night", "beach", "desert", "sea")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one suite draws from."""
+
+    styles: tuple[str, ...]
+    objects: dict[str, str]
+    """Identifier -> class."""
+    seed: int
+    """Of looks and pictures."""
+
+
+_CLASSES = ("car", "boot", "umbrella", "cat", "lamp", "bottle", "hat", "cup", "bird", "house")
+_DEV_CLASSES = ("key", "star", "fish", "tree", "rocket", "flower", "mushroom", "boat", "heart", "crown")
+SOURCES = {
+    "mini-v2": Source(STYLE_NAMES[:10], dict(zip(TOKENS[:10], _CLASSES, strict=True)), seed=0),
+    "mini-v2-dev": Source(STYLE_NAMES[10:20], dict(zip(TOKENS[10:20], _DEV_CLASSES, strict=True)), seed=1_000_000),
+}
+
+
+def style_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
+    style = source.styles[index]
+    seed, shape = source.seed + 1000 * index, STYLE_TRAIN_SHAPES[index % len(STYLE_TRAIN_SHAPES)]
+    look = altered(NAMED_STYLES[style], SHARE, STYLE_FACTORS, seed=seed + candidate)
+    return {
+        "name": style,
+        "fields": {"style": style, "object": shape},
+        "train": _drawn(look, [shape] * 5, [], seed + 500),
+        "reference": _drawn(look, STYLE_REFERENCE_SHAPES, [], seed + 501),
+        "real": _drawn(look, _each(STYLE_EVAL_SHAPES), [], seed + 502),
+    }
+
+
+def object_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
+    token, shape = list(source.objects.items())[index]
+    seed = source.seed + 100_000 + 1000 * index
+    look = altered(TOKEN_LOOKS[token], SHARE, OBJECT_FACTORS, seed=seed + candidate)
+    train = _drawn(look, [shape] * 5, OBJECT_TRAIN_SCENES, seed + 500)
+    return {
+        "name": f"{token} {shape}",
+        "fields": {"token": token, "class": shape},
+        "train": train,
+        "reference": train,  # as in DreamBooth's evaluation: generated against training images
+        "real": _drawn(look, [shape] * 5 * IMAGES_PER_PROMPT, _each(OBJECT_EVAL_SCENES), seed + 502),
+    }
+
+
+MAKERS = {"styles": style_task, "objects": object_task}
+
+
+def _each(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names for _ in range(IMAGES_PER_PROMPT)]
+
+
+def _drawn(look: dict[str, str], shapes: Any, scenes: Any, seed: int) -> dict[str, Any]:
+    return {"look": dict(look), "shapes": list(shapes), "scenes": list(scenes), "seed": seed}
+
+
+def first_candidates(suite: str) -> Suite:
+    """A suite whose tasks all have their first candidate's look, whatever its task lists hold."""
+    path = content_root() / "benchmark" / suite / "suite.yaml"
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, track in raw["tracks"].items():
+        track |= {"name": name, "tasks": [MAKERS[name](SOURCES[suite], index, 0) for index in range(10)]}
+    return Suite.model_validate(raw)
+
+
+def known_shares(bench: Bench, source: Source, index: int) -> Iterator[dict[str, float]]:
+    """For each candidate of a task: headline metric -> the base model's score as a share of real against real.
+
+    Args:
+        bench: of `first_candidates`; a task's prompts, and so the base model's images, are those of all its candidates.
+    """
+    suite, track, encoders = bench.suite, bench.track, bench.evaluator.encoders
+    bench.backbone.use_adapter(None)
+    prompts = track.eval_prompts(track.tasks[index])
+    images = to_pil(draw_cell(bench.backbone, prompts, suite.sampling, suite.resolution))
+    headline = {metric: ENCODER_OF[metric] for metric in track.metrics if not METRICS[metric].secondary}
+    drawn = {name: encoders[name].embed(images) for name in headline.values()}
+    for candidate in range(CANDIDATES):
+        task = Task.model_validate(MAKERS[track.name](source, index, candidate))
+        assert task.real is not None
+        real, reference = (load_images(one, suite.resolution, {}) for one in (task.real, task.reference))
+        shares = {}
+        for metric, name in headline.items():
+            against = encoders[name].embed(reference)
+            base = mean_pairwise_cosine(drawn[name], against)
+            shares[metric] = base / mean_pairwise_cosine(encoders[name].embed(real), against)
+        yield shares
+
+
+def choose(bench: Bench, source: Source, index: int) -> int:
+    """The first candidate that the base model hardly knows.
+
+    Raises:
+        ValueError: none of them is.
+    """
+    for candidate, shares in enumerate(known_shares(bench, source, index)):
+        if all(LEAST_KNOWN <= share <= MOST_KNOWN for share in shares.values()):
+            return candidate
+    raise ValueError(f"the base model knows every candidate of {bench.track.tasks[index].name!r}")
+
+
+def tasks_of(suite: str, track: str) -> list[dict[str, Any]]:
+    """A track's ten tasks, looks chosen."""
+    source = SOURCES[suite]
+    with TemporaryDirectory() as folder:
+        bench = Bench(first_candidates(suite), track, Store(Path(folder)))
+        return [MAKERS[track](source, index, choose(bench, source, index)) for index in range(10)]
+
+
+def williams_square(count: int, seed: int) -> list[list[int]]:
+    """`count` orders of `count` tasks (an even number), balanced for position and for neighbours.
+
+    Each task stands once at each position, and each ordered pair of tasks is once next to each other (Williams 1949).
+    The tasks are numbered by a shuffle of `seed`.
+
+    Raises:
+        ValueError: the number is odd, for which one square is not enough.
+    """
+    if count % 2:
+        raise ValueError(f"a Williams square needs an even number of tasks, not {count}")
+    first = [(-1) ** (step + 1) * ((step + 1) // 2) % count for step in range(count)]  # 0, 1, -1, 2, -2, ...
+    names = random.Random(seed).sample(range(count), count)
+    return [[names[(place + row) % count] for place in first] for row in range(count)]
+
+
+def render_yaml(tasks: list[dict[str, Any]], about: str) -> str:
+    """A task list as a file."""
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    body = yaml.dump({"tasks": tasks}, Dumper=Plain, sort_keys=False, default_flow_style=None, width=110)
+    return f"# {about}\n# Written by `python -m clbench.runner.mini_suites`; frozen once the suite has results.\n{body}"
+
+
+if __name__ == "__main__":
+    for name in SOURCES:
+        for track in MAKERS:
+            text = render_yaml(tasks_of(name, track), f"The ten {track} of {name}.")
+            Path(sys.argv[1], f"{name}-{track}.yaml").write_text(text)

@@ -1,0 +1,1 @@
+"""Events of a run, the progress display, and trackers."""

@@ -1,0 +1,68 @@
+"""What happens, as JSON lines for machines: one event a line, each with its time.
+
+    {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "method": "naive", ..., "step": 3, "loss": 0.21}
+
+Kinds: `plan`, `begin` and `end` of each unit, `loss` of each training step, `cell` with its scores, `memory`,
+`warning`, `result` with its path. What a unit belongs to (suite, track, method, order, seed, position, task) is told
+with each of its events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clbench.runner.engine import Event, Watcher
+from clbench.utils.files import cannot_write
+
+UNWRITTEN = ("work", "stage", "wait")
+"""Events for a display alone."""
+
+
+class Placed:
+    """Adds to each event what its unit belongs to, as its `begin` told."""
+
+    def __init__(self, watch: Watcher) -> None:
+        self._watch, self._where = watch, dict[str, Event]()
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "begin":
+            self._where[event["unit"]] = {k: v for k, v in event.items() if k not in ("event", "unit", "label", "job")}
+        # An event's own fields win: a cell is of the task it shows, not of the one just learned.
+        self._watch({**self._where.get(event.get("unit", ""), {}), **event})
+        if event["event"] == "end":
+            self._where.pop(event["unit"], None)
+
+
+@contextmanager
+def event_file(path: Path | None) -> Iterator[Watcher]:
+    """A watcher that appends to a file, or to none.
+
+    Raises:
+        WorkFailed: the file cannot be written.
+    """
+    if path is None:
+        yield lambda event: None
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)  # unbuffered: a line at once, or not at all
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+    def write(event: Event) -> None:
+        if event["event"] in UNWRITTEN:
+            return
+        try:
+            os.write(file, json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    try:
+        yield Placed(write)
+    finally:
+        os.close(file)

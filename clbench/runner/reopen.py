@@ -1,0 +1,76 @@
+"""A result's bench and sequences as they were, from what the result says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clbench.data.assets import gather
+from clbench.data.locate import Places, default_root
+from clbench.errors import ClbenchError
+from clbench.plugins import get_method, source_of
+from clbench.protocol.device import default_device, one_thread, prepare_process
+from clbench.protocol.task_sequence import Sequence as TaskSequence
+from clbench.protocol.track_runtime import Bench
+from clbench.results.schema import Result
+from clbench.storage.open import open_store
+from clbench.suite import load_suite, suite_folder
+
+
+@contextmanager
+def open_again(
+    result: Result,
+    suite: str | None,
+    store: str | Path,
+    plugins: Sequence[Path] | None = None,
+    device: str | None = None,
+    data_root: Path | None = None,
+) -> Iterator[tuple[Bench, list[TaskSequence]]]:
+    """The bench and one sequence a run; within, a CPU has one thread, as the run had, whose keys are looked up.
+
+    Args:
+        suite: what `--suite` took; default the result's suite by name.
+        store: the folder or URL of the runs'.
+        device: default the result's, if it is here, else what is.
+
+    Raises:
+        ClbenchError: the suite or the method is not the one that the result was made with.
+    """
+    name = suite or result.suite.name
+    definition = load_suite(name)
+    if definition.sha256 != result.suite.sha256:
+        raise ClbenchError(f"the result was made with another version of suite {result.suite.name} than {name} is now")
+    method = get_method(result.method.name, result.method.config, tuple(plugins or ()))
+    if source_of(method).sha256 != result.method.source_sha256:
+        raise ClbenchError(f"method {method.name} ({source_of(method).path}) has changed since the result was made")
+    precision = str(result.settings.get("precision", "fp32"))
+    recorded = str(result.settings.get("device", "cpu"))
+    device = device or (recorded if recorded in ("cpu", default_device()) else default_device())
+    deterministic = bool(result.settings.get("deterministic")) and device != "cpu"
+    if deterministic:
+        prepare_process(device, deterministic)
+    assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
+    with one_thread(device):
+        bench = Bench(
+            definition,
+            result.track,
+            open_store(store),
+            device,
+            precision,
+            assets,
+            low_memory=bool(result.settings.get("low_memory")),
+            deterministic=deterministic,
+        )
+        yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]
+
+
+def run_numbered(sequences: Sequence[TaskSequence], number: int) -> TaskSequence:
+    """One of a result's runs, counted from 1.
+
+    Raises:
+        ClbenchError: it has fewer.
+    """
+    if not 1 <= number <= len(sequences):
+        raise ClbenchError(f"there is no run {number}; this result has runs 1 to {len(sequences)}")
+    return sequences[number - 1]

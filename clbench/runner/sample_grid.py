@@ -1,0 +1,80 @@
+"""One run as a picture, from the strips in the store: a column a task, a row after each task, so forgetting is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from clbench.data.images import STRIP, load_images, smaller
+from clbench.errors import ClbenchError
+from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.track_runtime import Bench
+from clbench.runner.reopen import run_numbered
+from clbench.suite import Task
+from clbench.utils.files import write_atomic
+
+TILE, LABEL, HEADER = 64, 92, 30
+
+
+def draw_grid(bench: Bench, sequences: list[Sequence], to: Path, run: int = 1, prompt: int = 0) -> Path:
+    """Write `<to>/<suite>/<track>/<method>.png`.
+
+    Args:
+        bench, sequences: as `clbench.runner.reopen.open_again` gives them.
+        run: which run, from 1.
+        prompt: which evaluation prompt is shown.
+
+    Raises:
+        ClbenchError: there is no such run, or it is not in the store.
+    """
+    sequence = run_numbered(sequences, run)
+    grid = _paint(_rows(bench, sequence, prompt), [task.name for task in sequence.tasks])
+    path = to / bench.suite.name / bench.track.name / f"{sequence.method.name}.png"
+    write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
+    return path
+
+
+def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
+    """A label, and a tile a task, for each row of the grid."""
+    size = min(bench.suite.resolution, STRIP)
+    stored = [bench.store.get_json(sequence.row_key(position)) for position in range(len(sequence.tasks))]
+    base = bench.store.get_json(bench.base_key)
+    if base is None or None in stored:
+        raise ClbenchError(
+            f"{bench.store.where} does not hold the run with order {sequence.order}, seed {sequence.seed}"
+        )
+    rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
+    rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
+    for task, row in zip(sequence.tasks, stored, strict=True):
+        tiles = [_tile(bench, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
+        rows.append((f"after {task.name}", tiles))
+    return rows
+
+
+def _real(bench: Bench, task: Task, prompt: int) -> Image.Image:
+    """A real image of that prompt where there is one, else of the task."""
+    images = load_images(task.real or task.reference, bench.suite.resolution, bench.assets.folders)
+    return smaller(images[prompt * bench.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
+
+
+def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:
+    grid = Image.new("RGB", (LABEL + TILE * len(tasks), HEADER + TILE * len(rows)), "white")
+    pen = ImageDraw.Draw(grid)
+    for column, name in enumerate(tasks):
+        for line, text in enumerate(name.split(" ", 1)):
+            pen.text((LABEL + column * TILE + 2, 2 + 12 * line), text[:10], fill="black")
+    for index, (label, tiles) in enumerate(rows):
+        top = HEADER + index * TILE
+        for line, text in enumerate(label.split(" ", 1)):
+            pen.text((2, top + 18 + 12 * line), text, fill="black")
+        for column, tile in enumerate(tiles):
+            grid.paste(tile.resize((TILE - 2, TILE - 2), Image.Resampling.NEAREST), (LABEL + column * TILE, top))
+    return grid
+
+
+def _tile(bench: Bench, key: str, prompt: int, size: int) -> Image.Image:
+    path = bench.store.get(key, ".png")
+    if path is None:
+        return Image.new("RGB", (size, size), "gray")
+    return Image.open(path).crop((prompt * size, 0, (prompt + 1) * size, size))
