@@ -188,3 +188,4 @@ class Method:
 
 
 REGISTRY: dict[str, type[Method]] = {}
+"""Name -> method, of all that are defined in this process; `clbench.plugins` fills it."""

@@ -7,11 +7,11 @@
     python benchmark/studies/mini_v2.py record submissions/mini-v2
 
 `settings` runs methods on mini-v2-dev with changed settings: the frozen base, naive and the published pattern of the
-paper's four methods are what the miniature is calibrated to. `drift` trains without drawing, in half the time, and says
-how far later tasks move what earlier ones taught. `agreement` compares measured results with the published ones:
-Kendall's tau over the four methods, with its exact null distribution. `steadiness` repeats a run with two threads, with
-the instruction set AVX2, and with another Python environment (another torch), and prints the differences; `record`
-writes them, with the base row, into the suite's `record.json`.
+paper's four methods are what the miniature is calibrated to. `drift` trains without drawing, and says how far later
+tasks move what earlier ones taught. `agreement` compares measured results with the published ones: Kendall's tau over
+the four methods, with its exact null distribution. `steadiness` repeats a run with two threads, with the instruction
+set AVX2, and with another Python environment (another torch), and prints the differences; `record` writes them, with
+the base row, into the suite's `record.json`.
 """
 
 from __future__ import annotations
@@ -131,13 +131,13 @@ def drift(chosen: argparse.Namespace) -> None:
     from clbench.protocol.track_runtime import Bench
     from clbench.storage.store import Store
 
-    suite, rows = load_suite(str(changed_suite(chosen.set, chosen.output))), []
+    suite, rows, bench = load_suite(str(changed_suite(chosen.set, chosen.output))), [], None
     for track, method in itertools.product(chosen.tracks.split(","), chosen.methods.split(",")):
         for order, seed in suite.runs(track):
             if chosen.orders is None or order in chosen.orders.split(","):
                 with TemporaryDirectory() as folder:
-                    found = changes(Bench(suite, track, Store(Path(folder))), method, order, seed)
-                rows.append([track, method, order, *found])
+                    bench = Bench(suite, track, Store(Path(folder)), kin=bench)
+                    rows.append([track, method, order, *changes(bench, method, order, seed)])
     print(" ".join(chosen.set) or "as mini-v2-dev")
     print(tabulate(rows, ["track", "method", "order", "loss", "learned", "step", "drift", "kept"], floatfmt=".3f"))
 
@@ -147,15 +147,15 @@ def changes(bench: Any, method: str, order: str, seed: int) -> tuple[float, floa
     import torch
 
     from clbench.plugins import get_method
+    from clbench.protocol.sampling import shared_noise
     from clbench.protocol.task_sequence import Sequence as TaskSequence
 
     sequence, model, losses = TaskSequence(bench, get_method(method), order, seed), bench.backbone, []
     bench.tell = lambda event: losses.append(event["loss"]) if event["event"] == "loss" else None
     prompts = [bench.track.eval_prompts(task) for task in sequence.tasks]
     hidden, pooled = model.encode_prompts(list(itertools.chain.from_iterable(prompts)))
-    config, size = model.unet.config, bench.suite.resolution
-    shape = (len(prompts[0]), config.in_channels, config.sample_size, config.sample_size)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).repeat(len(prompts), 1, 1, 1)
+    size = bench.suite.resolution
+    noise = shared_noise(model, len(prompts[0]), 0, size).repeat(len(prompts), 1, 1, 1)
     time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32).expand(len(noise), -1)
 
     @torch.no_grad()

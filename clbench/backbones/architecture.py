@@ -36,21 +36,27 @@ def adapter_parameters(shapes: Mapping[str, tuple[int, int]], rank: int) -> int:
     return sum(rank * (out + inputs) for out, inputs in shapes.values())
 
 
+def add_adapter(unet: Any, training: Training) -> dict[str, Any]:
+    """Inject the definition's adapter into a U-Net, its factors uninitialised; adapted layer -> PEFT's layer."""
+    unet.add_adapter(
+        LoraConfig(
+            r=training.rank,
+            lora_alpha=training.alpha,  # type: ignore[arg-type]  # PEFT scales by any number
+            target_modules=list(training.targets),
+            init_lora_weights=False,
+        )
+    )
+    return {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+
+
 def adapted_unet(config: Mapping[str, Any], training: Training) -> tuple[Any, int, dict[str, tuple[int, int]]]:
     """A U-Net with a registered adapter, its own number of values, and adapted layer -> (out, in)."""
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(dict(config))
         unet.requires_grad_(False)
         parameters = sum(value.numel() for value in unet.parameters())
-        lora = LoraConfig(
-            r=training.rank,
-            lora_alpha=training.alpha,  # type: ignore[arg-type]
-            target_modules=list(training.targets),
-            init_lora_weights=False,
-        )
-        unet.add_adapter(lora)
+        layers = add_adapter(unet, training)
         unet.to("meta")
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
     weights: dict[str, Any] = {name: layer.base_layer.weight for name, layer in layers.items()}
     shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
     check_architecture(shapes, training)

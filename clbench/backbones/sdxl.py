@@ -17,11 +17,9 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from clbench.backbones.architecture import check_architecture
+from clbench.backbones.architecture import add_adapter, check_architecture
 from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
@@ -54,16 +52,8 @@ class Backbone:
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.eval().requires_grad_(False)
         self.unet = pipeline.unet
-        self.unet.add_adapter(
-            LoraConfig(
-                r=training.rank,
-                lora_alpha=training.alpha,  # type: ignore[arg-type]  # PEFT scales by any number
-                target_modules=list(training.targets),
-                init_lora_weights=False,
-            )
-        )
+        self.layers = add_adapter(self.unet, training)
         self.rank, self.scale = training.rank, training.alpha / training.rank
-        self.layers: dict[str, Any] = {n: m for n, m in self.unet.named_modules() if isinstance(m, LoraLayer)}
         self._base = {name: layer.base_layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
