@@ -2,6 +2,9 @@
 
 import os
 import time
+from pathlib import Path
+
+from clbench.utils.files import write_atomic
 
 
 class Sound:
@@ -19,3 +22,24 @@ class Bad:
 
 def open_shop(setup: str):
     return Bad() if os.environ.get("BAD") else Sound()
+
+
+class Slow:
+    """Writes a file for half a second."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def do(self, unit, tell):
+        write_atomic(self.path, self.write)
+        time.sleep(60)
+
+    def write(self, temporary):
+        with temporary.open("w") as file:
+            for word in ("half", "whole"):
+                print(word, file=file, flush=True)
+                time.sleep(0.5)
+
+
+def open_slow_shop(path: str):
+    return Slow(Path(path))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shops import open_shop
+from shops import open_shop, open_slow_shop
 from test_harness import outcome
 from watching import watch
 
@@ -316,6 +316,16 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
     assert workers.isdisjoint(shot)
     assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
     assert outcome(sweep(ready)[0]) == outcome(sweep(ready, output=tmp_path / "alone")[0])
+
+
+def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path):
+    path, surroundings = tmp_path / "file.txt", {"PYTHONPATH": str(Path(__file__).parent)}
+    with local(open_slow_shop, str(path), [surroundings]) as crew:
+        crew.give(Unit("u", "unit", 1.0, (), ("result",)))
+        while not any("half" in one.read_text() for one in tmp_path.iterdir()):
+            assert list(crew.hear(0.02, lambda event: None)) == []
+    assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "half\nwhole\n"
 
 
 @pytest.mark.slow

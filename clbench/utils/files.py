@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from clbench.errors import WorkFailed
+
+_WRITING = threading.RLock()
+"""Held by the thread that writes a file, so that `exit_between_writes` can wait for it."""
 
 
 def file_sha256(path: Path) -> str:
@@ -31,6 +36,17 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         WorkFailed: the file cannot be written (names it, the reason and the remedy); nothing is left half written.
     """
+    with _WRITING:
+        _write_atomic(path, write)
+
+
+def exit_between_writes() -> NoReturn:
+    """End this process at once from another thread, but not while it writes a file."""
+    with _WRITING:
+        os._exit(0)
+
+
+def _write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write beside us
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

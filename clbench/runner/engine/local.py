@@ -16,10 +16,11 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from clbench.errors import WorkFailed
 from clbench.runner.engine.loop import End, Failed, Watcher, WorkerDied, Workshop
@@ -28,6 +29,8 @@ from clbench.runner.engine.slots import Places
 
 GIVES_UP = 3
 """Processes in a row that never got as far as to open the workshop."""
+LEAVES_WITHIN = 10.0
+"""Seconds that a worker has to finish the file that it is writing, before it is killed."""
 
 
 @contextmanager
@@ -150,19 +153,29 @@ class Local:
         assert process.stdin
         assert process.stdout
         self._selector.unregister(process.stdout)
-        for pipe in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()
+        _close(process.stdin)
+        _close(process.stdout)
         process.wait()
         worker.complaints.close()
 
     def close(self) -> None:
-        """All workers leave at once, whatever they have in hand: what they write is written whole or not at all."""
+        """Stop all workers, whatever they are doing; a file that one is writing is finished first."""
         for worker in self._workers:
-            worker.process.kill()
+            _close(worker.process.stdin)
+        deadline = time.monotonic() + LEAVES_WITHIN
         for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
             self._leave(worker)
         self._selector.close()
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe:
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _last_words(worker: _Worker) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from clbench.errors import ClbenchError, DeviceFailed
 from clbench.runner.engine.schedule import Unit
+from clbench.utils.files import exit_between_writes
 
 
 def main(place: str) -> None:
@@ -55,7 +56,7 @@ def main(place: str) -> None:
 def _listen(lines: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
-    os._exit(0)  # the caller closed our stdin, or died
+    exit_between_writes()  # the caller closed our stdin, or died
 
 
 if __name__ == "__main__":
