@@ -24,9 +24,6 @@ from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
 
-LOW_MEMORY_BATCH = 4
-"""How many images are drawn at a time to begin with where memory is short."""
-
 
 class Backbone:
     """A pipeline with one adapter slot.
@@ -43,12 +40,13 @@ class Backbone:
         training: Training,
         device: str,
         precision: str,
-        low_memory: bool = False,
+        gradient_checkpointing: bool = False,
+        sample_batch_size: int | None = None,
     ) -> None:
         self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all its forms
         self.device = torch.device(device)
         self.precision = precision
-        self.batch = LOW_MEMORY_BATCH if low_memory else None
+        self.batch = sample_batch_size
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.eval().requires_grad_(False)
         self.unet = pipeline.unet
@@ -59,7 +57,7 @@ class Backbone:
         check_architecture(self.shapes, training)
         if precision == "bf16":
             _store_as_autocast_would(self.unet)
-        if low_memory:
+        if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device)
         self.noise_scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -78,14 +76,16 @@ class Backbone:
         *,
         vae: Path | None = None,
         scheduler: str | None = None,
-        low_memory: bool = False,
+        gradient_checkpointing: bool = False,
+        sample_batch_size: int | None = None,
     ) -> Backbone:
         """From a diffusers folder, in fp32.
 
         Args:
             vae: folder of the VAE that takes the place of the folder's own.
             scheduler: class of the sampler, if not the folder's own.
-            low_memory: checkpoint gradients, and draw few images at a time.
+            gradient_checkpointing: recompute activations in the backward pass, to save memory.
+            sample_batch_size: the most images that are drawn at a time; default all that are asked for.
 
         Raises:
             ClbenchError: the folder does not hold a pipeline of this class, or not the architecture that is trained.
@@ -99,7 +99,9 @@ class Backbone:
                 raise ClbenchError(f"{folder} holds no pipeline of Stable Diffusion XL's class: {reason}") from error
             if scheduler:
                 pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-            return cls(pipeline.to(torch.float32), training, device, precision, low_memory)
+            return cls(
+                pipeline.to(torch.float32), training, device, precision, gradient_checkpointing, sample_batch_size
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -32,12 +32,12 @@ def samples(
 
     loaded = load_result(result)
     import_harness()
-    from clbench.runner.reopen import open_again
+    from clbench.runner.reopen import reopen
     from clbench.runner.sample_grid import draw_grid
     from clbench.storage.open import store_under
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
-        path = draw_grid(bench, sequences, to, run)
+    with reopen(loaded, suite, store or store_under(output), plugin, None, data_root) as (runtime, sequences):
+        path = draw_grid(runtime, sequences, to, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -80,15 +80,15 @@ def export(
         raise ClbenchError("give either --task, --images or --format eee")
     import_harness()
     from clbench.runner.export import export_model
-    from clbench.runner.reopen import open_again
+    from clbench.runner.reopen import reopen
     from clbench.runner.verify import write_images
     from clbench.storage.open import store_under
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+    with reopen(loaded, suite, store or store_under(output), plugin, None, data_root) as (runtime, sequences):
         if task is None:
-            path = write_images(bench, sequences, to)
+            path = write_images(runtime, sequences, to)
         else:
-            path = export_model(bench, sequences, task, to, run, dtype)
+            path = export_model(runtime, sequences, task, to, run, dtype)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

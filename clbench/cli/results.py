@@ -125,16 +125,16 @@ def verify(
     if level != "recomputed":
         import_harness()
         from clbench.runner import verify as verifying
-        from clbench.runner.reopen import open_again
+        from clbench.runner.reopen import reopen
         from clbench.storage.open import store_under
 
         with (
             progress_bar() as progress,
-            open_again(loaded, suite, store_under(output), plugin, device, data_root) as (bench, sequences),
+            reopen(loaded, suite, store_under(output), plugin, device, data_root) as (runtime, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:
-                found = verifying.score_images(loaded, bench, images)
+                found = verifying.score_images(loaded, runtime, images)
             else:
                 found = verifying.run_again(
                     loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)

@@ -39,7 +39,7 @@ from clbench.suite import load_suite
 
 if TYPE_CHECKING:  # they need torch
     from clbench.results.schema import Result
-    from clbench.runner.prepare import Prepared
+    from clbench.runner.prepare import ExecutionPlan
 
 SHOWN = {"method", "track", "summary", "partial"}
 """Of a result, where there are many."""
@@ -106,8 +106,8 @@ def run(
         "workers": workers,
         "resume": resume,
     }
-    prepared = prepared_for([method], [track], suite, {method: chosen}, options)
-    (result,) = carry_out(prepared, events, chosen_tracker)
+    plan = planned([method], [track], suite, {method: chosen}, options)
+    (result,) = carry_out(plan, events, chosen_tracker)
     path = harness.result_path(output, result)
     if as_json:
         typer.echo(path.read_text(), nl=False)
@@ -179,15 +179,15 @@ def sweep(
         "engine": engine,
         "address": address,
     }
-    prepared = prepared_for(names, words(tracks) or [], suite, chosen, options)
+    plan = planned(names, words(tracks) or [], suite, chosen, options)
     if dry_run and as_json:
-        typer.echo(json.dumps(prepared.summary(), indent=1))
+        typer.echo(json.dumps(plan.summary(), indent=1))
         return
     if not as_json:
-        print_plan(prepared)
+        print_plan(plan)
     if dry_run:
         return
-    results = carry_out(prepared, events, chosen_tracker)
+    results = carry_out(plan, events, chosen_tracker)
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json", include=SHOWN) for result in results], indent=1))
         return
@@ -196,11 +196,11 @@ def sweep(
         out.print(Text(f"result: {result_path(output, result)}"), soft_wrap=True)
 
 
-def prepared_for(
+def planned(
     methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: dict[str, Any]
-) -> Prepared:
+) -> ExecutionPlan:
     """Checked and planned; says what it will take."""
-    from clbench.runner.config import Options
+    from clbench.runner.config import RunConfig
     from clbench.runner.prepare import prepare
 
     with err.status("looking at models and data") as status:
@@ -210,10 +210,10 @@ def prepared_for(
             if event["event"] == "expect":
                 err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-        return prepare(methods, tracks, suite, settings, Options(**options), told)
+        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), told)
 
 
-def carry_out(prepared: Prepared, events: Path | None, tracker: str) -> list[Result]:
+def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
     """Work under a live display, and tell whoever else is to know."""
     from clbench.runner import harness
     from clbench.runner.monitor.events import event_file
@@ -222,25 +222,25 @@ def carry_out(prepared: Prepared, events: Path | None, tracker: str) -> list[Res
 
     with (
         event_file(events) as write,
-        trackers(tracker, prepared) as track,
-        Display(prepared.plan.units, err) as display,
+        trackers(tracker, plan) as track,
+        Display(plan.graph.units, err) as display,
         warnings.catch_warnings(),
     ):
 
-        def watch(event: dict[str, Any]) -> None:
-            for one in (display.watch, write, track):
+        def on_event(event: dict[str, Any]) -> None:
+            for one in (display.on_event, write, track):
                 one(event)
 
         def warn(message: Warning | str, *rest: Any, **more: Any) -> None:
-            watch({"event": "warning", "message": str(message)})
+            on_event({"event": "warning", "message": str(message)})
 
         warnings.showwarning = warn  # as the warnings of workers
-        return harness.carry_out(prepared, watch)
+        return harness.carry_out(plan, on_event)
 
 
-def print_plan(prepared: Prepared) -> None:
+def print_plan(plan: ExecutionPlan) -> None:
     """What a sweep will do."""
-    summary = prepared.summary()
+    summary = plan.summary()
     table = Table("Units", "All", "To do", title=f"runs: {summary['runs']}, workers: {summary['workers']}")
     for kind, counts in summary["units"].items():
         table.add_row(kind, str(counts["all"]), str(counts["to_do"]))

@@ -40,7 +40,7 @@ def make_examples(images: list[Image.Image], prompt: str, resolution: int, sourc
     return examples
 
 
-class Task:
+class TaskDataset:
     """The training data of one task, encoded once, and the diffusion loss on it."""
 
     def __init__(self, backbone: Backbone, examples: list[Example], resolution: int) -> None:
@@ -90,7 +90,7 @@ def fit(
     backbone: Backbone,
     method: Method,
     ctx: Context,
-    task: Task,
+    dataset: TaskDataset,
     start: Adapter,
     training: Training,
     seed: int,
@@ -113,10 +113,10 @@ def fit(
         weight_decay=training.weight_decay,
         fused=True,
     )
-    batches = task.batches(training.steps, training, generator(seed, "train", ctx.position))
+    batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
         ctx.step = step
-        loss = task.loss(batch) + method.loss(ctx, batch)
+        loss = dataset.loss(batch) + method.loss(ctx, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise WorkFailed(

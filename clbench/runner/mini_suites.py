@@ -35,7 +35,7 @@ from clbench.miniworld.world import (
     altered,
 )
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.storage.store import Store
 from clbench.suite import Suite, Task, content_root
 from clbench.utils.images import to_pil
@@ -120,48 +120,49 @@ def first_candidates(suite: str) -> Suite:
     return Suite.model_validate(raw)
 
 
-def known_shares(bench: Bench, source: Source, index: int) -> Iterator[dict[str, float]]:
+def known_shares(runtime: TrackRuntime, source: Source, index: int) -> Iterator[dict[str, float]]:
     """For each candidate of a task: headline metric -> the base model's score as a share of real against real.
 
     Args:
-        bench: of `first_candidates`; a task's prompts, and so the base model's images, are those of all its candidates.
+        runtime: a track of `first_candidates`; all candidates of a task have the same prompts, and so the base model
+            draws the same images for them.
     """
-    suite, track, encoders = bench.suite, bench.track, bench.evaluator.encoders
-    bench.backbone.use_adapter(None)
+    suite, track, encoder = runtime.suite, runtime.track, runtime.models.encoder
+    runtime.backbone.use_adapter(None)
     prompts = track.eval_prompts(track.tasks[index])
-    images = to_pil(draw_cell(bench.backbone, prompts, suite.sampling, suite.resolution))
+    images = to_pil(draw_cell(runtime.backbone, prompts, suite.sampling, suite.resolution))
     headline = {metric: ENCODER_OF[metric] for metric in track.metrics if not METRICS[metric].secondary}
-    drawn = {name: encoders[name].embed(images) for name in headline.values()}
+    drawn = {name: encoder(name).embed(images) for name in headline.values()}
     for candidate in range(CANDIDATES):
         task = Task.model_validate(MAKERS[track.name](source, index, candidate))
         assert task.real is not None
         real, reference = (load_images(one, suite.resolution, {}) for one in (task.real, task.reference))
         shares = {}
         for metric, name in headline.items():
-            against = encoders[name].embed(reference)
+            against = encoder(name).embed(reference)
             base = mean_pairwise_cosine(drawn[name], against)
-            shares[metric] = base / mean_pairwise_cosine(encoders[name].embed(real), against)
+            shares[metric] = base / mean_pairwise_cosine(encoder(name).embed(real), against)
         yield shares
 
 
-def choose(bench: Bench, source: Source, index: int) -> int:
+def choose(runtime: TrackRuntime, source: Source, index: int) -> int:
     """The first candidate that the base model hardly knows.
 
     Raises:
         ValueError: none of them is.
     """
-    for candidate, shares in enumerate(known_shares(bench, source, index)):
+    for candidate, shares in enumerate(known_shares(runtime, source, index)):
         if all(LEAST_KNOWN <= share <= MOST_KNOWN for share in shares.values()):
             return candidate
-    raise ValueError(f"the base model knows every candidate of {bench.track.tasks[index].name!r}")
+    raise ValueError(f"the base model knows every candidate of {runtime.track.tasks[index].name!r}")
 
 
 def tasks_of(suite: str, track: str) -> list[dict[str, Any]]:
     """A track's ten tasks, looks chosen."""
     source = SOURCES[suite]
     with TemporaryDirectory() as folder:
-        bench = Bench(first_candidates(suite), track, Store(Path(folder)))
-        return [MAKERS[track](source, index, choose(bench, source, index)) for index in range(10)]
+        runtime = TrackRuntime(first_candidates(suite), track, Store(Path(folder)))
+        return [MAKERS[track](source, index, choose(runtime, source, index)) for index in range(10)]
 
 
 def williams_square(count: int, seed: int) -> list[list[int]]:
