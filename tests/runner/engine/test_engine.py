@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import outcome
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import SUPPORT
 from shops import open_shop, open_slow_shop
-from test_harness import outcome
 from watching import watch
 
 from clbench.data.assets import Assets
@@ -319,7 +320,7 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, tmp_path):
 
 
 def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path):
-    path, surroundings = tmp_path / "file.txt", {"PYTHONPATH": str(Path(__file__).parent)}
+    path, surroundings = tmp_path / "file.txt", {"PYTHONPATH": str(SUPPORT)}
     with local(open_slow_shop, str(path), [surroundings]) as crew:
         crew.give(Unit("u", "unit", 1.0, (), ("result",)))
         while not any("half" in one.read_text() for one in tmp_path.iterdir()):
@@ -331,7 +332,7 @@ def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path
 @pytest.mark.slow
 def test_a_place_where_all_workers_die_uses_up_no_result():
     units = [Unit(f"u{number}", f"unit {number}", 1.0, (), (f"result {number}",)) for number in range(40)]
-    surroundings = [{"PYTHONPATH": str(Path(__file__).parent), "BAD": bad} for bad in ("", "yes", "")]
+    surroundings = [{"PYTHONPATH": str(SUPPORT), "BAD": bad} for bad in ("", "yes", "")]
     told = []
     with local(open_shop, "", surroundings) as crew:
         assert work_off(units, crew, told.append) == {}

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FILES
+from builders import outcome
+from paths import FILES
 from PIL import Image
 from watching import raises_at, sentence, watch
 
@@ -53,12 +54,6 @@ def undisturbed(run, finished, tmp_path_factory):
         return expected
 
     return outcome_of
-
-
-def outcome(result: Result):
-    """Everything of a result that time and memory do not change."""
-    runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
-    return runs, result.controls, result.summary, result.method
 
 
 # --- what a result holds ---
