@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
+from paths import FILES, SUPPORT
 
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
@@ -16,9 +17,6 @@ for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as 
 settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
 settings.load_profile("clbench")
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
-PLUGINS = Path(__file__).parent / "plugins"
-FILES = (PLUGINS / "ewc.py", PLUGINS / "self_replay.py")
-"""Plugins that every run knows."""
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +76,7 @@ def mock_command(mock_suite, tmp_path_factory):
     """The start of a command line that knows the mock suite."""
     path = tmp_path_factory.mktemp("suite") / "suite.json"
     path.write_text(mock_suite.model_dump_json())
-    return [sys.executable, str(Path(__file__).parent / "driver.py"), str(path)]
+    return [sys.executable, str(SUPPORT / "driver.py"), str(path)]
 
 
 @pytest.fixture(scope="session")

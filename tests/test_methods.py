@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import PLUGINS
+from paths import PLUGINS
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter

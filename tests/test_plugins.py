@@ -1,8 +1,8 @@
-"""The hooks carry two methods that the engine does not know: EWC and self-replay, in tests/plugins/."""
+"""The hooks carry two methods that the engine does not know: EWC and self-replay, in tests/support/plugins/."""
 
 import pytest
 import torch
-from conftest import PLUGINS
+from paths import PLUGINS
 
 from clbench.method import Method
 from clbench.plugins import get_method
@@ -17,7 +17,7 @@ from clbench.utils.seeding import generator
 
 @pytest.fixture
 def sequence(bench, tmp_path):
-    """A sequence of a method from tests/plugins (or `methods/`), each with a store of its own."""
+    """A sequence of a method from tests/support/plugins (or `methods/`), each with a store of its own."""
 
     def make(name: str, **settings) -> Sequence:
         plugins = [path for path in [PLUGINS / f"{name}.py"] if path.exists()]

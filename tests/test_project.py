@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from paths import ROOT
 
 from clbench.leaderboard.build import build_leaderboard
 from clbench.leaderboard.published import load_published
@@ -18,7 +19,6 @@ from clbench.results.io import load_result
 from clbench.results.verification import read_verified, status
 from clbench.suite import load_suite
 
-ROOT = Path(__file__).parent.parent
 SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*/*.json"))
 
 

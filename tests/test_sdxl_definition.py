@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from paths import SHARED
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard.published import load_published
 from clbench.runner.estimate import count
 from clbench.suite import Photos, load_suite
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
 SDXL_V1 = "ecfdd62928fe0290ef2bb59f176c5db0e8e2d3962121a358521f36c63a09a1d7"
 """If this differs, sdxl-v1 was edited. Once it has results, make a new version instead."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import ROOT
 from scipy import stats
 
 from clbench.leaderboard.published import load_published
 from clbench.suite import load_suite
 
-PATH = Path(__file__).parent.parent / "benchmark" / "studies" / "mini_v2.py"
+PATH = ROOT / "benchmark" / "studies" / "mini_v2.py"
 SPEC = importlib.util.spec_from_file_location("mini_v2_study", PATH)
 assert SPEC
 assert SPEC.loader

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import pairwise, permutations
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paths import ROOT
 
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
@@ -52,13 +52,13 @@ def test_a_suite_is_the_definition_that_its_results_were_made_with(suite: Suite,
 
 @SUITES
 def test_the_bundled_weights_are_the_ones_the_definition_names(suite: Suite):
-    folder = Path(__file__).parent.parent / "clbench" / "miniworld" / "weights"
+    folder = ROOT / "clbench" / "miniworld" / "weights"
     for weights in (suite.backbone, *suite.encoders.values()):
         assert folder_sha256(folder / weights.source.removeprefix("bundled:")) == weights.sha256
 
 
 def test_the_bundled_weights_take_at_most_40_megabytes():
-    folder = Path(__file__).parent.parent / "clbench" / "miniworld" / "weights"
+    folder = ROOT / "clbench" / "miniworld" / "weights"
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 40_000_000
 
 

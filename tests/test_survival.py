@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_cli import CLBENCH, execute
+from commands import CLBENCH, execute
 
 from clbench.results.io import load_result
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FILES
+from builders import outcome
+from paths import FILES
 from PIL import Image
 from watching import raises_at, sentence, watch
 
@@ -22,7 +23,6 @@ import clbench
 from clbench.backbones.sdxl import Backbone
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol import task_sequence as engine
-from clbench.protocol.task_sequence import Sequence
 from clbench.results.checks import check_result
 from clbench.results.io import load_result
 from clbench.results.schema import Result
@@ -53,12 +53,6 @@ def undisturbed(run, finished, tmp_path_factory):
         return expected
 
     return outcome_of
-
-
-def outcome(result: Result):
-    """Everything of a result that time and memory do not change."""
-    runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
-    return runs, result.controls, result.summary, result.method
 
 
 # --- what a result holds ---
@@ -145,37 +139,6 @@ def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever
 
 
 # --- equal work is done once ---
-
-
-def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, monkeypatch):
-    fits, cells = watch(monkeypatch, engine, "fit"), watch(monkeypatch, Backbone, "generate")
-    naive, *others = (
-        Sequence(bench, clbench.get_method(name), "forward", 0)
-        for name in ("naive", "merge_init", "merge_ortho", "magmax")
-    )
-    naive.run()
-    assert (len(fits), len(cells)) == (3, 3 + 1 + 2 + 3)
-    for sequence in others:
-        bench.base_row()
-        assert sequence.row(0).scores == naive.row(0).scores
-    assert (len(fits), len(cells)) == (3, 9)
-    others[0].row(1)
-    assert (len(fits), len(cells)) == (4, 11)
-
-
-def test_orders_share_what_they_have_in_common(bench, monkeypatch):
-    bench.track = bench.track.model_copy(update={"orders": {"a": (0, 1, 2), "b": (0, 2, 1)}})
-    fits = watch(monkeypatch, engine, "fit")
-    for order in ("a", "b"):
-        Sequence(bench, clbench.get_method("merge_init"), order, 0).state(2)
-    assert len(fits) == 5
-
-
-def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
-    fits = watch(monkeypatch, engine, "fit")
-    for name, settings in (("naive", {}), ("ewc", {}), ("ewc", {"strength": 1.0}), ("merge_init", {})):
-        Sequence(bench, clbench.get_method(name, settings, FILES), "forward", 0).state(0)
-    assert len(fits) == 3
 
 
 def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run, monkeypatch):

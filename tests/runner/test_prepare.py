@@ -7,19 +7,6 @@ from clbench.errors import ClbenchError
 from clbench.runner import prepare as preparing
 from clbench.runner.config import Options
 from clbench.runner.estimate import allowed_memory
-from clbench.runner.prepare import Prepared, prepare
-
-
-@pytest.fixture
-def ready(shared_models, tmp_path):
-    """`prepare` for one method of the mock suite."""
-
-    def make(settings=None, **options) -> Prepared:
-        given = {"output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
-        return prepare(["naive"], ["styles"], "mock", settings or {}, Options(**given))
-
-    return make
-
 
 CROSSED = [("a", 0), ("a", 5), ("b", 0), ("b", 5)]
 OWN = [("a", 7), ("b", 8), ("c", 9)]
@@ -50,7 +37,7 @@ def test_an_order_with_another_orders_seed_is_refused():
 
 def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
     with pytest.raises(ClbenchError, match="'magmax', which is not run"):
-        ready({"magmax": {}})
+        ready(settings={"magmax": {}})
 
 
 @pytest.mark.parametrize(
@@ -73,7 +60,7 @@ def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypat
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
     monkeypatch.setattr("clbench.runner.estimate.free_memory", lambda device: 10**12)  # this machine may have less
-    assert ready(workers=None).workers == workers
+    assert ready(("naive",), quick=False, workers=None).workers == workers
 
 
 @pytest.mark.parametrize(

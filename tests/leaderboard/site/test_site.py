@@ -11,59 +11,19 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from builders import make_result, signed, tiny_suite
+from boards import PUBLISHED, REGIMES, SUITE, contents, load, submitted, table
+from builders import make_result, tiny_suite
+from paths import SUPPORT
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard.build import rank_results, read_submissions
-from clbench.leaderboard.published import Published
+from clbench.leaderboard.build import rank_results
 from clbench.leaderboard.site import build, build_site
 from clbench.leaderboard.site.heat import difference_shade, score_shade
 from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
 from clbench.results.estimates import measure
-from clbench.results.io import load_result, save_result
+from clbench.results.io import load_result
 from clbench.results.schema import Result
-from clbench.suite import Suite
 from clbench.utils.files import write_atomic
-
-SUITE = tiny_suite()
-REGIMES = {"naive": "adapter", "merge_init": "model", "keeper": "growing", "steady": "constant"}
-LEVELS = {"naive": 0.3, "merge_init": 0.6, "keeper": 0.5, "steady": 0.4}
-PUBLISHED = Published.model_validate(
-    {
-        "source": "A paper, Tables 1 and 2",
-        "tracks": {
-            track: {
-                "metrics": metrics,
-                "rows": {
-                    "base": {"average_score": {metrics[0]: (0.111, None)}, "average_forgetting": None},
-                    "naive": {
-                        "average_score": {metrics[0]: (0.777, 0.022)},
-                        "average_forgetting": {metrics[0]: (0.333, 0.044)},
-                    },
-                },
-            }
-            for track, metrics in {"styles": ("csd", "dino"), "objects": ("clip_i", "dino")}.items()
-        },
-        "prompt_study": {
-            "tasks": 2,
-            "rows": [{"template": "{token}", "dino": (0.1, 0.2), "csd": (0.3, 0.4), "csd_per_task": (0.5, 0.6)}],
-        },
-    }
-)
-
-
-def load(name: str) -> Suite:
-    return SUITE if name == "tiny" else tiny_suite(name)
-
-
-def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> dict[tuple[str, str], list[Result]]:
-    """Ranked boards of both tracks, through files and validation, as the command makes them."""
-    for seed, (method, regime) in enumerate(methods.items()):
-        for track in SUITE.tracks:
-            result = make_result(SUITE, track, method, seed=seed, level=LEVELS[method])
-            runs = tuple(run.model_copy(update={"regime": regime}) for run in result.runs)
-            save_result(signed(result.model_copy(update={"runs": runs})), folder / "tiny" / track / f"{method}.json")
-    return read_submissions(folder, load)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +48,6 @@ def site(boards, samples, tmp_path_factory) -> Path:
     return out
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 class Page(HTMLParser):
     """What a page links to, its ids, and the text of each table by its caption."""
 
@@ -108,10 +64,6 @@ class Page(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
 
-def table(page: str, caption: str) -> str:
-    return next(part for part in re.findall(r"<table.*?</table>", page, re.S) if caption in part)
-
-
 # --- The files ---
 
 
@@ -126,13 +78,13 @@ def test_a_rebuild_gives_the_same_bytes_anywhere(boards, samples, site, tmp_path
 def test_hash_order_does_not_reach_the_pages(tmp_path):
     submitted(tmp_path / "submissions")
     script = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from test_site import load\n"
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from boards import load\n"
         "from clbench.leaderboard.build import read_submissions\n"
         "from clbench.leaderboard.site import build_site\n"
         "build_site(read_submissions(Path(sys.argv[2]), load), Path(sys.argv[3]), load=load)\n"
         "assert not {'torch', 'scipy', 'PIL'} & sys.modules.keys()"
     )
-    arguments = [str(Path(__file__).parent), str(tmp_path / "submissions")]
+    arguments = [str(SUPPORT), str(tmp_path / "submissions")]
     for seed in ("1", "2"):
         out = str(tmp_path / seed)
         subprocess.run([sys.executable, "-c", script, *arguments, out], check=True, env={"PYTHONHASHSEED": seed})

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_harness import outcome
+from builders import outcome
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.runner import harness, prepare

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from boards import LEVELS, PUBLISHED, REGIMES
 from builders import make_result, signed, tiny_suite
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
-from test_site import LEVELS, PUBLISHED, REGIMES
 
 from clbench.leaderboard.build import read_submissions
 from clbench.leaderboard.site import build_site

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from paths import SHARED
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
@@ -31,7 +31,6 @@ from clbench.storage.store import Store
 from clbench.suite import load_suite
 from clbench.utils.seeding import generator
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOS = SHARED / "data" / "dreambooth_small"
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 

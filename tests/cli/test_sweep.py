@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import PLUGINS
+from paths import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app

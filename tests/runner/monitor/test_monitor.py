@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from commands import execute
 from rich.console import Console
 from rich.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli import execute
 from typer.testing import CliRunner
 from watching import sentence
 

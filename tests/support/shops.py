@@ -33,6 +33,7 @@ class Slow:
     def do(self, unit, tell):
         write_atomic(self.path, self.write)
         time.sleep(60)
+        return True
 
     def write(self, temporary):
         with temporary.open("w") as file:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from builders import outcome
 from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
-from test_harness import outcome
 from typer.testing import CliRunner
 from watching import sentence, watch
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from paths import SHARED
 from PIL import Image
 
 from clbench.encoders import load_encoder, mean_pairwise_cosine
@@ -17,7 +18,6 @@ from clbench.errors import ClbenchError
 from clbench.protocol.evaluator import mean_of_different
 from clbench.utils.seeding import generator
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
 

@@ -1,16 +1,15 @@
 """The command line: what it prints where, how it exits, and how fast it starts."""
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 from builders import make_result
-from conftest import PLUGINS
+from commands import CLBENCH, clbench, execute, refusal
+from paths import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app, main
@@ -19,34 +18,7 @@ from clbench.results.io import save_result
 from clbench.results.schema import Environment, Result
 from clbench.suite import load_suite
 
-CLBENCH = Path(sys.executable).with_name("clbench")
 SUITE = load_suite("mini-v2")
-
-
-def execute(*command, code: int = 0, **options) -> subprocess.CompletedProcess:
-    """Run a command in a plain, wide terminal; it must exit with `code` and never show a traceback."""
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=3600, **options
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    return done
-
-
-def clbench(*arguments, code: int = 0, **options) -> str:
-    """The real command's output."""
-    return execute(CLBENCH, *arguments, code=code, **options).stdout
-
-
-def refusal(*arguments, code: int = 2) -> str:
-    """The one sentence on stderr of a command that fails; stdout stays empty."""
-    done = execute(CLBENCH, *arguments, code=code)
-    assert done.stdout == ""
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert done.stderr.splitlines()[-1] == errors[0]
-    return errors[0]
 
 
 @pytest.fixture

@@ -147,3 +147,9 @@ def signed(result: Result) -> Result:
     """The same with a checksum that fits, as its maker would write it."""
     parts = result.suite, result.track, result.method, result.runs, result.controls
     return result.model_copy(update={"checksum": content_sha256(*parts)})
+
+
+def outcome(result: Result) -> tuple:
+    """Everything of a result that time and memory do not change."""
+    runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
+    return runs, result.controls, result.summary, result.method

@@ -1,0 +1,24 @@
+"""Plans and sweeps of the mock suite."""
+
+import pytest
+
+from clbench.runner import harness
+from clbench.runner.config import Options
+from clbench.runner.prepare import Prepared, prepare
+
+
+@pytest.fixture
+def ready(shared_models, tmp_path):
+    """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
+
+    def make(methods=("merge_init",), tracks=("styles",), settings=None, **options) -> Prepared:
+        given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
+        return prepare(methods, tracks, "mock", settings or {}, Options(**given))
+
+    return make
+
+
+@pytest.fixture
+def sweep(ready):
+    """The results of what `ready` prepares."""
+    return lambda *arguments, **options: harness.carry_out(ready(*arguments, **options))

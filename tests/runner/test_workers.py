@@ -1,0 +1,114 @@
+"""Runs in several worker processes: whoever dies, the bits are those of one process."""
+
+import json
+import os
+import re
+import signal
+import threading
+from collections import Counter
+
+import pytest
+from builders import outcome
+
+from clbench.errors import WorkFailed
+from clbench.runner import harness
+from clbench.runner.engine import work_off
+from clbench.runner.engine.local import local
+from clbench.runner.prepare import Prepared
+from clbench.runner.units import open_workshop, setup_of
+
+
+@pytest.mark.long
+def test_several_processes_give_the_bits_of_one(sweep, tmp_path):
+    together = sweep(("naive", "merge_ortho"), workers=2)
+    alone = sweep(("naive", "merge_ortho"), output=tmp_path / "alone")
+    assert [outcome(result) for result in together] == [outcome(result) for result in alone]
+    assert together[0].settings["workers"] == 2
+
+
+@pytest.mark.long
+def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, sweep, tmp_path):
+    prepared, shot, told = ready(), [], []
+    with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
+
+        def shoot(event):
+            told.append(event)
+            if event["event"] == "loss" and not any(one["event"] == "warning" for one in told):
+                shot.append(event["worker"])
+                os.kill(event["worker"], signal.SIGKILL)
+
+        assert work_off(prepared.plan.units, crew, shoot) == {}
+        workers = {process.pid for process in crew.processes}
+    assert workers.isdisjoint(shot)
+    assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
+    assert outcome(sweep()[0]) == outcome(sweep(output=tmp_path / "alone")[0])
+
+
+LOST = """
+from pathlib import Path
+import torch
+from clbench import Method
+
+class Lost(Method):
+    name = "lost"
+
+    def begin_task(self, ctx, state):
+        if ctx.position == 1 and not {mark}.exists():
+            {mark}.touch()
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\nmore")
+        return ctx.fresh_adapter()
+"""
+
+
+@pytest.mark.long
+def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready, sweep, tmp_path):
+    """As far as it can be seen without one."""
+    plugin, mark, told = tmp_path / "lost.py", tmp_path / "mark", []
+    plugin.write_text(LOST.format(mark=f"Path({str(mark)!r})"))
+    alone = {"plugins": (plugin,), "output": tmp_path / "alone"}
+    reason = r"cpu failed \(CUDA error: an illegal memory access was encountered\); what is finished is kept"
+    with pytest.raises(WorkFailed, match=f"^{reason}, so run the same command again$"):
+        sweep(("lost",), **alone)
+    expected = sweep(("lost",), **alone)
+    mark.unlink()
+    results = harness.carry_out(ready(("lost",), plugins=(plugin,), workers=2), told.append)
+    assert [outcome(result) for result in results] == [outcome(result) for result in expected]
+    (warning,) = [event["message"] for event in told if event["event"] == "warning"]
+    assert re.search(f"a worker died during order forward seed 0, task 2 of 3.*: {reason}", warning)
+
+
+@pytest.mark.long
+def test_workers_that_cannot_open_the_workshop_say_why(ready):
+    prepared = ready()
+    with setup_of(prepared.workshop) as setup:
+        for wrong, says in (
+            ({"sign": "sign-00"}, r"cannot start: .* does not see the store .* give --store"),
+            ({"software": {"torch": "1.0"}}, r"cannot start: .* has other software \(torch .*\) than .* \(torch 1.0\)"),
+        ):
+            with (
+                local(open_workshop, json.dumps({**json.loads(setup), **wrong}), [{}]) as crew,
+                pytest.raises(WorkFailed, match=says),
+            ):
+                work_off(prepared.plan.units, crew, lambda event: None)
+
+
+@pytest.mark.long
+def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
+    """Each unit leaves one artifact; two that were made would show as two events."""
+    pair, seen = [ready(("naive", "magmax"), workers=2) for _ in range(2)], []
+
+    def go(prepared: Prepared) -> None:
+        with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
+            assert work_off(prepared.plan.units, crew, seen.append) == {}
+
+    both = [threading.Thread(target=go, args=(prepared,)) for prepared in pair]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    drawn = Counter(event["cell"] for event in seen if event["event"] == "cell" and not event["found"])
+    trained = Counter((event["unit"], event["step"]) for event in seen if event["event"] == "loss")
+    assert set(drawn.values()) == {1}
+    assert set(trained.values()) == {1}
+    assert len(drawn) == 3 + 1 + 2 * 5
+    assert len(trained) == (1 + 2 * 2) * 2

@@ -1,0 +1,62 @@
+"""Boards of the tiny suite with methods of every regime, and the files that are built from them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from builders import make_result, signed, tiny_suite
+
+from clbench.leaderboard.build import read_submissions
+from clbench.leaderboard.published import Published
+from clbench.results.io import save_result
+from clbench.results.schema import Result
+from clbench.suite import Suite
+
+SUITE = tiny_suite()
+REGIMES = {"naive": "adapter", "merge_init": "model", "keeper": "growing", "steady": "constant"}
+LEVELS = {"naive": 0.3, "merge_init": 0.6, "keeper": 0.5, "steady": 0.4}
+PUBLISHED = Published.model_validate(
+    {
+        "source": "A paper, Tables 1 and 2",
+        "tracks": {
+            track: {
+                "metrics": metrics,
+                "rows": {
+                    "base": {"average_score": {metrics[0]: (0.111, None)}, "average_forgetting": None},
+                    "naive": {
+                        "average_score": {metrics[0]: (0.777, 0.022)},
+                        "average_forgetting": {metrics[0]: (0.333, 0.044)},
+                    },
+                },
+            }
+            for track, metrics in {"styles": ("csd", "dino"), "objects": ("clip_i", "dino")}.items()
+        },
+        "prompt_study": {
+            "tasks": 2,
+            "rows": [{"template": "{token}", "dino": (0.1, 0.2), "csd": (0.3, 0.4), "csd_per_task": (0.5, 0.6)}],
+        },
+    }
+)
+
+
+def load(name: str) -> Suite:
+    return SUITE if name == "tiny" else tiny_suite(name)
+
+
+def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> dict[tuple[str, str], list[Result]]:
+    """Ranked boards of both tracks, through files and validation, as the command makes them."""
+    for seed, (method, regime) in enumerate(methods.items()):
+        for track in SUITE.tracks:
+            result = make_result(SUITE, track, method, seed=seed, level=LEVELS[method])
+            runs = tuple(run.model_copy(update={"regime": regime}) for run in result.runs)
+            save_result(signed(result.model_copy(update={"runs": runs})), folder / "tiny" / track / f"{method}.json")
+    return read_submissions(folder, load)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def table(page: str, caption: str) -> str:
+    return next(part for part in re.findall(r"<table.*?</table>", page, re.S) if caption in part)
