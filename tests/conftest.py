@@ -3,9 +3,7 @@
 import os
 import sys
 import warnings
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -30,16 +28,17 @@ def mock_suite(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def models(mock_suite, tmp_path_factory):
-    """The suite's models, loaded once: `backbone` and `evaluators` by track."""
-    from clbench.protocol.track_runtime import Bench
-    from clbench.storage.store import Store
+def models(mock_suite):
+    """The suite's models, loaded once for all tests."""
+    from clbench.data.assets import gather
+    from clbench.data.locate import Places, default_root
+    from clbench.protocol.device import DeviceConfig
+    from clbench.protocol.models import Models
 
-    store = Store(tmp_path_factory.mktemp("unused"))
-    evaluators = {track: Bench(mock_suite, track, store).evaluator for track in mock_suite.tracks}
-    for evaluator in evaluators.values():
-        evaluator.controls = cache(evaluator.controls)
-    return SimpleNamespace(backbone=Bench(mock_suite, "styles", store).backbone, evaluators=evaluators)
+    loaded = Models(mock_suite, DeviceConfig(), {})
+    for track in mock_suite.tracks:
+        loaded.folders.update(gather(mock_suite, "mock", track, Places(default_root(), Path())).folders)
+    return loaded
 
 
 @pytest.fixture
@@ -51,24 +50,21 @@ def backbone(models):
 
 
 @pytest.fixture
-def shared_models(models, mock_suite, monkeypatch):
-    """Let `harness.run` find the mock suite, and every bench use the session's models."""
-    from clbench.protocol.track_runtime import Bench
+def shared_models(mock_suite, monkeypatch):
+    """Let `prepare` find the mock suite."""
     from clbench.runner import prepare
 
     monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
     monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
-    monkeypatch.setattr(Bench, "backbone", models.backbone)
-    monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
 
 
 @pytest.fixture
-def bench(shared_models, mock_suite, tmp_path):
+def runtime(models, mock_suite, tmp_path):
     """The styles track with a store of its own."""
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
-    return Bench(mock_suite, "styles", Store(tmp_path / "store"))
+    return TrackRuntime(mock_suite, "styles", Store(tmp_path / "store"), models=models)
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +94,12 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(shared_models, tmp_path):
+def run(shared_models, models, tmp_path):
     """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
     from clbench.runner import harness
 
     def make(method: str = "merge_ortho", track: str = "styles", **options):
-        options = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", **options}
-        return harness.run(method, track, "mock", **options)
+        usual = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", "models": models}
+        return harness.run(method, track, "mock", **{**usual, **options})
 
     return make

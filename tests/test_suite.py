@@ -14,7 +14,7 @@ from paths import ROOT
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner import mini_suites
 from clbench.storage.store import Store
 from clbench.suite import Drawn, Images, Suite, Task, content_root, list_suites, load_suite
@@ -188,11 +188,11 @@ def test_prompts_are_the_protocols_strings():
 
 
 @pytest.fixture(scope="module")
-def benches(tmp_path_factory) -> dict[str, dict[str, Bench]]:
-    """Suite -> track -> its bench; each loads its models when it is first used."""
+def benches(tmp_path_factory) -> dict[str, dict[str, TrackRuntime]]:
+    """Suite -> track -> its runtime; each loads its models when it is first used."""
     folder = tmp_path_factory.mktemp("store")
     return {
-        suite.name: {track: Bench(suite, track, Store(folder / suite.name / track)) for track in suite.tracks}
+        suite.name: {track: TrackRuntime(suite, track, Store(folder / suite.name / track)) for track in suite.tracks}
         for suite in (mini, dev)
     }
 
@@ -201,8 +201,8 @@ def benches(tmp_path_factory) -> dict[str, dict[str, Bench]]:
 @TRACKS
 def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str):
     """In each headline metric it has at most 15 % of the way from 0 to real images."""
-    bench = benches[suite.name][track]
-    base, real = bench.base_row(), bench.controls().real_against_real
+    runtime = benches[suite.name][track]
+    base, real = runtime.base_row(), runtime.controls().real_against_real
     for metric in suite.track(track).metrics:
         if not METRICS[metric].secondary:
             for task, best in zip(suite.track(track).tasks, real[metric], strict=True):

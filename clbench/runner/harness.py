@@ -91,19 +91,11 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
     Raises:
         WorkFailed: as `sweep`.
     """
-    graph, config, memory = plan.graph, plan.sweep.config, plan.estimate.device_bytes
-    with one_thread(config.device):
+    graph = plan.graph
+    with one_thread(plan.sweep.config.device):
         on_event({"event": "plan", "units": len(graph.units), "work": graph.work, "workers": plan.workers})
         collector = ResultCollector(plan, on_event)
-        request = PoolRequest(
-            executor=plan.executor,
-            open_executor=open_executor,
-            setup=lambda: executor_setup(plan.executor),
-            workers=plan.workers,
-            device=config.device,
-            memory=memory if config.device == "cpu" else LIBRARIES + STATES,
-        )
-        with plan.engine.start(request) as pool:
+        with plan.engine.start(pool_request(plan)) as pool:
             failures = execute(graph.units, pool, collector.on_event)
         if failures:
             on_event({"event": "stage", "what": "failed"})
@@ -113,6 +105,19 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
             raise kind(messages[0] + more)
         on_event({"event": "stage", "what": "done"})
         return [collector.results[spec.name] for spec in plan.sweep.specs]
+
+
+def pool_request(plan: ExecutionPlan) -> PoolRequest:
+    """What the engine needs to know to start the plan's workers."""
+    device, memory = plan.sweep.config.device, plan.estimate.device_bytes
+    return PoolRequest(
+        executor=plan.executor,
+        open_executor=open_executor,
+        setup=lambda: executor_setup(plan.executor),
+        workers=plan.workers,
+        device=device,
+        memory=memory if device == "cpu" else LIBRARIES + STATES,
+    )
 
 
 class ResultCollector:

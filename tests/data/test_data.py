@@ -487,7 +487,7 @@ def test_a_data_set_cannot_hide_behind_a_models_name(tiny, world):
 def test_weights_without_pins_are_known_by_what_was_found(tiny, world):
     """So that work done with one model is never taken for another's."""
     from clbench.data.assets import gather
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
     suite: Suite = load_suite(str(tiny))
@@ -497,5 +497,5 @@ def test_weights_without_pins_are_known_by_what_was_found(tiny, world):
         photo = world / "dreambooth" / "dataset" / "can" / "00.jpg"
         random_picture(number).save(photo)
         assets = gather(suite, str(tiny), "objects", Places(world, tiny))
-        keys.append(Bench(suite, "objects", Store(world / "store"), assets=assets).base_key)
+        keys.append(TrackRuntime(suite, "objects", Store(world / "store"), assets=assets).keys.base)
     assert keys[0] != keys[1]

@@ -3,17 +3,17 @@
 import pytest
 
 from clbench.runner import harness
-from clbench.runner.config import Options
-from clbench.runner.prepare import Prepared, prepare
+from clbench.runner.config import RunConfig
+from clbench.runner.prepare import ExecutionPlan, prepare
 
 
 @pytest.fixture
-def ready(shared_models, tmp_path):
+def ready(shared_models, models, tmp_path):
     """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
 
-    def make(methods=("merge_init",), tracks=("styles",), settings=None, **options) -> Prepared:
+    def make(methods=("merge_init",), tracks=("styles",), settings=None, models=models, **options) -> ExecutionPlan:
         given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
-        return prepare(methods, tracks, "mock", settings or {}, Options(**given))
+        return prepare(methods, tracks, "mock", settings or {}, RunConfig.of(**given), models=models)
 
     return make
 

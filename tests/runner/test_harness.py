@@ -95,7 +95,7 @@ def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run,
 def test_progress_ends_at_the_announced_amount_of_work(run):
     for units_of_a_task in (2, 0):  # trained and scored; found
         seen = []
-        run("naive", watch=seen.append)
+        run("naive", on_event=seen.append)
         plan = next(event for event in seen if event["event"] == "plan")
         made = Counter()
         for event in seen:
@@ -121,7 +121,7 @@ def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever
     result = run("ewc", settings={"strength": 3.0}, memory="low", orders=["backward"], seeds=[5], quick=False)
 
     def draw(store: str) -> Path:
-        with again.open_again(result, None, tmp_path / store, FILES) as opened:
+        with again.reopen(result, None, tmp_path / store, FILES) as opened:
             return samples.draw_grid(*opened, tmp_path)
 
     with pytest.raises(ClbenchError, match=r"elsewhere does not hold the run with order backward, seed 5"):
@@ -239,7 +239,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(run, undisturbed, kinds,
         ({"orders": ["7"]}, "no order '7'"),
         ({"seeds": [1]}, "no seed 1"),
         ({"orders": []}, "no order was chosen"),
-        ({"precision": "fp8"}, "no precision 'fp8'"),
+        ({"precision": "fp8"}, "--precision 'fp8': Input should be 'fp32' or 'bf16'"),
         ({"device": "abacus"}, "no device 'abacus'"),
         ({"settings": {"strength": 1}}, "'strength'"),
     ],

@@ -20,11 +20,11 @@ from clbench.cli import app
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol import task_sequence as sequences
 from clbench.runner import harness
-from clbench.runner.config import Options
-from clbench.runner.engine.inline import Inline
-from clbench.runner.engine.loop import work_off
+from clbench.runner.config import RunConfig
+from clbench.runner.engine.inline import InlinePool
+from clbench.runner.engine.loop import execute
+from clbench.runner.executor import executor_setup
 from clbench.runner.prepare import prepare
-from clbench.runner.units import setup_of
 from clbench.storage.open import open_store
 from clbench.storage.remote import COPIES, RemoteStore, modified
 from clbench.storage.store import Store, recipe_key
@@ -376,14 +376,14 @@ def test_gc_clears_what_killed_processes_left_and_nothing_that_somebody_needs(ke
 
 
 def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(shared_models, tmp_path):
-    options = Options(quick=True, output=tmp_path, device="cpu", workers=1)
+    options = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     prepared = prepare(["naive"], ["styles"], "mock", {}, options)
-    store = prepared.workshop.store
-    with setup_of(prepared.workshop) as setup:
+    store = prepared.executor.store
+    with executor_setup(prepared.executor) as setup:
         command("gc", store.root)
         command("gc", store.root, "--older-than", "0")
         assert store.has(json.loads(setup)["sign"], ".json")
-        assert work_off(prepared.plan.units, Inline(prepared.workshop), lambda event: None) == {}
+        assert execute(prepared.graph.units, InlinePool(prepared.executor), lambda event: None) == {}
     assert not store.has(json.loads(setup)["sign"], ".json")
 
 

@@ -36,7 +36,14 @@ CLOSING_SECONDS = 10.0
 
 
 class LocalEngine:
-    """This machine: one process a GPU, or one a core of the CPU, each with one thread."""
+    """This machine: one process a GPU, or one a core of the CPU, each with one thread.
+
+    Args:
+        memory: device -> bytes that are free.
+    """
+
+    def __init__(self, memory: Callable[[str], int] = free_memory) -> None:
+        self._memory = memory
 
     def device(self, asked: str | None) -> str:
         name = asked or default_device()
@@ -53,7 +60,7 @@ class LocalEngine:
 
     def workers(self, asked: int | None, most: int, device: str) -> int:
         if device == "cpu":
-            fitting = max(1, int(free_memory(device) / WORKER_MEMORY))
+            fitting = max(1, int(self._memory(device) / WORKER_MEMORY))
             return asked or min(torch.get_num_threads(), most, fitting)
         if device != "cuda":  # one of them
             if (asked or 1) > 1:
