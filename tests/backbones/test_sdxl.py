@@ -46,7 +46,6 @@ def bench(world, tiny, tmp_path_factory):
 # --- the whole path ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "track"),
     [

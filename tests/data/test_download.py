@@ -53,7 +53,6 @@ def fetching(hub, tmp_path, tiny):
     return call
 
 
-@pytest.mark.slow
 def test_fetch_gets_a_model_and_photos_from_the_hub_once(fetching, hub):
     told = fetching("fetch", "--item", "vae", "--item", "dreambooth")
     assert told.stdout.count("ready") == 2
@@ -65,7 +64,6 @@ def test_fetch_gets_a_model_and_photos_from_the_hub_once(fetching, hub):
     assert "ready" in fetching("status", "--item", "vae", HF_HUB_OFFLINE="1").stdout
 
 
-@pytest.mark.slow
 def test_an_interrupted_fetch_goes_on_where_it_stopped(fetching, hub, tmp_path):
     hub.breaks.add(".safetensors")
     told = fetching("fetch", "--item", "vae", code=1)
@@ -78,7 +76,6 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(fetching, hub, tmp_path):
     assert fetched == ["diffusion_pytorch_model.safetensors"]
 
 
-@pytest.mark.slow
 def test_damage_in_the_hubs_cache_is_found(fetching, tmp_path):
     fetching("fetch", "--item", "vae")
     blob = max(
@@ -90,7 +87,6 @@ def test_damage_in_the_hubs_cache_is_found(fetching, tmp_path):
     assert "is not what the hub's cache says" in fetching("status", "--item", "vae", code=1).stdout
 
 
-@pytest.mark.slow
 def test_a_wrong_revision_is_named(fetching, tiny, hub):
     fetching("fetch", "--item", "vae")
     suite = (tiny / "suite.yaml").read_text()
@@ -100,7 +96,6 @@ def test_a_wrong_revision_is_named(fetching, tiny, hub):
     assert "the hub has no revision ffff" in fetching("fetch", "--item", "vae", code=2).stderr
 
 
-@pytest.mark.slow
 def test_no_hub_is_one_sentence(fetching):
     assert "cannot fetch vae" in fetching("fetch", "--item", "vae", code=1, HF_HUB_OFFLINE="1").stderr
 
