@@ -96,7 +96,6 @@ def test_a_frozen_model_learns_keeps_and_forgets_nothing(track: str):
         assert means["plasticity"] == pytest.approx(means["base"])
 
 
-@pytest.mark.slow
 def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     [wheel] = tmp_path.glob("*.whl")

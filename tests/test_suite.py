@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from paths import ROOT
+from tiny_sdxl import write_suite
 
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
@@ -17,7 +19,7 @@ from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner import mini_suites
 from clbench.storage.store import Store
-from clbench.suite import Drawn, Images, Suite, Task, content_root, list_suites, load_suite
+from clbench.suite import Drawn, Images, Photos, Suite, Task, content_root, list_suites, load_suite
 from clbench.utils.files import folder_sha256
 
 MINI_V2 = "ac7dbb5c33d77d90df0b827f8d3ba9b80f89f072b93d3b1dc31af270c8e77e04"
@@ -197,7 +199,6 @@ def benches(tmp_path_factory) -> dict[str, dict[str, TrackRuntime]]:
     }
 
 
-@pytest.mark.slow
 @TRACKS
 def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str):
     """In each headline metric it has at most 15 % of the way from 0 to real images."""
@@ -210,7 +211,6 @@ def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str)
                 assert -0.05 - 1e-4 <= share <= 0.15 + 1e-4, f"{metric} of {task.name}"
 
 
-@pytest.mark.slow
 @TRACKS
 def test_the_task_lists_are_what_their_generator_writes(suite: Suite, track: str):
     """So each look is the first candidate that the bundled base model hardly knows."""
@@ -316,15 +316,39 @@ def test_an_unknown_suite_or_track_or_order_is_named_with_a_suggestion():
         (', "9": 9}', ', "9": 9, "10": 10}', "the seeds of track objects do not name exactly its orders"),
     ],
 )
-def test_a_broken_definition_is_refused_with_file_and_field(tmp_path, monkeypatch, line, replacement, expected):
-    for folder in ("benchmark/mini-v2", "tasks"):
-        (tmp_path / folder).mkdir(parents=True)
-    for path in (content_root() / "tasks").glob("*.yaml"):
-        (tmp_path / "tasks" / path.name).write_text(path.read_text())
+def test_a_broken_definition_is_refused_with_file_and_field(tmp_path, line, replacement, expected):
     text = (content_root() / "benchmark/mini-v2/suite.yaml").read_text()
     assert line in text
-    (tmp_path / "benchmark/mini-v2/suite.yaml").write_text(text.replace(line, replacement, 1))
-    monkeypatch.setattr("clbench.suite.content_root", lambda: tmp_path)
+    (tmp_path / "suite.yaml").write_text(text.replace(line, replacement, 1))
     with pytest.raises(ClbenchError, match=re.escape("suite.yaml")) as error:
-        load_suite("mini-v2")
+        load_suite(str(tmp_path))
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["../x.jpg", "/etc/passwd", "a/../../x.jpg"])
+def test_photos_stay_inside_their_data_set(file):
+    with pytest.raises(ValueError, match="does not lie below"):
+        Photos(dataset="a", files=(file,))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"name": "my cats"}, "name"),
+        ({"metrics": ["csd", "dyno"]}, "did you mean 'dino'"),
+        ({"train_prompt_template": "a {stile} image"}, "cannot be made of"),
+        ({"orders": {"0": [0]}}, "not a permutation"),
+        ({"datasets": {}}, "not in datasets"),
+        ({"encoders": {}}, "not in encoders"),
+    ],
+)
+def test_a_broken_suite_of_ones_own_is_refused_with_file_and_reason(change, sentence, tmp_path):
+    folder = write_suite(tmp_path / "mine")
+    suite = yaml.safe_load((folder / "suite.yaml").read_text())
+    for key, value in change.items():
+        (suite if key in suite else suite["tracks"]["styles"])[key] = value
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite))
+    with pytest.raises(ClbenchError) as caught:
+        load_suite(str(folder))
+    assert str(folder / "suite.yaml") in str(caught.value)
+    assert sentence in str(caught.value)

@@ -51,7 +51,6 @@ def runtime(world, tiny, tmp_path_factory):
 # --- the whole path ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "track"),
     [

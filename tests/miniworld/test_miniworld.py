@@ -163,7 +163,6 @@ def test_looks_of_objects_have_no_ground():
     assert not any(factor.startswith("ground") for factor in OBJECT_FACTORS)
 
 
-@pytest.mark.slow
 def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
     pretrain(tmp_path, scale=1e-9)
     weights = tmp_path / "weights"
@@ -175,7 +174,6 @@ def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
         assert torch.allclose(rows.norm(dim=1), torch.ones(len(images)), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_pretraining_can_start_from_earlier_weights_but_not_the_text_stage(tmp_path):
     earlier = Path(clbench.__file__).parent / "miniworld" / "weights"
     pretrain(tmp_path, ("csd",), scale=1e-9, start=earlier)

@@ -112,7 +112,6 @@ def change(document: Any, place: tuple, source: random.Random) -> None:
         parent[key], parent[other] = parent[other], parent[key]
 
 
-@pytest.mark.slow
 def test_five_thousand_changes_of_structure(original, tmp_path):
     source, document = random.Random(1), json.loads(original.read_text())
     everywhere = places(document)
@@ -128,7 +127,6 @@ def test_five_thousand_changes_of_structure(original, tmp_path):
     assert 0 < accepted < 2500  # times, texts and the order of runs may change; most else may not
 
 
-@pytest.mark.slow
 def test_five_thousand_changes_of_bytes(original, tmp_path):
     source, content = random.Random(2), original.read_bytes()
     accepted = 0

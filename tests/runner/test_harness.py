@@ -141,9 +141,10 @@ def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever
 # --- equal work is done once ---
 
 
-def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run, monkeypatch):
-    monkeypatch.setattr("clbench.protocol.task_sequence.fit", lambda *_: pytest.fail("something was trained"))
-    result = run("frozen_base")
+def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run):
+    seen = Events()
+    result = run("frozen_base", on_event=seen.append)
+    assert not seen.trainings
     for rows in result.runs[0].scores.values():
         for number, row in enumerate(rows[1:], start=1):
             assert row[:number] == rows[0][:number]
@@ -151,13 +152,13 @@ def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run, mo
     assert result.runs[0].regime == "model"
 
 
-def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, monkeypatch, tmp_path):
+def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, tmp_path):
     expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
-    fits, cells = watch(monkeypatch, engine, "fit"), watch(monkeypatch, Backbone, "generate")
-    assert outcome(run("merge_init")) == expected
-    assert (len(fits), len(cells)) == (0, 0)
-    assert outcome(run("merge_init", resume=False)) == expected
-    assert (len(fits), len(cells)) == (3, 9)
+    seen = Events()
+    assert outcome(run("merge_init", on_event=seen.append)) == expected
+    assert (seen.trainings, seen.drawn) == (0, [])
+    assert outcome(run("merge_init", resume=False, on_event=seen.append)) == expected
+    assert (seen.trainings, len(seen.drawn)) == (3, 9)
 
 
 # --- a killed run goes on ---

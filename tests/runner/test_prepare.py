@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from clbench.errors import ClbenchError
-from clbench.protocol.device import allowed_memory
 from clbench.runner import prepare as preparing
 from clbench.runner.config import RunConfig
 from clbench.runner.engine.local import LocalEngine
@@ -61,32 +60,6 @@ def test_as_many_processes_start_as_cores_runs_and_memory_allow(monkeypatch, cor
     engine = LocalEngine(memory=lambda device: gigabytes * 10**9)
     assert engine.workers(None, 8, "cpu") == workers
     assert engine.workers(3, 8, "cpu") == 3
-
-
-@pytest.mark.parametrize(
-    ("membership", "folder", "limit", "use", "cache"),
-    [
-        ("0::/slurm/job_7/step_0\n", "slurm/job_7", "memory.max", "memory.current", "inactive_file"),
-        (
-            "3:cpuset:/\n4:cpu,memory:/slurm/job_7\n",
-            "memory/slurm",
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
-    ],
-)
-def test_a_jobs_own_memory_limit_counts(tmp_path, membership, folder, limit, use, cache):
-    (tmp_path / "membership").write_text(membership)
-    group = tmp_path / "groups" / folder
-    group.mkdir(parents=True)
-    (group / "memory.stat").write_text(f"anon 5\n{cache} 400\n")
-    (group / use).write_text("1000\n")
-    (group / limit).write_text("max\n")
-    assert list(allowed_memory(tmp_path / "membership", tmp_path / "groups")) == []
-    (group / limit).write_text("5000\n")
-    assert list(allowed_memory(tmp_path / "membership", tmp_path / "groups")) == [5000 - (1000 - 400)]
-    assert list(allowed_memory(tmp_path / "none", tmp_path)) == []
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])

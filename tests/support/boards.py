@@ -44,13 +44,18 @@ def load(name: str) -> Suite:
     return SUITE if name == "tiny" else tiny_suite(name)
 
 
+def submit(result: Result, folder: Path) -> None:
+    """Save a result where a board looks for it, with a checksum that fits."""
+    save_result(signed(result), folder / result.suite.name / result.track / f"{result.method.name}.json")
+
+
 def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> dict[tuple[str, str], list[Result]]:
     """Ranked boards of both tracks, through files and validation, as the command makes them."""
     for seed, (method, regime) in enumerate(methods.items()):
         for track in SUITE.tracks:
             result = make_result(SUITE, track, method, seed=seed, level=LEVELS[method])
             runs = tuple(run.model_copy(update={"regime": regime}) for run in result.runs)
-            save_result(signed(result.model_copy(update={"runs": runs})), folder / "tiny" / track / f"{method}.json")
+            submit(result.model_copy(update={"runs": runs}), folder)
     return read_submissions(folder, load)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 CLBENCH = Path(sys.executable).with_name("clbench")
 
 
-def execute(*command, code: int = 0, **options) -> subprocess.CompletedProcess:
+def execute(*command, code: int = 0, env: Mapping[str, str] | None = None, **options) -> subprocess.CompletedProcess:
     """Run a command in a plain, wide terminal; it must exit with `code` and never show a traceback."""
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(env or {})}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, env=environment, timeout=3600, **options
     )

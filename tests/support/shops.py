@@ -1,9 +1,10 @@
-"""Workshops for worker processes that start in no time."""
+"""What other processes do in tests: workshops for worker processes that start in no time, and small functions."""
 
 import os
 import time
 from pathlib import Path
 
+from clbench.errors import ClbenchError
 from clbench.utils.files import write_atomic
 
 
@@ -44,3 +45,15 @@ class Slow:
 
 def open_slow_shop(path: str):
     return Slow(Path(path))
+
+
+def with_process(item: int) -> tuple[int, int]:
+    """A number's square, and the process that computed it."""
+    return item * item, os.getpid()
+
+
+def refuse(limit: int, item: int) -> int:
+    """Fail for numbers from `limit` on."""
+    if item >= limit:
+        raise ClbenchError(f"{item} is too much")
+    return item

@@ -6,34 +6,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from builders import make_result, tiny_suite
+from boards import SUITE, contents, load, submit
+from builders import make_result
+from shops import refuse, with_process
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard.build import read_submissions
 from clbench.leaderboard.site import build_site
 from clbench.results.io import save_result
 from clbench.results.submission import check_files
-from clbench.suite import Suite, load_suite
+from clbench.suite import load_suite
 from clbench.utils import parallel as cores
 from clbench.utils.parallel import over_cores
-
-SUITE = tiny_suite()
-
-
-def load(name: str) -> Suite:
-    if name != SUITE.name:
-        raise ClbenchError(f"there is no suite {name!r}")
-    return SUITE
-
-
-def with_process(item: int) -> tuple[int, int]:
-    return item * item, os.getpid()
-
-
-def refuse(limit: int, item: int) -> int:
-    if item >= limit:
-        raise ClbenchError(f"{item} is too much")
-    return item
 
 
 @pytest.fixture
@@ -50,7 +34,7 @@ def share(monkeypatch) -> Callable[[], None]:
 @pytest.fixture
 def submissions(tmp_path) -> Path:
     for seed, method in enumerate(("naive", "merge_init", "magmax")):
-        save_result(make_result(SUITE, method=method, seed=seed), tmp_path / f"submissions/tiny/styles/{method}.json")
+        submit(make_result(SUITE, method=method, seed=seed), tmp_path / "submissions")
     return tmp_path / "submissions"
 
 
@@ -98,7 +82,5 @@ def test_boards_and_pages_are_the_same(submissions, tmp_path, share):
     together = read_submissions(submissions, load)
     assert together == alone
     build_site(together, tmp_path / "together", load=load)
-    written = {path.relative_to(tmp_path / "alone"): path for path in (tmp_path / "alone").rglob("*") if path.is_file()}
-    assert len(written) > 10
-    for name, path in written.items():
-        assert (tmp_path / "together" / name).read_bytes() == path.read_bytes()
+    assert len(contents(tmp_path / "alone")) > 10
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")

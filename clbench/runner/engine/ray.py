@@ -86,11 +86,11 @@ class _Actor:
 class RayEngine:
     """A Ray cluster that this process has joined."""
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    def __init__(self, ray: Any, event_interval: float = EVENT_INTERVAL) -> None:
+        self._ray, self._event_interval = ray, event_interval
 
     @classmethod
-    def join(cls, address: str | None) -> RayEngine:
+    def join(cls, address: str | None, event_interval: float = EVENT_INTERVAL) -> RayEngine:
         """Join the cluster at an address; default the one that this machine belongs to, else a new one here.
 
         Raises:
@@ -113,7 +113,7 @@ class RayEngine:
                     f"no Ray cluster lets us in at {address or 'this machine'}: {reason}; is it up, and does it want "
                     f"a token (set RAY_AUTH_MODE=token)?"
                 ) from None
-        return cls(ray)
+        return cls(ray, event_interval)
 
     def device(self, asked: str | None) -> str:
         """What was asked for; default CUDA where the cluster has a GPU, else the CPU.
@@ -165,7 +165,12 @@ class RayEngine:
         options = {**_needs(request.device), "memory": request.memory, "max_concurrency": 2, "max_restarts": 0}
         actor = self._ray.remote(RayWorker).options(**options)
         with request.setup() as setup:
-            pool = RayPool(self._ray, lambda: actor.remote(request.open_executor, setup), request.workers)
+            pool = RayPool(
+                self._ray,
+                lambda: actor.remote(request.open_executor, setup),
+                request.workers,
+                self._event_interval,
+            )
             try:
                 yield pool
             finally:
@@ -183,9 +188,11 @@ class RayPool:
 
     Args:
         start: starts one and returns its handle.
+        event_interval: seconds between two requests for an actor's events.
     """
 
-    def __init__(self, ray: Any, start: Callable[[], Any], count: int) -> None:
+    def __init__(self, ray: Any, start: Callable[[], Any], count: int, event_interval: float) -> None:
+        self._event_interval = event_interval
         self._ray, self._start_handle, self._failed_starts, self._asked = ray, start, 0, 0.0
         self._actors = [self._start() for _ in range(count)]
         self._slots, self._began, self._warned = WorkerSlots(count), time.monotonic(), False
@@ -251,7 +258,7 @@ class RayPool:
             on_event({"worker": str(actor.handle._actor_id), "unit": actor.unit.key, **event})  # type: ignore[union-attr]
 
     def _request_events(self) -> None:
-        if time.monotonic() - self._asked < EVENT_INTERVAL:
+        if time.monotonic() - self._asked < self._event_interval:
             return
         self._asked = time.monotonic()
         for actor in self._actors:

@@ -2,7 +2,6 @@
 
 from contextlib import closing
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import SUPPORT
@@ -22,7 +21,6 @@ def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path
     assert path.read_text() == "half\nwhole\n"
 
 
-@pytest.mark.slow
 def test_a_place_where_all_workers_die_uses_up_no_result():
     units = [Unit(f"u{number}", f"unit {number}", 1.0, (), (f"result {number}",)) for number in range(40)]
     environments = [{"PYTHONPATH": str(SUPPORT), "BAD": bad} for bad in ("", "yes", "")]

@@ -191,9 +191,8 @@ def test_an_unknown_engine_is_refused():
 
 
 @pytest.mark.long
-def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes, monkeypatch):
-    monkeypatch.setattr("clbench.runner.engine.ray.EVENT_INTERVAL", 0.0)
-    engine = RayEngine.join(nodes[0].address)
+def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes):
+    engine = RayEngine.join(nodes[0].address, event_interval=0.0)
 
     def open_shop(setup: str):
         import time

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from builders import outcome
 from commands import execute
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +19,7 @@ from watching import sentence
 
 from clbench.cli import app
 from clbench.errors import ClbenchError
+from clbench.results.io import load_result
 from clbench.runner import harness
 from clbench.runner.config import RunConfig
 from clbench.runner.engine import Unit
@@ -82,14 +84,16 @@ def check_story(events: list[dict], result: Path) -> None:
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.long)])
-def test_events_tell_the_whole_run_in_lines_of_json(mock_command, tmp_path, workers):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_events_tell_the_whole_run_in_lines_of_json(mock_command, run, tmp_path, workers):
     options = ["--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--tracker", "none"]
     places = ["--output", tmp_path / "runs", "--events", tmp_path / "new" / "events.jsonl"]
     execute(*mock_command, "run", *options, *places, "--workers", workers)
     events = lines(tmp_path / "new" / "events.jsonl")
-    check_story(events, tmp_path / "runs" / "mock" / "styles" / "naive.partial.json")
+    path = tmp_path / "runs" / "mock" / "styles" / "naive.partial.json"
+    check_story(events, path)
     assert any("worker" in event for event in events) == (workers > 1)
+    assert outcome(load_result(path)) == outcome(run("naive", output=tmp_path / "here"))
 
 
 def test_events_are_appended_to_those_of_earlier_commands(command, tmp_path):

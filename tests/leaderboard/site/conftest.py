@@ -1,0 +1,107 @@
+"""Built sites: as files, and as a browser reaches them."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from boards import PUBLISHED, load, submit, submitted
+from browsing import ARGUMENTS, CHROMIUM, Site
+from builders import make_result, tiny_suite
+from hostile import LONG, PAYLOADS, hostile
+from playwright import sync_api
+from playwright.sync_api import Browser, Page
+
+from clbench.leaderboard.build import read_submissions
+from clbench.leaderboard.site import build_site
+from clbench.results.schema import Result
+
+
+@pytest.fixture(scope="session")
+def boards(tmp_path_factory) -> dict[tuple[str, str], list[Result]]:
+    return submitted(tmp_path_factory.mktemp("submissions"))
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    grid = folder / "tiny/styles/naive.png"
+    grid.parent.mkdir(parents=True)
+    grid.write_bytes(b"a picture")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(boards, samples, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    verified = {("tiny", "styles", "naive"): "recomputed"}
+    build_site(boards, out, load=load, samples=samples, published={"tiny": PUBLISHED}, verified=verified)
+    return out
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(60_000)
+    sync_api.expect.set_options(timeout=60_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def local_site(boards, tmp_path_factory) -> Site:
+    """Four methods of different regimes on two tracks, and a suite with published rows alone."""
+    out = tmp_path_factory.mktemp("local-site")
+    build_site(boards, out, load=tiny_suite, published={"printed": PUBLISHED, "tiny": PUBLISHED})
+    return Site(out, out.as_uri() + "/")
+
+
+@pytest.fixture(scope="session")
+def served_site(local_site) -> Iterator[Site]:
+    """The same site below a path of a static host."""
+
+    class Host(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            below = path.removeprefix("/some/where/")
+            return super().translate_path("/" + below if below != path else "/no/such/file")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Host, directory=str(local_site.folder))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Site(local_site.folder, f"http://127.0.0.1:{server.server_port}/some/where/")
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def hostile_site(tmp_path_factory) -> Site:
+    """A suite whose version, tasks and orders are payloads, and submissions that are nothing else."""
+    tiny = tiny_suite("hostile")
+    track = tiny.tracks["styles"]
+    tasks = tuple(task.model_copy(update={"name": name}) for task, name in zip(track.tasks, PAYLOADS[2:5], strict=True))
+    orders = dict(zip(PAYLOADS[:2], track.orders.values(), strict=True))
+    track = track.model_copy(update={"tasks": tasks, "orders": orders})
+    suite = tiny.model_copy(update={"tracks": {"styles": track}, "version": "".join(PAYLOADS)})
+    folder, out = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("hostile-site")
+    for number in range(len(PAYLOADS)):
+        submit(hostile(suite, number, "styles"), folder)
+    submit(make_result(suite, method=LONG), folder)
+    levels = {("hostile", "styles", f"m{number}"): payload for number, payload in enumerate(PAYLOADS)}
+    printed = PUBLISHED.model_copy(update={"source": "".join(PAYLOADS)})
+    boards = read_submissions(folder, lambda name: suite)
+    build_site(boards, out, load=lambda name: suite, published={"hostile": printed}, verified=levels)
+    return Site(out, out.as_uri() + "/")

@@ -1,0 +1,79 @@
+"""The plots, and the shades of the score matrices."""
+
+from itertools import pairwise
+
+import pytest
+from boards import SUITE
+
+from clbench.leaderboard.build import rank_results
+from clbench.leaderboard.site.heat import difference_shade, score_shade
+from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
+from clbench.results.estimates import measure
+
+
+@pytest.mark.parametrize("runs", [4, 8, 16])
+def test_the_ellipse_reaches_as_far_as_hotellings_region(runs):
+    from scipy.stats import f
+
+    expected = 2 * (runs - 1) / (runs - 2) * f.ppf(0.95, 2, runs - 2)
+    assert hotelling(runs) == pytest.approx(expected)
+
+
+def test_the_pareto_front_has_the_points_that_none_beats():
+    assert pareto([(0.0, 1.0), (0.5, 0.5), (0.4, 0.4), (1.0, 0.0), (0.5, 0.2)]) == [0, 1, 3]
+    assert pareto([(0.5, 0.5), (0.5, 0.5)]) == [0, 1], "equal points share it"
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.4), (-0.37, 0.95), (0.5,), (0.0,), (0.1234, 0.1235), (-1.0, 1.0)])
+def test_an_axis_holds_its_values_and_is_ticked_at_round_numbers(values):
+    found = axis(values, 0, 100)
+    assert found.low < min(values) <= max(values) < found.high
+    assert 2 <= len(found.ticks) <= 8
+    texts = [text.replace("−", "-") for _, text in found.ticks]
+    assert len(set(texts)) == len(texts)
+    for at, text in found.ticks:
+        assert found.at(float(text.replace("−", "-"))) == at
+
+
+def test_more_plasticity_is_further_right_and_less_forgetting_further_up(boards):
+    methods = [measure(result, SUITE.track("styles")) for result in boards["tiny", "styles"]]
+    plot = scatter(methods, series([method.name for method in methods]), "csd")
+    assert plot is not None
+    places = {}
+    for dot, method in zip(plot.dots, methods, strict=True):
+        plasticity, forgetting = (method.figure("csd", name) for name in ("plasticity", "average_forgetting"))
+        assert plasticity is not None
+        assert forgetting is not None
+        places[plasticity.spread.mean] = dot.x
+        assert plot.box.y.at(forgetting.spread.mean) == dot.y
+        assert dot.ellipse is not None
+    assert all(places[a] < places[b] for a, b in pairwise(sorted(places)))
+    assert plot.box.y.at(0.0) < plot.box.y.at(0.1), "less forgetting is further up, where y is smaller"
+
+
+def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(boards):
+    track, results = SUITE.track("styles"), boards["tiny", "styles"]
+    methods = [measure(result, track) for result in results]
+    ranking = rank_results(track, results)
+    plot = ranks(methods, series([method.name for method in methods]), "csd", ranking)
+    assert [span.rank for span in plot.spans] == [standing.rank for standing in ranking.standings]
+    assert all(span.low <= span.x <= span.high for span in plot.spans)
+
+
+def test_many_methods_are_told_apart_by_more_than_colour():
+    styles = series([f"m{n}" for n in range(24)])
+    assert len({(style.css, style.marker) for style in styles}) == 24
+
+
+def test_shades_run_from_the_lowest_to_the_highest_and_differences_both_ways():
+    assert [score_shade(value, 0.0, 1.0).css for value in (0.0, 0.5, 1.0)] == ["h0", "h8", "h15"]
+    assert score_shade(0.3, 0.3, 0.3).css == "h0"
+    assert score_shade(None, 0.0, 1.0).text == ""
+    assert [difference_shade(value, 0.5).css for value in (-0.5, -0.01, 0.0, 0.2, 0.5)] == [
+        "n7",
+        "d0",
+        "d0",
+        "p3",
+        "p7",
+    ]
+    assert [difference_shade(value, 0.5).text for value in (-0.5, 0.25)] == ["−0.50", "+0.25"]

@@ -1,0 +1,34 @@
+"""Stores in a folder and behind a URL, and sweeps of the mock suite that keep their work there."""
+
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from clbench.results.schema import Result
+from clbench.runner import harness
+from clbench.storage.open import open_store
+from clbench.storage.store import Store
+
+
+@pytest.fixture
+def url():
+    """A place in this process's memory, which fsspec opens."""
+    yield "memory://bucket/store"
+    MemoryFileSystem.store.clear()
+
+
+@pytest.fixture(params=["folder", "url"])
+def store(request, tmp_path, url) -> Store:
+    return open_store(tmp_path / "store" if request.param == "folder" else url)
+
+
+@pytest.fixture
+def sweep(shared_models, models):
+    """Sweep the mock suite with a store."""
+
+    def make(store: str, output: Path, methods=("merge_init",), **options) -> list[Result]:
+        options = {"quick": True, "device": "cpu", "workers": 1, "models": models, **options}
+        return harness.sweep(methods, ["styles"], "mock", output=output, store=store, **options)
+
+    return make
