@@ -17,12 +17,11 @@ import torch
 from builders import outcome
 from paths import FILES
 from PIL import Image
-from watching import raises_at, sentence, watch
+from watching import Events, raises_at, sentence, watch
 
 import clbench
 from clbench.backbones.sdxl import Backbone
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.protocol import task_sequence as engine
 from clbench.results.checks import check_result
 from clbench.results.io import load_result
 from clbench.results.schema import Result
@@ -179,16 +178,13 @@ def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method,
         with pytest.raises(KeyboardInterrupt):
             run(method)
     assert not list((tmp_path / "runs").rglob("*.tmp"))
-    with pytest.MonkeyPatch.context() as patch:
-        fits = watch(patch, engine, "fit")
-        assert outcome(run(method)) == expected
-        assert len(fits) <= 3
+    seen = Events()
+    assert outcome(run(method, on_event=seen.append)) == expected
+    assert seen.trainings <= 3
 
 
 @pytest.mark.long
-def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
-    run, undisturbed, mock_command, tmp_path, monkeypatch
-):
+def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(run, undisturbed, mock_command, tmp_path):
     folder = tmp_path / "runs"
     arguments = ["run", "--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu"]
     process = subprocess.Popen([*mock_command, *arguments, "--output", str(folder)], stderr=subprocess.DEVNULL)
@@ -198,9 +194,9 @@ def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     expected = undisturbed("merge_init")
-    fits = watch(monkeypatch, engine, "fit")
-    assert outcome(run("merge_init")) == expected
-    assert len(fits) <= 2
+    seen = Events()
+    assert outcome(run("merge_init", on_event=seen.append)) == expected
+    assert seen.trainings <= 2
 
 
 def damage(root: Path, kinds: list[str], what: str) -> None:
@@ -252,17 +248,17 @@ def test_bad_input_is_refused_before_any_work(run, options, says):
     assert says in sentence(caught)
 
 
-def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tmp_path, monkeypatch):
+def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tmp_path):
     (tmp_path / "file").touch()
-    fits = watch(monkeypatch, engine, "fit")
+    seen = Events()
     with pytest.raises(ClbenchError) as caught:
-        run(output=tmp_path / "file" / "runs")
+        run(output=tmp_path / "file" / "runs", on_event=seen.append)
     assert (
         sentence(caught)
         == f"--output {tmp_path}/file/runs/mock/styles is no folder that can be written: Not a directory"
     )
     assert caught.value.exit_code == 2
-    assert not fits
+    assert not seen.trainings
 
 
 @pytest.mark.parametrize("count", [2, 41])
