@@ -9,8 +9,10 @@ A of a layer is [r, in] and B is [out, r], both fp32; the layer's weight changes
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must not pay for torch
@@ -63,6 +65,46 @@ class Adapter:
     @property
     def rank(self) -> int:
         return next(iter(self.A.values())).shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All factors under the names they have in a file: `adapter.A/<layer>` and `adapter.B/<layer>`."""
+        named = {f"adapter.A/{name}": A for name, A in self.A.items()}
+        return named | {f"adapter.B/{name}": B for name, B in self.B.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file: the same bytes as those of a `State` that holds this adapter alone."""
+        save_tensors(self.tensors(), path, {"scale": repr(self.scale)})
+
+    @classmethod
+    def load(cls, path: Path) -> Adapter:
+        """Read the adapter of a file that `Adapter.save` or `State.save` wrote.
+
+        Raises:
+            KeyError: the file holds no adapter.
+        """
+        groups, metadata = load_groups(path)
+        return cls(groups["adapter.A"], groups["adapter.B"], float(metadata["scale"]))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors of any device and layout as safetensors."""
+    from safetensors.torch import save_file
+
+    # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`.
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata)
+
+
+def load_groups(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """A safetensors file's tensors, named `<group>/<key>` there, as group -> key -> tensor, and its metadata."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in load_file(path).items():
+        group, key = name.split("/", 1)
+        groups[group][key] = value
+    with safe_open(path, "pt") as file:
+        return groups, file.metadata() or {}
 
 
 def product(A: Tensor, B: Tensor) -> Tensor:

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clbench.lora import Adapter, Delta
+from clbench.lora import Adapter, Delta, load_groups, save_tensors
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,7 @@ class State:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under unique names, as they are written to disk."""
         named = {f"merged/{name}": value for name, value in self.merged.items()}
-        if self.adapter is not None:
-            named |= {f"adapter.A/{name}": value for name, value in self.adapter.A.items()}
-            named |= {f"adapter.B/{name}": value for name, value in self.adapter.B.items()}
+        named |= self.adapter.tensors() if self.adapter else {}
         return named | {f"extra/{name}": value for name, value in self.extra.items()}
 
     @property
@@ -56,21 +52,13 @@ class State:
         return sum(value.numel() * value.element_size() for value in self.tensors().values())
 
     def save(self, path: Path) -> None:
-        """As safetensors; an empty state is a file without tensors."""
-        # None, since safetensors writes a file that it cannot read where the metadata are an empty dictionary.
-        scale = None if self.adapter is None else {"scale": repr(self.adapter.scale)}
-        # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `extra`.
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors().items()}
-        save_file(tensors, path, scale)
+        """Write a safetensors file; an empty state is a file without tensors."""
+        # Without an adapter None instead of {}: safetensors cannot read a file whose metadata are an empty dictionary.
+        save_tensors(self.tensors(), path, {"scale": repr(self.adapter.scale)} if self.adapter else None)
 
     @classmethod
     def load(cls, path: Path) -> State:
-        groups: dict[str, dict[str, Tensor]] = {"merged": {}, "adapter.A": {}, "adapter.B": {}, "extra": {}}
-        for name, value in load_file(path).items():
-            group, key = name.split("/", 1)
-            groups[group][key] = value
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        groups, metadata = load_groups(path)
         adapter = None
         if groups["adapter.A"]:
             adapter = Adapter(groups["adapter.A"], groups["adapter.B"], float(metadata["scale"]))
