@@ -74,10 +74,9 @@ def test_a_published_csd_checkpoint_is_converted_once_and_gives_the_style_heads_
     folder = converted(source, tmp_path)
     assert converted(source, tmp_path) == converted(folder, tmp_path) == folder
     saved = torch.load(source, weights_only=True)["model_state_dict"]
-    from open_clip import CLIPVisionCfg
-    from open_clip.model import _build_vision_tower
+    from tiny_sdxl import csd_tower
 
-    tower = _build_vision_tower(48, CLIPVisionCfg(image_size=224, layers=2, width=64, patch_size=32), quick_gelu=True)
+    tower = csd_tower()
     tower.proj = None  # type: ignore[assignment]
     tower.load_state_dict({k.removeprefix("module.backbone."): v for k, v in saved.items() if "backbone" in k})
     pixels = torch.from_numpy(by_hand(photo, 224, *CLIP_NORM))[None]

@@ -229,17 +229,17 @@ def hub_kind(item: Item) -> str:
 
 
 def _in_hub_cache(item: Item) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import scan_cache_dir, snapshot_download
+    from huggingface_hub.errors import CacheNotFound, LocalEntryNotFoundError
 
-    revision = item.spec.revision
+    kind, revision = hub_kind(item), item.spec.revision
     with suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(item.place, repo_type=hub_kind(item), revision=revision, local_files_only=True))
-    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=item.place, repo_type=hub_kind(item))
-    others = sorted(path.name[:12] for path in (cache / "snapshots").glob("*"))
-    if others and revision:
-        raise _Wrong(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
+        return Path(snapshot_download(item.place, repo_type=kind, revision=revision, local_files_only=True))
+    with suppress(CacheNotFound):
+        copies = [repo for repo in scan_cache_dir().repos if (repo.repo_type, repo.repo_id) == (kind, item.place)]
+        others = sorted(snapshot.commit_hash[:12] for repo in copies for snapshot in repo.revisions)
+        if others and revision:
+            raise _Wrong(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
     raise _Wrong("is missing: it is neither under the data root nor in the hub's cache")
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -28,7 +27,9 @@ class CSD(nn.Module):
 
     def __init__(self, vision_cfg: dict, embed_dim: int, quick_gelu: bool = False) -> None:
         super().__init__()
-        tower: Any = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg), quick_gelu)
+        # open_clip's public classes build a tower as a part of CLIP; the text tower is thrown away, so it is tiny.
+        text_cfg = CLIPTextCfg(context_length=1, vocab_size=1, width=1, heads=1, layers=1)
+        tower: Any = CLIP(embed_dim, CLIPVisionCfg(**vision_cfg), text_cfg, quick_gelu=quick_gelu).visual
         width = tower.proj.shape[0]
         tower.proj = None
         self.backbone = tower

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from clbench.miniworld.render import Pictures, draw
 
@@ -86,8 +87,7 @@ def fit(
             nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimizer.step()
             decay = min(ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+            get_ema_multi_avg_fn(decay)(list(average.values()), [p.detach() for p in parameters.values()], step)
             recent.append(value.item())
             progress.update(bar, advance=1, loss=f"loss {sum(recent[-50:]) / len(recent[-50:]):.4f}")
             spent = before + time.monotonic() - began

@@ -48,7 +48,7 @@ def apply_effect(effect: Tensor, image: Tensor, distance: Tensor, grain: Tensor)
         small = torch.nn.functional.avg_pool2d(i, i.shape[-1] // 16)
         return torch.nn.functional.interpolate(small, size=i.shape[-2:], mode="nearest")
 
-    effects: dict[str, Callable[..., Tensor]] = {
+    effects = {
         "clear": lambda i, d, g: i,
         "blurred": lambda i, d, g: _blur(_blur(i)),
         "embossed": emboss,
@@ -66,7 +66,7 @@ def _by_row(
 ) -> Tensor:
     """For each row, the function that its index names, applied to that row of all inputs."""
     out = torch.empty_like(inputs[0])
-    for value in index.unique().tolist():
+    for value in map(int, index.unique()):
         rows = index == value
         out[rows] = functions[names[value]](*(values[rows] for values in inputs))
     return out
