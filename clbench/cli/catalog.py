@@ -122,7 +122,7 @@ def _report_data(
     progress: Any | None,
 ) -> None:
     """Do something to each item and print what was found."""
-    from clbench.utils.formatting import human_bytes
+    from clbench.utils.formatting import format_bytes
 
     definition, places = load_suite(suite), data.Places(root or data.default_root(), suite_folder(suite))
     wanted = data.choose(data.items(definition, suite), names)
@@ -143,7 +143,7 @@ def _report_data(
         for one in found:
             state = Text("ready    ", style="green") if one.problem is None else Text("not ready", style="bold red")
             known = f"checksums on record: {one.compared}, all fit" if one.compared else "no checksum on record"
-            told = one.problem or f"{one.files} files, {human_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
+            told = one.problem or f"{one.files} files, {format_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
             out.print(Text.assemble(state, f"  {one.item.name}: {told}"), soft_wrap=True)
         out.print(Text(f"data root: {places.root} (--data-root or CLBENCH_DATA_ROOT)"), soft_wrap=True)
     if any(one.problem for one in found):

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench.cli.options import Json, app, needing_extras, out, progress_bar
-from clbench.utils.formatting import human_bytes
+from clbench.utils.formatting import format_bytes
 
 store_app = typer.Typer(help="What runs keep: every training, state and cell, so that nothing is done twice.")
 app.add_typer(store_app, name="store")
@@ -51,7 +51,7 @@ def ls(place: Place = HERE, as_json: Json = False) -> None:
     table = Table("Suite", "Track", "Made for", "Kind", "Count", "Size", "Newest", box=SIMPLE, collapse_padding=True)
     for names, group in sorted(groups.items(), key=lambda item: [str(name or "") for name in item[0]]):
         newest = datetime.fromtimestamp(max(one.modified for one in group), UTC)
-        size = human_bytes(sum(one.size for one in group))
+        size = format_bytes(sum(one.size for one in group))
         table.add_row(*(Text(str(name or "–")) for name in names), str(len(group)), size, f"{newest:%Y-%m-%d %H:%M}")
     out.print(table)
 
@@ -72,8 +72,8 @@ def du(place: Place = HERE, as_json: Json = False) -> None:
         return
     table = Table("Kind", "Artifacts", "Size")
     for kind in sorted(sizes, key=lambda kind: -sizes[kind]):
-        table.add_row(kind, str(counts[kind]), human_bytes(sizes[kind]))
-    table.add_row("all", str(sum(counts.values())), human_bytes(sum(sizes.values())))
+        table.add_row(kind, str(counts[kind]), format_bytes(sizes[kind]))
+    table.add_row("all", str(sum(counts.values())), format_bytes(sum(sizes.values())))
     out.print(table)
 
 
@@ -126,4 +126,4 @@ def gc(
         return
     for why, count in sorted(Counter(one.why for one in found).items()):
         out.print(Text(f"{count} files: {why}"))
-    out.print(Text(f"{'would free' if dry_run else 'freed'} {human_bytes(size)}"))
+    out.print(Text(f"{'would free' if dry_run else 'freed'} {format_bytes(size)}"))

@@ -28,7 +28,7 @@ from clbench.backbones.architecture import adapted_unet, adapter_parameters
 from clbench.errors import ClbenchError
 from clbench.suite import Suite, Training
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import human_bytes, human_time
+from clbench.utils.formatting import format_bytes, format_time
 
 Memory = Literal["auto", "low", "high"]
 EFFICIENCY = 0.5
@@ -75,10 +75,10 @@ class Expectation:
     low_memory: bool
 
     def __str__(self) -> str:
-        small, large = (human_bytes(size) for size in self.disk_bytes)
+        small, large = (format_bytes(size) for size in self.disk_bytes)
         mode = " (with gradient checkpointing)" if self.low_memory else ""
         return (
-            f"expects about {human_time(self.seconds)}, {human_bytes(self.device_bytes)} of memory{mode} and "
+            f"expects about {format_time(self.seconds)}, {format_bytes(self.device_bytes)} of memory{mode} and "
             f"{small} (adapters) to {large} (merged weights) of disk"
         )
 
@@ -202,13 +202,13 @@ def expect(
     free = free_memory(device)
     low = {"low": True, "high": False}.get(memory, need[False] > free)
     if sharing * need[low] > free:
-        what = f"{human_bytes(free)} of memory are free on {device}, but the run"
+        what = f"{format_bytes(free)} of memory are free on {device}, but the run"
         if sharing > 1:
-            each = f"{human_bytes(need[low])} in each of {sharing} processes"
+            each = f"{format_bytes(need[low])} in each of {sharing} processes"
             raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
         if low:
-            raise ClbenchError(f"{what} takes at least about {human_bytes(need[True])}, even with --memory low")
-        sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
+            raise ClbenchError(f"{what} takes at least about {format_bytes(need[True])}, even with --memory low")
+        sizes = f"{format_bytes(need[False])}; --memory low takes {format_bytes(need[True])}"
         raise ClbenchError(f"{what} takes about {sizes}")
     least = runs * tasks if "states" in keep else runs + 1
     ahead = min(runs * tasks, 2 * runs + 3 * workers) if workers > 1 else 0  # where training goes ahead of scoring
@@ -234,11 +234,11 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     small, large = (max(0, size - there) for size in expectation.disk_bytes)
     if free < small:
         raise ClbenchError(
-            f"{folder} has {human_bytes(free)} free, but the run keeps at least {human_bytes(small)} there; make space "
-            f"or give another --output or --store"
+            f"{folder} has {format_bytes(free)} free, but the run keeps at least {format_bytes(small)} there; make "
+            f"space or give another --output or --store"
         )
     if free < large:
-        return f"{folder} has {human_bytes(free)} free; methods that hand on merged weights need {human_bytes(large)}"
+        return f"{folder} has {format_bytes(free)} free; methods that hand on merged weights need {format_bytes(large)}"
     return None
 
 

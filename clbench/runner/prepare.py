@@ -36,7 +36,7 @@ from clbench.runner.units import Workshop
 from clbench.storage.open import folder_of, store_under
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import human_time
+from clbench.utils.formatting import format_time
 
 FAR_TOO_LONG = 30 * 86400.0
 """Seconds that nobody waits for a CPU by accident."""
@@ -191,8 +191,8 @@ def prepare(
         environment = (cluster.on_a_worker if cluster else _here)(describe, device=device)
     if device == "cpu" and not options.device and expected.seconds > FAR_TOO_LONG:
         raise ClbenchError(
-            f"there is no GPU here, and on the CPU this takes about {human_time(expected.seconds)}; run it where there "
-            f"is one, or give --device cpu to insist"
+            f"there is no GPU here, and on the CPU this takes about {format_time(expected.seconds)}; run it where "
+            f"there is one, or give --device cpu to insist"
         )
     watch({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
     if folder and (scarce := check_disk(expected, workshop.store.root)):

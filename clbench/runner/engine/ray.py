@@ -25,7 +25,7 @@ from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.runner.engine.loop import End, Failed, Watcher, WorkerDied, Workshop
 from clbench.runner.engine.schedule import Unit
 from clbench.runner.engine.slots import Places
-from clbench.utils.formatting import human_bytes
+from clbench.utils.formatting import format_bytes
 
 GIVES_UP = 3
 """Actors in a row that could not open the workshop."""
@@ -168,8 +168,8 @@ class Cluster:
         most = max(node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"])
         if most < memory:
             raise ClbenchError(
-                f"a worker needs {human_bytes(memory)} of main memory, and no node of the Ray cluster offers more than "
-                f"{human_bytes(most)}"
+                f"a worker needs {format_bytes(memory)} of main memory, and no node of the Ray cluster offers more "
+                f"than {format_bytes(most)}"
             )
         options = {**_needs(device), "memory": memory, "max_concurrency": 2, "max_restarts": 0}
         kind = self._ray.remote(Hand).options(**options)
