@@ -30,7 +30,7 @@ from clbench.protocol.trainer import fit
 from clbench.results.schema import Run, to_rows
 from clbench.state import State, StateSize, digest, regime
 from clbench.storage.store import recipe_key
-from clbench.utils.seeding import generator, seeded
+from clbench.utils.seeding import generator, global_seed
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ class Sequence:
     def guard(self, what: str, position: int, work: Callable[[], Any]) -> Any:
         """Run what may hold a plugin's code; its errors become one sentence that says where."""
         try:
-            with seeded(self.seed, what, position):
+            with global_seed(self.seed, what, position):
                 return work()
         except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
             raise

@@ -27,7 +27,7 @@ from clbench.state import digest
 from clbench.storage.store import Store, recipe_key
 from clbench.suite import Suite, Task
 from clbench.utils.images import to_pil
-from clbench.utils.software import software_on
+from clbench.utils.software import software_versions
 
 
 class Bench:
@@ -100,7 +100,7 @@ class Bench:
             "track": self.track.name,
             "device": self.device,
             "precision": self.precision,
-            **software_on(self.device),
+            **software_versions(self.device),
             **({"threads": torch.get_num_threads()} if cpu else {}),
             **({"deterministic": True} if self.deterministic else {}),
             **({"low_memory": True} if self.low_memory and (cpu or self.deterministic) else {}),

@@ -28,7 +28,7 @@ from clbench.runner.config import Job
 from clbench.runner.engine import Unit, Watcher
 from clbench.storage.open import open_store
 from clbench.storage.store import recipe_key
-from clbench.utils.software import software, software_on
+from clbench.utils.software import software_versions
 
 SUFFIX = {"base": ".json", "controls": ".json", "fit": ".safetensors", "train": ".safetensors", "score": ".json"}
 """Kind of unit -> its artifact's."""
@@ -137,7 +137,7 @@ class Workshop:
                 f"Run the same command again"
             )
         bench.tell = tell
-        self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software()}
+        self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software_versions()}
         try:
             with _device_in_one_sentence(device):
                 if where["kind"] == "base":
@@ -207,7 +207,7 @@ def open_workshop(setup: str) -> Workshop:
     told = json.loads(setup)
     jobs = [Job.model_validate(job) for job in told["jobs"]]
     workshop, host = Workshop(jobs), socket.gethostname()
-    own = software_on(jobs[0].device)
+    own = software_versions(jobs[0].device)
     if other := {name: version for name, version in own.items() if told["software"].get(name) != version}:
         raise WorkFailed(f"{host} has other software ({_listed(other)}) than the caller ({_listed(told['software'])})")
     if not workshop.store.has(told["sign"], ".json"):
@@ -226,7 +226,7 @@ def setup_of(workshop: Workshop) -> Iterator[str]:
         workshop.store.put_json(sign, True)
         try:
             jobs = [job.model_dump(mode="json") for job in workshop.jobs]
-            own = software_on(workshop.jobs[0].device)
+            own = software_versions(workshop.jobs[0].device)
             yield json.dumps({"sign": sign, "software": own, "jobs": jobs})
         finally:
             workshop.store.drop(sign, ".json")

@@ -16,7 +16,7 @@ from typing import Any
 
 from clbench.errors import ClbenchError
 from clbench.storage.store import ASIDE, CHECKSUM, Entry, Store
-from clbench.utils.software import software
+from clbench.utils.software import software_versions
 
 HOUR, DAY = 3600.0, 86400.0
 NAME = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
@@ -100,7 +100,7 @@ def waste(store: Store, *, stale: bool = False, older_than: float | None = None)
     Raises:
         ClbenchError: there is no store.
     """
-    now, here = time.time(), software() if stale else {}
+    now, here = time.time(), software_versions() if stale else {}
     entries = {entry.name: entry for entry in _entries(store)}
     found = list(_artifacts(entries.values()))
     told = stories(store, found) if stale else {}

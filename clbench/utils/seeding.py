@@ -18,7 +18,7 @@ def generator(*purpose: str | int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(*purpose: str | int) -> Iterator[None]:
+def global_seed(*purpose: str | int) -> Iterator[None]:
     """For a while the global generators of torch, NumPy and Python start from one purpose; then they are as before.
 
     A plugin that draws from them so draws the same every time.
