@@ -21,7 +21,7 @@ from clbench.suite import content_root
 
 
 @dataclass(frozen=True)
-class Source:
+class MethodSource:
     """Where a method came from."""
 
     path: Path
@@ -60,7 +60,7 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
     return methods[name](**(settings or {}))
 
 
-def source_of(method: Method) -> Source:
+def source_of(method: Method) -> MethodSource:
     """The file that defines a method, its checksum, and the distribution that installed it, if one did.
 
     The checksum is of that file alone; where the method inherits from classes in other files, or is a part of a
@@ -76,7 +76,7 @@ def source_of(method: Method) -> Source:
     module = type(method).__module__.split(".")[0]
     installed = _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
-    return Source(files[0], _sha256({*files, *_package_files(module)}), distribution)
+    return MethodSource(files[0], _sha256({*files, *_package_files(module)}), distribution)
 
 
 def _package_files(module: str) -> list[Path]:

@@ -33,7 +33,7 @@ from clbench.errors import ClbenchError, did_you_mean
 from clbench.metrics import ENCODER_OF
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A record that cannot change and refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -43,7 +43,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 """Safe as a file name and in a page."""
 
 
-class Drawn(Frozen):
+class DrawnImages(FrozenModel):
     """Images that the bundled world draws: one for each entry of `shapes`."""
 
     look: dict[str, str]
@@ -56,13 +56,13 @@ class Drawn(Frozen):
     """Seed of the poses."""
 
     @model_validator(mode="after")
-    def _scenes_match(self) -> Drawn:
+    def _scenes_match(self) -> DrawnImages:
         if self.scenes and len(self.scenes) != len(self.shapes):
             raise ValueError(f"{len(self.scenes)} scenes for {len(self.shapes)} shapes")
         return self
 
 
-class Photos(Frozen):
+class PhotoImages(FrozenModel):
     """Pictures of a data set, by name."""
 
     dataset: str
@@ -71,7 +71,7 @@ class Photos(Frozen):
     """Below the data set's folder, e.g. "backpack/00.jpg"."""
 
     @model_validator(mode="after")
-    def _files_stay_inside(self) -> Photos:
+    def _files_stay_inside(self) -> PhotoImages:
         for file in self.files:
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise ValueError(f"{file!r} does not lie below the data set's folder")
@@ -81,13 +81,15 @@ class Photos(Frozen):
 
 
 def _kind_of_images(value: Any) -> str:
-    return "photos" if isinstance(value, Photos) or (isinstance(value, dict) and "dataset" in value) else "drawn"
+    return "photos" if isinstance(value, PhotoImages) or (isinstance(value, dict) and "dataset" in value) else "drawn"
 
 
-Images = Annotated[Annotated[Drawn, Tag("drawn")] | Annotated[Photos, Tag("photos")], Discriminator(_kind_of_images)]
+Images = Annotated[
+    Annotated[DrawnImages, Tag("drawn")] | Annotated[PhotoImages, Tag("photos")], Discriminator(_kind_of_images)
+]
 
 
-class Task(Frozen):
+class Task(FrozenModel):
     """One object or style to learn."""
 
     name: str
@@ -98,19 +100,19 @@ class Task(Frozen):
     """The images the task is learned from."""
     reference: Images
     """The images that generated ones are compared with."""
-    real: Drawn | None = None
+    real: DrawnImages | None = None
     """Real images of the evaluation prompts, in their order and in equal numbers, for the controls.
 
     None where nobody has such images: the controls then compare the reference images with each other.
     """
 
     @property
-    def photos(self) -> list[Photos]:
+    def photos(self) -> list[PhotoImages]:
         """What this task needs of data sets."""
-        return [images for images in (self.train, self.reference) if isinstance(images, Photos)]
+        return [images for images in (self.train, self.reference) if isinstance(images, PhotoImages)]
 
 
-class Track(Frozen):
+class Track(FrozenModel):
     """Ten tasks, their prompts, orders and metrics."""
 
     name: str
@@ -175,7 +177,7 @@ class Track(Frozen):
         return [template.format(**task.fields) for template in self.content_prompt_templates]
 
 
-class Weights(Frozen):
+class Weights(FrozenModel):
     """A model by place and content."""
 
     source: str
@@ -194,7 +196,7 @@ class Weights(Frozen):
     """Of CLIP: true where its activation must be OpenAI's QuickGELU."""
 
 
-class Dataset(Frozen):
+class Dataset(FrozenModel):
     """Where photos come from."""
 
     source: str
@@ -207,7 +209,7 @@ class Dataset(Frozen):
     """File -> sha256, of those where it is on record."""
 
 
-class Training(Frozen):
+class Training(FrozenModel):
     """How every task is fitted (DreamBooth with LoRA)."""
 
     rank: int = Field(gt=0)
@@ -233,7 +235,7 @@ class Training(Frozen):
     """How many values one adapter must have."""
 
 
-class Sampling(Frozen):
+class Sampling(FrozenModel):
     """How every cell's images are drawn."""
 
     steps: int = Field(gt=0)
@@ -245,7 +247,7 @@ class Sampling(Frozen):
     """The sampler, whichever the model's folder names; None = the one it names."""
 
 
-class Suite(Frozen):
+class Suite(FrozenModel):
     """A frozen, versioned benchmark definition."""
 
     name: Name

@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 from tiny_sdxl import random_picture, write_suite, write_world
 
-from clbench.data.download import extract_rows
-from clbench.data.locate import Item, Places, inspect, items, ready
-from clbench.data.suite_template import new_suite
+from clbench.data.download import extract_images
+from clbench.data.locate import Asset, AssetPaths, list_assets, locate_asset, require_assets
+from clbench.data.suite_template import write_suite_template
 from clbench.errors import ClbenchError
-from clbench.suite import Dataset, Photos, Suite, Task, Weights, load_suite
+from clbench.suite import Dataset, PhotoImages, Suite, Task, Weights, load_suite
 
 CLBENCH = [sys.executable, "-c", "from clbench.cli import main; main()"]
 
@@ -50,26 +50,26 @@ def tiny(tmp_path):
 def problem(tiny: Path, world: Path, track: str = "objects") -> str:
     """What stops a run."""
     with pytest.raises(ClbenchError) as caught:
-        ready(load_suite(str(tiny)), str(tiny), track, Places(world, tiny))
+        require_assets(load_suite(str(tiny)), str(tiny), track, AssetPaths(world, tiny))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_whole_world_is_ready_and_known_by_its_content(tiny, world):
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert list(found) == ["backbone", "vae", "clip", "dino", "dreambooth"]
     assert found["dreambooth"].files == 54
-    again = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    again = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found == again
     (world / "dino-vits16" / "config.json").write_text((world / "dino-vits16" / "config.json").read_text() + "\n")
-    changed = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    changed = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert {name for name in found if found[name].sha256 != changed[name].sha256} == {"dino"}
 
 
 def test_a_track_needs_only_its_own(tiny, world):
     shutil.rmtree(world / "dreambooth")
     shutil.rmtree(world / "vit_base_patch32_clip_224.openai")
-    assert list(ready(load_suite(str(tiny)), str(tiny), "styles", Places(world, tiny))) == [
+    assert list(require_assets(load_suite(str(tiny)), str(tiny), "styles", AssetPaths(world, tiny))) == [
         "backbone",
         "vae",
         "csd",
@@ -142,13 +142,13 @@ def test_a_file_with_a_checksum_on_record_must_fit_it(tiny, world):
     dataset = Dataset(source="hub:google/dreambooth", checksums={"can/00.jpg": "0" * 64})
     suite = suite.model_copy(update={"datasets": {**(suite.datasets or {}), "dreambooth": dataset}})
     with pytest.raises(ClbenchError, match=r"can/00.jpg has sha256 .*, expected 0000"):
-        ready(suite, str(tiny), "objects", Places(world, tiny))
+        require_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
 
 
 def test_the_reduced_photos_of_the_tests_are_not_taken_for_the_published_ones(original):
     """sdxl-v1 itself has checksums of two photos on record."""
-    dreambooth = next(item for item in items(load_suite("sdxl-v1"), "sdxl-v1") if item.name == "dreambooth")
-    found = inspect(dreambooth, Places(original, original))
+    dreambooth = next(item for item in list_assets(load_suite("sdxl-v1"), "sdxl-v1") if item.name == "dreambooth")
+    found = locate_asset(dreambooth, AssetPaths(original, original))
     assert found.problem is not None
     assert "backpack/00.jpg has sha256" in found.problem
 
@@ -162,7 +162,7 @@ def test_several_problems_are_counted(tiny, world):
 def test_an_own_copy_is_found_where_the_settings_file_says(tiny, world, tmp_path):
     shutil.move(world / "dreambooth", tmp_path / "photos")
     (world / "data.toml").write_text(f'"google/dreambooth" = "{tmp_path}/photos"\n')
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found["dreambooth"].folder == tmp_path / "photos" / "dataset"
     (world / "data.toml").write_text('"google/dreambooth" = 3')
     assert "expected a path in quotes" in problem(tiny, world)
@@ -175,7 +175,7 @@ def test_photos_are_found_in_the_layouts_people_have(folder, tiny, world):
     shutil.rmtree(world / "dreambooth")
     (world / "dreambooth" / folder).parent.mkdir(exist_ok=True)
     shutil.move(moved, world / "dreambooth" / folder)
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found["dreambooth"].folder == world / "dreambooth" / folder
 
 
@@ -183,10 +183,10 @@ def test_photos_are_found_in_the_layouts_people_have(folder, tiny, world):
 def test_ones_own_photos_may_be_any_picture_and_are_named_in_a_warning(spoil, world, tmp_path):
     spoil(world)
     photos = world / "dreambooth" / "dataset"
-    item = Item("mine", Dataset(source="photos"), ("can/00.jpg",), "x")
+    item = Asset("mine", Dataset(source="photos"), ("can/00.jpg",), "x")
     shutil.copytree(photos, tmp_path / "photos")
     with pytest.warns(UserWarning, match=r"can/00.jpg: its .*; it is used as upright RGB"):
-        assert inspect(item, Places(world, tmp_path)).problem is None
+        assert locate_asset(item, AssetPaths(world, tmp_path)).problem is None
 
 
 def test_a_rotated_photo_is_seen_upright(tmp_path):
@@ -201,7 +201,7 @@ def test_a_rotated_photo_is_seen_upright(tmp_path):
 @pytest.mark.parametrize("file", ["../x.jpg", "/etc/passwd", "a/../../x.jpg"])
 def test_photos_stay_inside_their_data_set(file):
     with pytest.raises(ValueError, match="does not lie below"):
-        Photos(dataset="a", files=(file,))
+        PhotoImages(dataset="a", files=(file,))
 
 
 # --- the hub ---
@@ -393,15 +393,15 @@ def test_pictures_are_taken_out_of_tables_by_what_their_rows_say(tmp_path):
         parquet.write_table(pa.Table.from_pylist(part), path, row_group_size=7)
     dataset = Dataset(source="hub:OPTML-Group/UnlearnCanvas", caption="An? {1} image in {0} style")
     with paths[0].open("rb") as one, paths[1].open("rb") as two:
-        extract_rows(iter([one, two]), 2, dataset, wanted, tmp_path / "tree")
+        extract_images(iter([one, two]), 2, dataset, wanted, tmp_path / "tree")
     for file, number in zip(wanted, (3, 11, 23), strict=True):
         assert (tmp_path / "tree" / file).read_bytes() == rows[number]["image"]["bytes"]
     assert len(list((tmp_path / "tree").rglob("*.jpg"))) == 3
-    extract_rows(iter(()), 0, dataset, wanted, tmp_path / "tree")  # nothing is left to do
+    extract_images(iter(()), 0, dataset, wanted, tmp_path / "tree")  # nothing is left to do
 
     parquet.write_table(pa.Table.from_pylist([row("Winter", "Birds", None, 1)]), paths[0])
     with paths[0].open("rb") as nameless, pytest.raises(ClbenchError, match="do not name 1 of the pictures"):
-        extract_rows(iter([nameless]), 1, dataset, ("Winter/Birds/5.jpg",), tmp_path / "tree")
+        extract_images(iter([nameless]), 1, dataset, ("Winter/Birds/5.jpg",), tmp_path / "tree")
 
 
 # --- suites of one's own ---
@@ -433,7 +433,7 @@ def test_from_data_status_to_a_validated_result_on_the_command_line(tiny, world,
 
 @pytest.mark.parametrize("like", ["sdxl-v1", "mini-v2", "mini-v2-dev"])
 def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
-    new_suite(tmp_path / "my-cats", like)
+    write_suite_template(tmp_path / "my-cats", like)
     copy, model = load_suite(str(tmp_path / "my-cats")), load_suite(like)
     assert (copy.name, copy.version) == ("my-cats", "1")
     assert copy.sha256 != model.sha256
@@ -441,7 +441,7 @@ def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
     assert copy.model_copy(update=same) == model
     assert (tmp_path / "my-cats" / "suite.yaml").read_text().startswith("# A suite of your own")
     with pytest.raises(ClbenchError, match="exists"):
-        new_suite(tmp_path / "my-cats", like)
+        write_suite_template(tmp_path / "my-cats", like)
 
 
 @pytest.mark.parametrize(
@@ -476,17 +476,17 @@ def test_a_folder_without_a_suite_is_named_with_the_command_that_writes_one(tmp_
 
 def test_a_data_set_cannot_hide_behind_a_models_name(tiny, world):
     suite = load_suite(str(tiny))
-    photos = Photos(dataset="clip", files=("a.jpg",))
+    photos = PhotoImages(dataset="clip", files=("a.jpg",))
     tasks = (Task(name="a", fields={"token": "a", "class": "a"}, train=photos, reference=photos),)
     track = suite.track("objects").model_copy(update={"tasks": tasks})
     own = {"datasets": {"clip": Dataset(source="photos")}, "tracks": {"objects": track}}
     with pytest.raises(ClbenchError, match="needs another name"):
-        items(suite.model_copy(update=own), "x")
+        list_assets(suite.model_copy(update=own), "x")
 
 
 def test_weights_without_pins_are_known_by_what_was_found(tiny, world):
     """So that work done with one model is never taken for another's."""
-    from clbench.data.assets import gather
+    from clbench.data.assets import resolve_assets
     from clbench.protocol.track_runtime import Bench
     from clbench.storage.store import Store
 
@@ -496,6 +496,6 @@ def test_weights_without_pins_are_known_by_what_was_found(tiny, world):
     for number in range(2):
         photo = world / "dreambooth" / "dataset" / "can" / "00.jpg"
         random_picture(number).save(photo)
-        assets = gather(suite, str(tiny), "objects", Places(world, tiny))
+        assets = resolve_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
         keys.append(Bench(suite, "objects", Store(world / "store"), assets=assets).base_key)
     assert keys[0] != keys[1]

@@ -17,7 +17,7 @@ from shops import open_shop, open_slow_shop
 from test_harness import outcome
 from watching import watch
 
-from clbench.data.assets import Assets
+from clbench.data.assets import TrackAssets
 from clbench.errors import WorkFailed
 from clbench.plugins import get_method
 from clbench.protocol import task_sequence as sequences
@@ -35,7 +35,7 @@ from clbench.runner.prepare import Prepared, prepare
 from clbench.runner.units import open_workshop, setup_of
 from clbench.storage.store import Store
 
-NOTHING = Assets(folders={}, sha256={})
+NOTHING = TrackAssets(folders={}, sha256={})
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
 from torchvision import transforms
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.method import Batch
 from clbench.plugins import get_method
@@ -40,7 +40,7 @@ CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 def bench(world, tiny, tmp_path_factory):
     """The objects of the cut-down sdxl-v1, loaded once."""
     suite = load_suite(str(tiny))
-    assets = gather(suite, str(tiny), "objects", Places(world, tiny))
+    assets = resolve_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
     return Bench(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
 
 

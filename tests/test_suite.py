@@ -17,7 +17,7 @@ from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
 from clbench.protocol.track_runtime import Bench
 from clbench.runner import mini_suites
 from clbench.storage.store import Store
-from clbench.suite import Drawn, Images, Suite, Task, content_root, list_suites, load_suite
+from clbench.suite import DrawnImages, Images, Suite, Task, content_root, list_suites, load_suite
 from clbench.utils.files import folder_sha256
 
 MINI_V2 = "ac7dbb5c33d77d90df0b827f8d3ba9b80f89f072b93d3b1dc31af270c8e77e04"
@@ -32,9 +32,9 @@ TRACKS = pytest.mark.parametrize(
 )
 
 
-def drawn(images: Images | None) -> Drawn:
+def drawn(images: Images | None) -> DrawnImages:
     """The images of a bundled suite, all of which are drawn."""
-    assert isinstance(images, Drawn)
+    assert isinstance(images, DrawnImages)
     return images
 
 

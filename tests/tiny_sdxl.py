@@ -27,7 +27,7 @@ from transformers import (
     ViTModel,
 )
 
-from clbench.data.suite_template import new_suite
+from clbench.data.suite_template import write_suite_template
 from clbench.suite import load_suite
 
 RESOLUTION = 64
@@ -187,7 +187,7 @@ def write_csd(path: Path) -> dict[str, torch.Tensor]:
 
 def write_suite(folder: Path, **changes: Any) -> Path:
     """`clbench new-suite` on sdxl-v1, then cut down; `changes` are fields of the definition."""
-    new_suite(folder, "sdxl-v1")
+    write_suite_template(folder, "sdxl-v1")
     path = folder / "suite.yaml"
     suite = yaml.safe_load(path.read_text())
     suite |= {"resolution": RESOLUTION, "precision": "fp32"}

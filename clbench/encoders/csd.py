@@ -1,6 +1,6 @@
 """CSD: a CLIP image tower without its projection, times a style head (Somepalli et al. 2024).
 
-folder = converted(Path("csd_checkpoint.pth"), cache)      # once; never unpickles anything but tensors
+folder = convert_checkpoint(Path("csd_checkpoint.pth"), cache)      # once; never unpickles anything but tensors
 CSDEncoder(folder).embed(images)
 """
 
@@ -62,7 +62,7 @@ class CSDEncoder:
         return F.normalize(self.model(pixels), dim=-1).float().cpu()
 
 
-def converted(source: Path, cache: Path) -> Path:
+def convert_checkpoint(source: Path, cache: Path) -> Path:
     """The folder `CSDEncoder` loads: `source` itself, or the weights found there in that form, kept under `cache`.
 
     Args:

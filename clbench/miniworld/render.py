@@ -20,7 +20,7 @@ from clbench.miniworld.looks import apply_effect, pattern_mix
 from clbench.miniworld.scenes import SCENE_FUNCTIONS
 from clbench.miniworld.shapes import SHAPE_FUNCTIONS
 from clbench.miniworld.world import COLOURS, EFFECTS, LINES, SCENES, SHAPES, STYLE_FACTORS
-from clbench.suite import Drawn
+from clbench.suite import DrawnImages
 from clbench.utils.images import to_pil
 
 PALETTE = torch.tensor(list(COLOURS.values()))
@@ -101,7 +101,7 @@ def draw(pictures: Pictures, generator: torch.Generator, size: int = 32) -> Tens
     return apply_effect(pictures.effect, image, whole, grain).clamp(0, 1)
 
 
-def draw_set(drawn: Drawn, size: int = 32) -> list[Image.Image]:
+def draw_set(drawn: DrawnImages, size: int = 32) -> list[Image.Image]:
     """The images of one entry of a task list, always the same for the same entry."""
     pictures = Pictures.of(drawn.shapes, drawn.scenes or (None,) * len(drawn.shapes), [drawn.look] * len(drawn.shapes))
     return to_pil(draw(pictures, torch.Generator().manual_seed(drawn.seed), size))

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clbench.backbones.architecture import adapted_shapes, adapter_parameters
 from clbench.backbones.sdxl import Backbone
-from clbench.data.assets import Assets, gather
-from clbench.data.images import image_suffix, load_images, side_by_side, smaller
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import TrackAssets, resolve_assets
+from clbench.data.images import image_suffix, load_images, side_by_side, thumbnail
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import WorkFailed
 from clbench.lora import Delta
 from clbench.method import Example
@@ -47,7 +47,7 @@ class Bench:
         store: Store,
         device: str = "cpu",
         precision: str = "fp32",
-        assets: Assets | None = None,
+        assets: TrackAssets | None = None,
         *,
         low_memory: bool = False,
         keep_images: bool = False,
@@ -57,7 +57,7 @@ class Bench:
         self.suite, self.track, self.store = suite, suite.track(track), store
         self.device, self.precision, self.low_memory = device, precision, low_memory
         self.keep_images, self.deterministic = keep_images, deterministic
-        self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
+        self.assets = assets or resolve_assets(suite, suite.name, track, AssetPaths(default_data_root(), Path()))
         self.kin = kin
         self.tell: Callable[[dict[str, Any]], None] = lambda event: None
         """Told what just happened, as an event of `clbench.runner.engine`: `work`, `loss`, `cell`."""
@@ -201,6 +201,6 @@ class Bench:
         if self.keep_images:
             for number, image in enumerate(images):
                 self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
-        strip = side_by_side([smaller(image) for image in images[::each]])
+        strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.evaluator.score(task, images))

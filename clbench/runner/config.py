@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from clbench.data.assets import Assets
+from clbench.data.assets import TrackAssets
 from clbench.runner.estimate import Memory
 from clbench.suite import Suite
 
@@ -30,7 +30,7 @@ class Job(BaseModel):
     """A folder, or a URL."""
     device: str
     precision: str
-    assets: Assets
+    assets: TrackAssets
     low_memory: bool = False
     keep: frozenset[str] = frozenset()
     """Of `states` and `images`: what is kept beyond need."""
@@ -69,7 +69,7 @@ class Options:
     keep: Iterable[str] = ()
     """"states" of all tasks, not only the last; "images", all that are scored, in the store."""
     data_root: Path | None = None
-    """Where the user's own copies of models and data sets lie; default `clbench.data.locate.default_root()`."""
+    """Where the user's own copies of models and data sets lie; default `clbench.data.locate.default_data_root()`."""
     deterministic: bool = False
     """On a GPU: only operations that repeat their bits. A CPU always does."""
     resume: bool = True

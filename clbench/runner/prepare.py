@@ -19,8 +19,8 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
 from clbench.method import Method
 from clbench.plugins import get_method, source_of
@@ -138,10 +138,10 @@ def prepare(
     if folder := folder_of(store):
         store = str(folder.absolute())  # workers elsewhere have other working folders
     watch({"event": "stage", "what": "looking at models and data"})
-    places = Places(options.data_root or default_root(), suite_folder(suite))
+    places = AssetPaths(options.data_root or default_data_root(), suite_folder(suite))
     assignments = []
     for track in chosen:
-        assets = gather(definition, suite, track.name, places)
+        assets = resolve_assets(definition, suite, track.name, places)
         protocol = definition.runs(track.name)
         runs = _runs(protocol, options)
         for name, instance in instances.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.data.images import STRIP, load_images, smaller
+from clbench.data.images import THUMBNAIL_SIZE, load_images, thumbnail
 from clbench.errors import ClbenchError
 from clbench.protocol.task_sequence import Sequence
 from clbench.protocol.track_runtime import Bench
@@ -37,7 +37,7 @@ def draw_grid(bench: Bench, sequences: list[Sequence], to: Path, run: int = 1, p
 
 def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
     """A label, and a tile a task, for each row of the grid."""
-    size = min(bench.suite.resolution, STRIP)
+    size = min(bench.suite.resolution, THUMBNAIL_SIZE)
     stored = [bench.store.get_json(sequence.row_key(position)) for position in range(len(sequence.tasks))]
     base = bench.store.get_json(bench.base_key)
     if base is None or None in stored:
@@ -55,7 +55,7 @@ def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list
 def _real(bench: Bench, task: Task, prompt: int) -> Image.Image:
     """A real image of that prompt where there is one, else of the task."""
     images = load_images(task.real or task.reference, bench.suite.resolution, bench.assets.folders)
-    return smaller(images[prompt * bench.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
+    return thumbnail(images[prompt * bench.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
 
 
 def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:
