@@ -159,7 +159,7 @@ def test_a_merged_model_equals_base_plus_live_adapter(backbone):
 
     @torch.no_grad()
     def predicted() -> torch.Tensor:
-        return backbone.denoise(random(2, 4, 16, 16, seed=3), timesteps, hidden, pooled, time_ids)
+        return backbone.predict(random(2, 4, 16, 16, seed=3), timesteps, hidden, pooled, time_ids)
 
     base = predicted()
     backbone.use_adapter(adapter)

@@ -184,7 +184,7 @@ def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch
     backbone.deploy({})
     prompts, noise = ["a boot"] * 4, shared_noise(backbone, 4, 1, RESOLUTION)
     whole = backbone.generate(prompts, noise, 2, 5.0)
-    real, sizes = backbone.denoise, []
+    real, sizes = backbone.predict, []
 
     def short_of_memory(noisy, *rest):
         sizes.append(len(noisy))
@@ -192,7 +192,7 @@ def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(noisy, *rest)
 
-    monkeypatch.setattr(backbone, "denoise", short_of_memory)
+    monkeypatch.setattr(backbone, "predict", short_of_memory)
     monkeypatch.setattr(backbone, "batch", None)
     torch.testing.assert_close(backbone.generate(prompts, noise, 2, 5.0), whole, **CLOSE)
     assert sizes[:3] == [8, 4, 2]

@@ -26,7 +26,7 @@ from clbench.runner.engine.loop import work_off
 from clbench.runner.prepare import prepare
 from clbench.runner.units import setup_of
 from clbench.storage.open import open_store
-from clbench.storage.remote import COPIES, RemoteStore, modified
+from clbench.storage.remote import MAX_COPIES, RemoteStore, modification_time
 from clbench.storage.store import Store, recipe_key
 
 DAY = 86400.0
@@ -175,7 +175,7 @@ def test_of_what_passes_through_only_the_last_copies_stay_here(url):
     for number in range(20):
         store.put_json(f"thing-{number:02d}", number)
     assert [store.get_json(f"thing-{number:02d}") for number in range(20)] == list(range(20))
-    assert len(files(store.root) - {store.root / "in-use"}) == 2 * COPIES
+    assert len(files(store.root) - {store.root / "in-use"}) == 2 * MAX_COPIES
 
 
 def test_copies_that_a_killed_process_left_go_when_the_next_store_is_opened(url, tmp_path, monkeypatch):
@@ -399,7 +399,7 @@ def test_a_lock_that_is_taken_after_gc_looked_is_not_removed(tmp_path):
 
 
 def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):
-    kept.about = {"clbench": "0.0.1", "torch": "1.0"}
+    kept.provenance = {"clbench": "0.0.1", "torch": "1.0"}
     stale = kept.put("row-" + "1" * 64, ".json", lambda path: path.write_text("1"))
     old = aged(artifact(kept, "cell"), 8)
     before = files(kept.root)
@@ -441,7 +441,7 @@ def test_a_store_behind_a_url_is_looked_after_like_a_folder(shared_models, url, 
     assert before - set(fs.find(base)) == {f"{hurt}.damaged".replace(url, base)}
     assert fs.exists(sign), "a sweep that goes on elsewhere may have left it"
     store = open_store(url)
-    store.about = {"clbench": "0.0.1"}
+    store.provenance = {"clbench": "0.0.1"}
     store.put_json("row-" + "1" * 64, 1)
     stale = json.loads(command("gc", url, "--stale", "--json"))
     assert [row["file"].removeprefix(url) for row in stale["files"]] == [
@@ -462,7 +462,7 @@ def test_a_store_behind_a_url_is_looked_after_like_a_folder(shared_models, url, 
 )
 def test_every_driver_s_word_for_when_a_file_was_written_is_understood(told, age):
     now = time.time()
-    assert now - modified(told(now)) == pytest.approx(age, abs=5)
+    assert now - modification_time(told(now)) == pytest.approx(age, abs=5)
 
 
 @pytest.mark.parametrize("what", ["ls", "du", "check", "gc"])

@@ -24,7 +24,7 @@ from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
 
-LOW_MEMORY_BATCH = 4
+LOW_MEMORY_SAMPLE_BATCH = 4
 """How many images are drawn at a time to begin with where memory is short."""
 
 
@@ -48,7 +48,7 @@ class Backbone:
         self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all its forms
         self.device = torch.device(device)
         self.precision = precision
-        self.batch = LOW_MEMORY_BATCH if low_memory else None
+        self.sample_batch_size = LOW_MEMORY_SAMPLE_BATCH if low_memory else None
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.eval().requires_grad_(False)
         self.unet = pipeline.unet
@@ -58,15 +58,15 @@ class Backbone:
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
         if precision == "bf16":
-            _store_as_autocast_would(self.unet)
+            _cast_like_autocast(self.unet)
         if low_memory:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device)
         self.noise_scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._deployed: Mapping[str, Tensor] = {}
         self._digest: str | None = None
-        self._live = True
-        self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
+        self._adapter_enabled = True
+        self._encoded_prompts: dict[str, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def load(
@@ -119,9 +119,9 @@ class Backbone:
         self._deployed, self._digest = delta, digest
 
     @contextmanager
-    def other_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
+    def temporary_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
         """Deploy another model without the adapter for a while; then what was deployed and live is so again."""
-        deployed, live = self._deployed, self._live
+        deployed, live = self._deployed, self._adapter_enabled
         self.use_adapter(None)
         self.deploy(delta)
         try:
@@ -129,14 +129,14 @@ class Backbone:
         finally:
             self.deploy(deployed)
             if live:
-                self._switch(True)
+                self._set_adapter_enabled(True)
 
     def use_adapter(self, adapter: Adapter | None) -> Adapter | None:
         """Load an adapter into the slot and switch it on; returns the live one, whose tensors are the parameters.
 
         They have no gradient yet. None switches the slot off.
         """
-        self._switch(adapter is not None)
+        self._set_adapter_enabled(adapter is not None)
         if adapter is None:
             return None
         with torch.no_grad():
@@ -150,35 +150,35 @@ class Backbone:
             self.scale,
         )
 
-    def _switch(self, on: bool) -> None:
-        if on and not self._live:
+    def _set_adapter_enabled(self, on: bool) -> None:
+        if on and not self._adapter_enabled:
             self.unet.enable_adapters()
-        elif self._live and not on:  # PEFT walks through all modules, which costs as much as a small cell
+        elif self._adapter_enabled and not on:  # PEFT walks through all modules, which costs as much as a small cell
             self.unet.disable_adapters()
-        self._live = on
+        self._adapter_enabled = on
 
     # --- encoding ---
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Hidden states [N, L, D] and pooled embeddings [N, P]; each prompt is encoded once a backbone's lifetime."""
-        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
+        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded_prompts]
         if unknown:
-            with self._borrowed(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
+            with self._on_device(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
                 for prompt in unknown:
                     hidden, _, pooled, _ = self.pipeline.encode_prompt(
                         prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
                     )
-                    self._prompts[prompt] = (hidden[0], pooled[0])
-        encoded = [self._prompts[prompt] for prompt in prompts]
+                    self._encoded_prompts[prompt] = (hidden[0], pooled[0])
+        encoded = [self._encoded_prompts[prompt] for prompt in prompts]
         return torch.stack([hidden for hidden, _ in encoded]), torch.stack([pooled for _, pooled in encoded])
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the normalised latents of [N, 3, H, W] in [-1, 1]."""
-        with self._borrowed(self.pipeline.vae):
+        with self._on_device(self.pipeline.vae):
             # One at a time where pictures are large; a small world's are one batch.
-            parts = pixels.to(self.device).split(self._pictures_at_a_time(len(pixels)))
+            parts = pixels.to(self.device).split(self._vae_batch_size(len(pixels)))
             moments = [(posterior.mean, posterior.std) for posterior in map(self._posterior, parts)]
         mean, std = (torch.cat(values) for values in zip(*moments, strict=True))
         config = self.pipeline.vae.config
@@ -192,11 +192,11 @@ class Backbone:
     def _posterior(self, pixels: Tensor) -> Any:
         return self.pipeline.vae.encode(pixels).latent_dist
 
-    def _pictures_at_a_time(self, count: int) -> int:
+    def _vae_batch_size(self, count: int) -> int:
         return count if self.device.type == "cpu" else 1
 
     @contextmanager
-    def _borrowed(self, *modules: nn.Module) -> Iterator[None]:
+    def _on_device(self, *modules: nn.Module) -> Iterator[None]:
         """Some of the pipeline's parts on the device for a while."""
         try:
             for module in modules:
@@ -209,7 +209,7 @@ class Backbone:
 
     # --- running ---
 
-    def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """The U-Net's prediction for noisy latents [N, C, h, w]."""
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
         with self.autocast():
@@ -223,18 +223,20 @@ class Backbone:
         """
         hidden, pooled = self.encode_prompts(prompts)
         while True:
-            size = min(self.batch or len(prompts), len(prompts))
+            size = min(self.sample_batch_size or len(prompts), len(prompts))
             try:
                 parts = zip(hidden.split(size), pooled.split(size), latents.split(size), strict=True)
-                clean = torch.cat([self._denoised(*part, steps, guidance_scale) for part in parts])
-                return self._decoded(clean)
+                clean = torch.cat([self._sample_latents(*part, steps, guidance_scale) for part in parts])
+                return self._decode_latents(clean)
             except torch.OutOfMemoryError:
                 if size == 1 or torch.are_deterministic_algorithms_enabled():  # smaller batches have other bits
                     raise
-                self.batch = size // 2
+                self.sample_batch_size = size // 2
             torch.cuda.empty_cache()  # here the failed attempt's tensors are gone
 
-    def _denoised(self, hidden: Tensor, pooled: Tensor, latents: Tensor, steps: int, guidance_scale: float) -> Tensor:
+    def _sample_latents(
+        self, hidden: Tensor, pooled: Tensor, latents: Tensor, steps: int, guidance_scale: float
+    ) -> Tensor:
         """Latents after all steps of the sampler, which are fp32 whatever the U-Net's precision."""
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(steps, device=self.device)
@@ -248,14 +250,14 @@ class Backbone:
         latents = latents.to(self.device) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             noisy = scheduler.scale_model_input(latents.repeat(halves, 1, 1, 1), timestep)
-            predicted = self.denoise(noisy, timestep, hidden, pooled, time_ids.expand(len(noisy), -1)).float()
+            predicted = self.predict(noisy, timestep, hidden, pooled, time_ids.expand(len(noisy), -1)).float()
             if halves == 2:
                 without, prompted = predicted.chunk(2)
                 predicted = without + guidance_scale * (prompted - without)
             latents = scheduler.step(predicted, timestep, latents, **own).prev_sample
         return latents
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _decode_latents(self, latents: Tensor) -> Tensor:
         """Images of clean latents, by the fp32 VAE."""
         config = self.pipeline.vae.config
         if getattr(config, "latents_mean", None) is not None:
@@ -264,13 +266,13 @@ class Backbone:
             latents = latents * std / config.scaling_factor + mean
         else:
             latents = latents / config.scaling_factor
-        with self._borrowed(self.pipeline.vae):
-            parts = latents.split(self._pictures_at_a_time(len(latents)))
+        with self._on_device(self.pipeline.vae):
+            parts = latents.split(self._vae_batch_size(len(latents)))
             images = [self.pipeline.vae.decode(part).sample.cpu() for part in parts]
         return self.pipeline.image_processor.postprocess(torch.cat(images), output_type="pt").float()
 
 
-def _store_as_autocast_would(unet: nn.Module) -> None:
+def _cast_like_autocast(unet: nn.Module) -> None:
     """Keep in bf16 what bf16 autocast would turn into it at every call: the weights of linear and convolution layers.
 
     The adapter's factors and the normalisation layers stay fp32, as autocast uses them.

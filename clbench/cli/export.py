@@ -34,9 +34,9 @@ def samples(
     import_harness()
     from clbench.runner.reopen import open_again
     from clbench.runner.sample_grid import draw_grid
-    from clbench.storage.open import store_under
+    from clbench.storage.open import default_store
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+    with open_again(loaded, suite, store or default_store(output), plugin, None, data_root) as (bench, sequences):
         path = draw_grid(bench, sequences, to, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
@@ -82,9 +82,9 @@ def export(
     from clbench.runner.export import export_model
     from clbench.runner.reopen import open_again
     from clbench.runner.verify import write_images
-    from clbench.storage.open import store_under
+    from clbench.storage.open import default_store
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+    with open_again(loaded, suite, store or default_store(output), plugin, None, data_root) as (bench, sequences):
         if task is None:
             path = write_images(bench, sequences, to)
         else:

@@ -126,11 +126,11 @@ def verify(
         import_harness()
         from clbench.runner import verify as verifying
         from clbench.runner.reopen import open_again
-        from clbench.storage.open import store_under
+        from clbench.storage.open import default_store
 
         with (
             progress_bar() as progress,
-            open_again(loaded, suite, store_under(output), plugin, device, data_root) as (bench, sequences),
+            open_again(loaded, suite, default_store(output), plugin, device, data_root) as (bench, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:

@@ -26,16 +26,16 @@ HERE = "runs/store"
 def ls(place: Place = HERE, as_json: Json = False) -> None:
     """List what lies in the store: by track, method and kind; as JSON every artifact."""
     with needing_extras():
-        from clbench.storage.maintenance import artifacts, stories
+        from clbench.storage.maintenance import artifacts, read_provenance
         from clbench.storage.open import open_store
     store = open_store(place)
     found = artifacts(store)
-    told = stories(store, found)
+    told = read_provenance(store, found)
     if as_json:
         rows = [
             {
                 "key": one.key,
-                "file": store.place(one.file.name),
+                "file": store.location_of(one.file.name),
                 "bytes": one.file.size,
                 "modified": one.file.modified,
                 **told[one.file.name],
@@ -87,7 +87,9 @@ def check(place: Place = HERE, as_json: Json = False) -> None:
     found = artifacts(store)
     with progress_bar(transient=True) as progress:
         bad = [
-            store.place(one.file.name) for one in progress.track(found, description="reading") if is_damaged(store, one)
+            store.location_of(one.file.name)
+            for one in progress.track(found, description="reading")
+            if is_damaged(store, one)
         ]
     if as_json:
         typer.echo(json.dumps({"artifacts": len(found), "damaged": bad}, indent=1))
@@ -111,17 +113,17 @@ def gc(
 ) -> None:
     """Clear away what killed processes left, what was set aside, and locks, a day old, that nobody holds."""
     with needing_extras():
-        from clbench.storage.maintenance import waste
+        from clbench.storage.maintenance import find_garbage
         from clbench.storage.open import open_store
     store = open_store(place)
-    found = waste(store, stale=stale, older_than=older_than)
+    found = find_garbage(store, stale=stale, older_than=older_than)
     if not dry_run:
         with progress_bar(transient=True) as progress:
             for one in progress.track(found, description="removing"):
                 store.remove(one.file.name)
     size = sum(one.file.size for one in found)
     if as_json:
-        rows = [{"file": store.place(one.file.name), "bytes": one.file.size, "why": one.why} for one in found]
+        rows = [{"file": store.location_of(one.file.name), "bytes": one.file.size, "why": one.why} for one in found]
         typer.echo(json.dumps({"dry_run": dry_run, "bytes": size, "files": rows}, indent=1))
         return
     for why, count in sorted(Counter(one.why for one in found).items()):

@@ -147,7 +147,7 @@ class Bench:
         """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so."""
         noise_seed = int(torch.randint(2**62, (), generator=source))
         own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
-        with self.backbone.other_weights(weights):
+        with self.backbone.temporary_weights(weights):
             sampling = self.suite.sampling.model_copy(update=own)
             return draw_cell(self.backbone, list(prompts), sampling, self.suite.resolution) * 2 - 1
 

@@ -176,7 +176,7 @@ def conclude(prepared: Prepared, number: int) -> Result:
     job, bench = assignment.job, workshop.bench(number)
     for unit in prepared.plan.everything:
         if unit.goal and job.name in unit.groups and not workshop.is_whole(unit):
-            place = workshop.store.place(workshop.store.path(unit.key, SUFFIX[unit.where["kind"]]))
+            place = workshop.store.location_of(workshop.store.path(unit.key, SUFFIX[unit.where["kind"]]))
             raise WorkFailed(f"{place} was removed or damaged meanwhile; run the same command again")
     runs = tuple(sequence.run() for sequence in workshop.sequences(number))
     controls = bench.controls()

@@ -33,7 +33,7 @@ from clbench.runner.engine.ray import Cluster
 from clbench.runner.estimate import LIBRARIES, Expectation, Memory, check_disk, expect, free_memory, price_of
 from clbench.runner.plan import Plan, make_plan
 from clbench.runner.units import Workshop
-from clbench.storage.open import folder_of, store_under
+from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
 from clbench.utils.formatting import format_time
@@ -134,8 +134,8 @@ def prepare(
     asked += ["--precision", precision] if precision != usual else []
     asked += ["--deterministic"] if options.deterministic else []
     asked += ["--memory", "low"] if options.memory == "low" else []
-    output, store = Path(options.output), options.store or store_under(options.output)
-    if folder := folder_of(store):
+    output, store = Path(options.output), options.store or default_store(options.output)
+    if folder := local_folder(store):
         store = str(folder.absolute())  # workers elsewhere have other working folders
     watch({"event": "stage", "what": "looking at models and data"})
     places = AssetPaths(options.data_root or default_data_root(), suite_folder(suite))

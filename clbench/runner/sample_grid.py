@@ -42,7 +42,7 @@ def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list
     base = bench.store.get_json(bench.base_key)
     if base is None or None in stored:
         raise ClbenchError(
-            f"{bench.store.where} does not hold the run with order {sequence.order}, seed {sequence.seed}"
+            f"{bench.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}"
         )
     rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
     rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))

@@ -137,7 +137,7 @@ class Workshop:
                 f"Run the same command again"
             )
         bench.tell = tell
-        self.store.about = {**{key: where[key] for key in ABOUT if key in where}, **software_versions()}
+        self.store.provenance = {**{key: where[key] for key in ABOUT if key in where}, **software_versions()}
         try:
             with _device_in_one_sentence(device):
                 if where["kind"] == "base":

@@ -42,14 +42,14 @@ def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
         for row in range(1, len(sequence.tasks) + 1):
             stored = bench.store.get_json(sequence.row_key(row - 1))
             if stored is None:
-                raise ClbenchError(f"{bench.store.where} does not hold run {number} of this result")
+                raise ClbenchError(f"{bench.store.location} does not hold run {number} of this result")
             for column, cell in enumerate(stored["cells"]):
                 for image in range(each):
                     source = bench.store.get(cell, image_suffix(image))
                     if source is None:
                         raise ClbenchError(
-                            f"{bench.store.where} does not hold the images of run {number}: they are kept where a run "
-                            f"is given --keep images"
+                            f"{bench.store.location} does not hold the images of run {number}: they are kept where a "
+                            f"run is given --keep images"
                         )
                     file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"
                     content = source.read_bytes()

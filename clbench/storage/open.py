@@ -7,12 +7,12 @@ from pathlib import Path
 from clbench.storage.store import Store
 
 
-def store_under(output: str | Path) -> str:
+def default_store(output: str | Path) -> str:
     """Where commands that write to `output` keep their artifacts, unless told otherwise."""
     return str(Path(output) / "store")
 
 
-def folder_of(place: str | Path) -> Path | None:
+def local_folder(place: str | Path) -> Path | None:
     """The folder that a store's place names; None where it is another URL than `file://`."""
     name = str(place).removeprefix("file://")
     return None if "://" in name else Path(name)
@@ -24,7 +24,7 @@ def open_store(place: str | Path, reuse: bool = True) -> Store:
     Raises:
         ClbenchError: there is nothing that can be reached at the URL.
     """
-    if folder := folder_of(place):
+    if folder := local_folder(place):
         return Store(folder, reuse)
     from clbench.storage.remote import RemoteStore
 

@@ -20,11 +20,11 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.storage.store import ASIDE, Entry, Store, checksum_of
+from clbench.storage.store import DAMAGED_SUFFIX, Store, StoredFile, checksum_path
 
 PREFIX = "clbench-store-"
 """Of the temporary folders with copies."""
-COPIES = 8
+MAX_COPIES = 8
 """Local copies at a time; a state of SDXL may take gigabytes."""
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})
 """Drivers whose places begin with a bucket, which some of them would make where its name is misspelt."""
@@ -42,9 +42,9 @@ class RemoteStore(Store):
     def __init__(self, url: str, reuse: bool = True) -> None:
         self._copies, self._in_use = _own_folder()
         super().__init__(Path(self._copies.name), reuse)
-        self.where = url.rstrip("/")
+        self.location = url.rstrip("/")
         try:
-            self.fs, self.base = fsspec.url_to_fs(self.where, use_listings_cache=False)
+            self.fs, self.base = fsspec.url_to_fs(self.location, use_listings_cache=False)
         except Exception as error:  # any driver's
             raise ClbenchError(f"the store {url} cannot be opened: {_reason(error)}") from None
         if not BUCKETS.isdisjoint({self.fs.protocol} if isinstance(self.fs.protocol, str) else self.fs.protocol):
@@ -56,10 +56,10 @@ class RemoteStore(Store):
                     )
         self._latest: list[Path] = []
 
-    def place(self, name: str | Path) -> str:
-        return f"{self.where}/{self._name(name)}"
+    def location_of(self, name: str | Path) -> str:
+        return f"{self.location}/{self._name(name)}"
 
-    def is_free(self, key: str) -> bool:
+    def is_unlocked(self, key: str) -> bool:
         return False  # who can tell
 
     def has(self, key: str, suffix: str) -> bool:
@@ -73,7 +73,7 @@ class RemoteStore(Store):
         if not path.exists():
             with self._reaching(), suppress(FileNotFoundError):  # without its checksum it is not taken for whole
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.fs.get_file(self._remote(checksum_of(path)), str(checksum_of(path)))
+                self.fs.get_file(self._remote(checksum_path(path)), str(checksum_path(path)))
                 part = path.with_name(path.name + ".part")  # an interrupted download is no damaged artifact
                 self.fs.get_file(self._remote(path), str(part))
                 part.replace(path)
@@ -83,14 +83,14 @@ class RemoteStore(Store):
         whole = super().get(key, suffix)
         if whole is None:
             with self._reaching(), suppress(FileNotFoundError):  # another process may have done it
-                self.fs.mv(self._remote(path), self._remote(path) + ASIDE)
+                self.fs.mv(self._remote(path), self._remote(path) + DAMAGED_SUFFIX)
         return whole
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
         path = super().put(key, suffix, write)
         with self._reaching():
             self.fs.makedirs(self._remote(path.parent), exist_ok=True)
-            for file in (checksum_of(path), path):  # in this order: what has no checksum counts as damaged
+            for file in (checksum_path(path), path):  # in this order: what has no checksum counts as damaged
                 self.fs.put_file(str(file), self._remote(file))
         self._copied(path)
         return path
@@ -98,13 +98,16 @@ class RemoteStore(Store):
     def drop(self, key: str, suffix: str) -> None:
         super().drop(key, suffix)
         path = self.path(key, suffix)
-        for file in (path, checksum_of(path)):
+        for file in (path, checksum_path(path)):
             self.remove(self._name(file))
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredFile]:
         with self._reaching(), suppress(FileNotFoundError):  # some drivers' word for an empty place
             found: dict[str, dict[str, Any]] = self.fs.find(self.base, maxdepth=3, detail=True)  # type: ignore[assignment]
-            return [Entry("/".join(name.split("/")[-3:]), told["size"], modified(told)) for name, told in found.items()]
+            return [
+                StoredFile("/".join(name.split("/")[-3:]), told["size"], modification_time(told))
+                for name, told in found.items()
+            ]
         return []
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
@@ -122,10 +125,10 @@ class RemoteStore(Store):
     def _copied(self, path: Path) -> None:
         """Remember a local copy, and let the oldest go."""
         self._latest = [*(one for one in self._latest if one != path), path]
-        for old in self._latest[:-COPIES]:
+        for old in self._latest[:-MAX_COPIES]:
             old.unlink(missing_ok=True)
-            checksum_of(old).unlink(missing_ok=True)
-        self._latest = self._latest[-COPIES:]
+            checksum_path(old).unlink(missing_ok=True)
+        self._latest = self._latest[-MAX_COPIES:]
 
     def _name(self, name: str | Path) -> str:
         """Of a file in the store, or of its local copy."""
@@ -143,7 +146,7 @@ class RemoteStore(Store):
             raise
         except Exception as error:
             raise WorkFailed(
-                f"the store {self.where} cannot be reached: {_reason(error)}; what was finished is kept, so run the "
+                f"the store {self.location} cannot be reached: {_reason(error)}; what was finished is kept, so run the "
                 f"same command again"
             ) from error
 
@@ -161,7 +164,7 @@ def _own_folder() -> tuple[tempfile.TemporaryDirectory[str], FileLock]:
     return folder, lock
 
 
-def modified(told: Mapping[str, Any]) -> float:
+def modification_time(told: Mapping[str, Any]) -> float:
     """Seconds since 1970; now, where the driver does not say, so that nothing seems old."""
     moment = next((told[name] for name in MODIFIED if told.get(name)), None)
     if isinstance(moment, str):

@@ -32,13 +32,13 @@ def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-CHECKSUM, ASIDE = ".sha256", ".damaged"
+CHECKSUM_SUFFIX, DAMAGED_SUFFIX = ".sha256", ".damaged"
 """What the name of an artifact ends with beside it: its checksum and what it was made for; itself, set aside."""
 
 
-def checksum_of(path: Path) -> Path:
+def checksum_path(path: Path) -> Path:
     """The file beside an artifact that holds its checksum, and what it was made for."""
-    return path.with_name(path.name + CHECKSUM)
+    return path.with_name(path.name + CHECKSUM_SUFFIX)
 
 
 def _is_there(path: Path) -> bool:
@@ -69,7 +69,7 @@ def _read_back(path: Path, suffix: str) -> None:
         raise WorkFailed(f"what was written to {path.parent} cannot be read back: {error}") from error
 
 
-class Entry(NamedTuple):
+class StoredFile(NamedTuple):
     """A file of a store."""
 
     name: str
@@ -88,12 +88,12 @@ class Store:
     """
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
-        self.root, self.where = root, str(root)
-        self.about: dict[str, Any] = {}
+        self.root, self.location = root, str(root)
+        self.provenance: dict[str, Any] = {}
         """What is being done, for people: written beside each artifact's checksum, and part of no key."""
         self._made: set[str] | None = None if reuse else set()
 
-    def place(self, name: str | Path) -> str:
+    def location_of(self, name: str | Path) -> str:
         """Where a file of the store lies, for people; by its name or its (local copy's) path."""
         return str(self.root / name)
 
@@ -104,10 +104,10 @@ class Store:
     def get(self, key: str, suffix: str) -> Path | None:
         """The artifact's file, or None where it is missing or damaged."""
         path = self.path(key, suffix)
-        checksum = checksum_of(path)
+        checksum = checksum_path(path)
         if not self.has(key, suffix):
             return None
-        aside = path.with_name(path.name + ASIDE)
+        aside = path.with_name(path.name + DAMAGED_SUFFIX)
         try:
             if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
                 return path
@@ -115,7 +115,7 @@ class Store:
         except FileNotFoundError:  # dropped, or set aside, by another process at this moment
             return None
         warnings.warn(
-            f"{self.place(path)} does not fit its checksum: set aside as {aside.name}, and its work is done again",
+            f"{self.location_of(path)} does not fit its checksum: set aside as {aside.name}; its work is done again",
             stacklevel=2,
         )
         return None
@@ -146,7 +146,7 @@ class Store:
         finally:
             lock.release()
 
-    def is_free(self, key: str) -> bool:
+    def is_unlocked(self, key: str) -> bool:
         """Whether nobody holds the key's lock, and that can be told."""
         path = self.root / "locks" / key
         try:
@@ -183,8 +183,8 @@ class Store:
         def write_both(temporary: Path) -> None:
             write(temporary)
             _read_back(temporary, suffix)
-            text = f"{file_sha256(temporary)}\n{json.dumps(self.about)}\n"
-            write_atomic(checksum_of(path), lambda target: target.write_text(text))
+            text = f"{file_sha256(temporary)}\n{json.dumps(self.provenance)}\n"
+            write_atomic(checksum_path(path), lambda target: target.write_text(text))
 
         write_atomic(path, write_both)
         if self._made is not None:
@@ -194,7 +194,7 @@ class Store:
     def drop(self, key: str, suffix: str) -> None:
         path = self.path(key, suffix)
         path.unlink(missing_ok=True)
-        checksum_of(path).unlink(missing_ok=True)
+        checksum_path(path).unlink(missing_ok=True)
 
     def get_json(self, key: str) -> Any | None:
         path = self.get(key, ".json")
@@ -205,13 +205,13 @@ class Store:
         self.put(key, ".json", lambda path: path.write_text(text))
         return value
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredFile]:
         """All files three levels down, artifacts or not, and the locks."""
         found = []
         for path in sorted((*self.root.glob("*/*/*"), *(self.root / "locks").glob("*"))):
             with suppress(FileNotFoundError):  # dropped at this moment
                 told = path.stat()
-                found.append(Entry(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
+                found.append(StoredFile(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
         return found
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
