@@ -18,11 +18,11 @@ from clbench.cli.options import (
     Plugins,
     app,
     err,
+    explain_missing_extra,
     import_harness,
-    needing_extras,
     out,
     progress_bar,
-    words,
+    split_list,
 )
 from clbench.data.locate import (
     Asset,
@@ -134,7 +134,7 @@ def _report_data(
     definition, places = load_suite(suite), AssetPaths(root or default_data_root(), suite_folder(suite))
     wanted = select_assets(list_assets(definition, suite), names)
     found: list[AssetStatus] = []
-    with needing_extras(), progress or nullcontext():
+    with explain_missing_extra(), progress or nullcontext():
         bar = progress.add_task("", total=len(wanted)) if progress else None
         for item in wanted:
             if progress:
@@ -192,11 +192,11 @@ def pretrain_mini(
     import_harness()
     from clbench.miniworld.pretrain import STAGES, pretrain
 
-    pretrain(output, tuple(words(stages) or STAGES), scale, seed, device, start)
+    pretrain(output, tuple(split_list(stages) or STAGES), scale, seed, device, start)
     if stages is None or start is not None:
-        from clbench.miniworld.quality import write_card
+        from clbench.miniworld.quality import write_model_card
 
-        out.print(Text(f"wrote {write_card(output)}"), soft_wrap=True)
+        out.print(Text(f"wrote {write_model_card(output)}"), soft_wrap=True)
 
 
 @app.command(epilog="Example: `clbench env --json`")

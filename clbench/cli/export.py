@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.options import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
+from clbench.cli.options import DataRoot, Plugins, ResultSuite, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
@@ -23,7 +23,7 @@ def samples(
     store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
     run: Run = 1,
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -57,7 +57,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
     store: Store = None,
     dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
 ) -> None:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import Json, app, needing_extras, out, progress_bar
+from clbench.cli.options import Json, app, explain_missing_extra, out, progress_bar
 from clbench.utils.formatting import format_bytes
 
 store_app = typer.Typer(help="What runs keep: every training, state and cell, so that nothing is done twice.")
@@ -25,7 +25,7 @@ HERE = "runs/store"
 @store_app.command("ls", epilog="Example: `clbench store ls runs/store --json`")
 def ls(place: Place = HERE, as_json: Json = False) -> None:
     """List what lies in the store: by track, method and kind; as JSON every artifact."""
-    with needing_extras():
+    with explain_missing_extra():
         from clbench.storage.maintenance import artifacts, read_provenance
         from clbench.storage.open import open_store
     store = open_store(place)
@@ -59,7 +59,7 @@ def ls(place: Place = HERE, as_json: Json = False) -> None:
 @store_app.command("du", epilog="Example: `clbench store du runs/store`")
 def du(place: Place = HERE, as_json: Json = False) -> None:
     """Say how much space each kind of artifact takes."""
-    with needing_extras():
+    with explain_missing_extra():
         from clbench.storage.maintenance import artifacts
         from clbench.storage.open import open_store
     counts, sizes = defaultdict(int), defaultdict(int)
@@ -80,7 +80,7 @@ def du(place: Place = HERE, as_json: Json = False) -> None:
 @store_app.command("check", epilog="Example: `clbench store check runs/store`")
 def check(place: Place = HERE, as_json: Json = False) -> None:
     """Read every artifact and compare its checksum; set aside what is damaged, and exit 1 if anything was."""
-    with needing_extras():
+    with explain_missing_extra():
         from clbench.storage.maintenance import artifacts, is_damaged
         from clbench.storage.open import open_store
     store = open_store(place)
@@ -112,7 +112,7 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Clear away what killed processes left, what was set aside, and locks, a day old, that nobody holds."""
-    with needing_extras():
+    with explain_missing_extra():
         from clbench.storage.maintenance import find_garbage
         from clbench.storage.open import open_store
     store = open_store(place)

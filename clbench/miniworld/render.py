@@ -1,6 +1,6 @@
 """The renderer: signed distances in torch, a whole batch at once, about 0.2 ms an image at 32 x 32.
 
-    images = draw(Pictures.of(shapes, scenes, looks), generator, size=32)   # [N, 3, H, W] in [0, 1]
+    images = draw(PictureBatch.from_names(shapes, scenes, looks), generator, size=32)   # [N, 3, H, W] in [0, 1]
     images = draw_set(drawn, size=32)                                        # the images of a task list's entry
 
 Coordinates run from -1 to 1, x to the right and y down. A shape is two regions: a body, filled with the look's
@@ -27,7 +27,7 @@ PALETTE = torch.tensor(list(COLOURS.values()))
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureBatch:
     """What to draw, as index tensors of shape [N]; `scene` is -1 where the style's own ground is drawn."""
 
     shape: Tensor
@@ -43,7 +43,9 @@ class Pictures:
     effect: Tensor
 
     @classmethod
-    def of(cls, shapes: Sequence[str], scenes: Sequence[str | None], looks: Sequence[dict[str, str]]) -> Pictures:
+    def from_names(
+        cls, shapes: Sequence[str], scenes: Sequence[str | None], looks: Sequence[dict[str, str]]
+    ) -> PictureBatch:
         """From names; factors a look lacks take their first value."""
         columns = {
             factor: torch.tensor([values.index(look.get(factor, values[0])) for look in looks])
@@ -56,11 +58,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.shape)
 
-    def __getitem__(self, index: Tensor | slice) -> Pictures:
-        return Pictures(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+    def __getitem__(self, index: Tensor | slice) -> PictureBatch:
+        return PictureBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
-def draw(pictures: Pictures, generator: torch.Generator, size: int = 32) -> Tensor:
+def draw(pictures: PictureBatch, generator: torch.Generator, size: int = 32) -> Tensor:
     """Pictures in random poses: float32 [N, 3, size, size] in [0, 1]."""
     n = len(pictures)
     pose = torch.rand(n, 4, 1, 1, generator=generator) * 2 - 1
@@ -103,7 +105,9 @@ def draw(pictures: Pictures, generator: torch.Generator, size: int = 32) -> Tens
 
 def draw_set(drawn: DrawnImages, size: int = 32) -> list[Image.Image]:
     """The images of one entry of a task list, always the same for the same entry."""
-    pictures = Pictures.of(drawn.shapes, drawn.scenes or (None,) * len(drawn.shapes), [drawn.look] * len(drawn.shapes))
+    pictures = PictureBatch.from_names(
+        drawn.shapes, drawn.scenes or (None,) * len(drawn.shapes), [drawn.look] * len(drawn.shapes)
+    )
     return to_pil(draw(pictures, torch.Generator().manual_seed(drawn.seed), size))
 
 
