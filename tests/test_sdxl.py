@@ -193,7 +193,7 @@ def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch
         return real(noisy, *rest)
 
     monkeypatch.setattr(backbone, "predict", short_of_memory)
-    monkeypatch.setattr(backbone, "batch", None)
+    monkeypatch.setattr(backbone, "sample_batch_size", None)
     torch.testing.assert_close(backbone.generate(prompts, noise, 2, 5.0), whole, **CLOSE)
     assert sizes[:3] == [8, 4, 2]
     sizes.clear()
