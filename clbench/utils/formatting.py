@@ -1,4 +1,4 @@
-"""Sizes, times, shares and p values for people."""
+"""Format sizes, times, shares and p values for people to read."""
 
 
 def format_bytes(size: int) -> str:
@@ -21,7 +21,7 @@ def format_time(seconds: float) -> str:
 def format_percent(share: float, deviation: float | None = None) -> str:
     """0.586 -> "59 %", with a deviation of 0.041 "59 ± 4 %"."""
     spread = "" if deviation is None else f" ± {100 * deviation:.0f}"
-    return f"{100 * share:z.0f}{spread} %"  # z: no -0
+    return f"{100 * share:z.0f}{spread} %"  # z: "-0" becomes "0"
 
 
 def format_p_value(p: float) -> str:

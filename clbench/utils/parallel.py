@@ -1,4 +1,4 @@
-"""Many small pieces of work on all cores; few stay in this process, because starting others takes longer."""
+"""Apply a function to many items on all CPU cores; for few items this process alone is faster."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 SERIAL_LIMIT = 64
-"""So many items are done here."""
+"""Up to this many items are processed in this process."""
 CHUNK_SIZE = 8
-"""Items that a process takes at a time."""
+"""Items sent to a process at a time."""
 
 
 def parallel_map(work: Callable[[Item], Done], items: Sequence[Item]) -> list[Done]:
-    """[work(item) for item in items], by as many processes as there are cores if there are more than `SERIAL_LIMIT`.
+    """[work(item) for item in items], computed by one process for each core if there are more than `SERIAL_LIMIT`.
 
-    Where processes are not forked, `work` is pickled once for each of them; items and what is returned always are.
+    Items and results must be picklable; on systems that do not fork, `work` too, which is sent to each process once.
 
     Raises:
-        Exception: what `work` raises for the first item that it fails for.
+        Exception: the error of the first item for which `work` fails.
     """
     processes = os.cpu_count() or 1
     if len(items) <= SERIAL_LIMIT or processes == 1:
         return [work(item) for item in items]
-    from concurrent.futures import ProcessPoolExecutor  # it takes longer to import than few items take
+    from concurrent.futures import ProcessPoolExecutor  # imported here, because it takes longer than few items
 
     with ProcessPoolExecutor(processes, initializer=_set_work, initargs=(work,)) as pool:
         try:
@@ -37,7 +37,7 @@ def parallel_map(work: Callable[[Item], Done], items: Sequence[Item]) -> list[Do
 
 
 _work: Callable[[Any], Any]
-"""In a process of the pool: what it does to every item. Handed over once, because it may know whole boards."""
+"""The function of a process in the pool. It is sent once, because it may contain much data."""
 
 
 def _set_work(work: Callable[[Any], Any]) -> None:
