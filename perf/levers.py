@@ -73,7 +73,7 @@ class Lab:
         draw_cell(self.backbone, self.prompts, self.suite.sampling, self.suite.resolution)
 
     def cell_encoding_prompts(self) -> None:
-        self.backbone._prompts.clear()
+        self.backbone._encoded_prompts.clear()
         self.cell()
 
     def cell_one_by_one(self) -> None:
@@ -83,7 +83,7 @@ class Lab:
             draw_cell(self.backbone, [prompt], one_each, self.suite.resolution)
 
     def step(self) -> None:
-        live = self.backbone.use_adapter(self.adapter) if not self.backbone._live else None
+        live = self.backbone.use_adapter(self.adapter) if not self.backbone._adapter_enabled else None
         if live:
             self.parameters = [*live.A.values(), *live.B.values()]
             self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)

@@ -42,7 +42,7 @@ from clbench.method import Example
 from clbench.protocol.device import LOW_MEMORY_BATCH, default_device
 from clbench.protocol.sampling import draw_cell
 from clbench.protocol.trainer import TaskDataset
-from clbench.runner.estimate import count, human_time, matmul_rate
+from clbench.runner.estimate import count, format_time, matmul_rate
 from clbench.suite import load_suite
 from clbench.utils.images import to_pil
 from clbench.utils.seeding import generator
@@ -216,7 +216,7 @@ class Trial:
         print(f"a U-Net pass is {flops:.3f} TFLOP, an adapter {values:,} values")
         print(tabulate(rows, ["", "ours", "plain", "ours is", "of the floor"], floatfmt=".3g"))
         run = STATES * self.training.steps * step + (CELLS + STATES) * cell
-        print(f"one run: {human_time(run)}; {RUNS} runs: {human_time(RUNS * run)}")
+        print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
 
     def timed(self, work: Callable[[], object], count: int = 1) -> tuple[float, float]:
         """Seconds a piece of work, and the peak of the device's memory in GB."""

@@ -30,14 +30,16 @@ def mock_suite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(mock_suite):
     """The suite's models, loaded once for all tests."""
-    from clbench.data.assets import gather
-    from clbench.data.locate import Places, default_root
+    from clbench.data.assets import resolve_assets
+    from clbench.data.locate import AssetPaths, default_data_root
     from clbench.protocol.device import DeviceConfig
     from clbench.protocol.models import Models
 
     loaded = Models(mock_suite, DeviceConfig(), {})
     for track in mock_suite.tracks:
-        loaded.folders.update(gather(mock_suite, "mock", track, Places(default_root(), Path())).folders)
+        loaded.folders.update(
+            resolve_assets(mock_suite, "mock", track, AssetPaths(default_data_root(), Path())).folders
+        )
     return loaded
 
 

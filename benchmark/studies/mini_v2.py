@@ -165,7 +165,7 @@ def changes(runtime: Any, method: str, order: str, seed: int) -> tuple[float, fl
         model.use_adapter(None)
         model.deploy(weights)
         steps = [torch.full((len(noise),), timestep) for timestep in TIMESTEPS]
-        drawn = torch.stack([model.denoise(noise, step, hidden, pooled, time_ids) for step in steps])
+        drawn = torch.stack([model.predict(noise, step, hidden, pooled, time_ids) for step in steps])
         return drawn.reshape(len(steps), len(prompts), -1)
 
     after = [predicted({})]

@@ -19,20 +19,20 @@ from clbench.cli.options import (
     Json,
     Keep,
     Memory,
-    OfSuite,
     Orders,
     Plugins,
     Precision,
     Quick,
     Seeds,
     Store,
+    SuiteName,
     Tracker,
     Workers,
     app,
     err,
     import_harness,
     out,
-    words,
+    split_list,
 )
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
@@ -54,7 +54,7 @@ SHOWN = {"method", "track", "summary", "partial"}
 def run(
     method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
     track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
-    suite: OfSuite = "mini-v2",
+    suite: SuiteName = "mini-v2",
     orders: Orders = None,
     seeds: Seeds = None,
     quick: Quick = False,
@@ -91,7 +91,7 @@ def run(
 
     chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
-        "orders": words(orders),
+        "orders": split_list(orders),
         "seeds": numbers(seeds),
         "quick": quick,
         "output": output,
@@ -100,7 +100,7 @@ def run(
         "device": device,
         "precision": precision,
         "memory": memory,
-        "keep": words(keep) or (),
+        "keep": split_list(keep) or (),
         "data_root": data_root,
         "deterministic": deterministic,
         "workers": workers,
@@ -126,7 +126,7 @@ def run(
 def sweep(
     methods: Annotated[str, typer.Option(help="Registered methods with commas between.")],
     tracks: Annotated[str, typer.Option(help="Tracks of the suite with commas between.")],
-    suite: OfSuite = "mini-v2",
+    suite: SuiteName = "mini-v2",
     engine: Annotated[str, typer.Option(help="`local`: processes of this machine; `ray`: a Ray cluster.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; default the one this machine belongs to, else a new one.")
@@ -153,9 +153,9 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run several methods on several tracks, equal work only once; a second call goes on where the first stopped."""
-    names, chosen = words(methods) or [], by_method(settings or [])
+    names, chosen = split_list(methods) or [], by_method(settings or [])
     definition = load_suite(suite)
-    for track in words(tracks) or []:
+    for track in split_list(tracks) or []:
         definition.track(track)
     result_path = import_harness().result_path
     from clbench.cli.render import result_table
@@ -163,7 +163,7 @@ def sweep(
 
     chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
-        "orders": words(orders),
+        "orders": split_list(orders),
         "seeds": numbers(seeds),
         "quick": quick,
         "output": output,
@@ -172,14 +172,14 @@ def sweep(
         "device": device,
         "precision": precision,
         "memory": memory,
-        "keep": words(keep) or (),
+        "keep": split_list(keep) or (),
         "data_root": data_root,
         "deterministic": deterministic,
         "workers": workers,
         "engine": engine,
         "address": address,
     }
-    plan = planned(names, words(tracks) or [], suite, chosen, options)
+    plan = planned(names, split_list(tracks) or [], suite, chosen, options)
     if dry_run and as_json:
         typer.echo(json.dumps(plan.summary(), indent=1))
         return
@@ -265,7 +265,7 @@ def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
 
 def numbers(text: str | None) -> list[int] | None:
     try:
-        return None if text is None else [int(word) for word in words(text) or []]
+        return None if text is None else [int(word) for word in split_list(text) or []]
     except ValueError:
         raise ClbenchError(f"--seeds takes whole numbers with commas between, e.g. 0,5, not {text!r}") from None
 

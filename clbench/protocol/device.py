@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import torch
 
-from clbench.suite import Frozen
+from clbench.suite import FrozenModel
 
 LOW_MEMORY_BATCH = 4
 """Images that are drawn at a time to begin with where memory is short."""
 
 
-class DeviceConfig(Frozen):
+class DeviceConfig(FrozenModel):
     """How the models run on a device; resolved once, before the work is planned."""
 
     device: str = "cpu"

@@ -13,7 +13,7 @@ from clbench.data.images import load_images
 from clbench.encoders import Encoder, mean_pairwise_cosine
 from clbench.metrics import ENCODER_OF, METRICS
 from clbench.results.schema import Controls
-from clbench.suite import Photos, Suite, Task, Track
+from clbench.suite import PhotoImages, Suite, Task, Track
 
 
 class Evaluator:
@@ -109,6 +109,6 @@ def _identical(last: Task, task: Task) -> Tensor:
 
 
 def _names(task: Task) -> list[tuple[str, str]]:
-    if isinstance(task.reference, Photos):
+    if isinstance(task.reference, PhotoImages):
         return [(task.reference.dataset, file) for file in task.reference.files]
     return [(task.name, str(number)) for number in range(len(task.reference.shapes))]

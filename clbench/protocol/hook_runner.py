@@ -14,7 +14,7 @@ from clbench.method import Context, Example, Method
 from clbench.plugins import source_of
 from clbench.protocol.hook_checks import AdapterSpec, check_adapter, check_delta, check_examples, check_state
 from clbench.state import State
-from clbench.utils.seeding import seeded
+from clbench.utils.seeding import global_seed
 
 Returned = TypeVar("Returned")
 
@@ -92,7 +92,7 @@ class HookRunner:
             WorkFailed: it raised; the sentence names the hook, the task, and the line of the plugin's file.
         """
         try:
-            with seeded(self._seed, what, position):
+            with global_seed(self._seed, what, position):
                 return function()
         except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
             raise

@@ -10,7 +10,7 @@ import torch
 from clbench.protocol.device import DeviceConfig
 from clbench.storage.store import recipe_key
 from clbench.suite import Suite
-from clbench.utils.software import software_on
+from clbench.utils.software import software_versions
 
 
 def track_recipe(suite: Suite, track: str, assets: Mapping[str, str], config: DeviceConfig) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def track_recipe(suite: Suite, track: str, assets: Mapping[str, str], config: De
         "track": track,
         "device": config.device,
         "precision": config.precision,
-        **software_on(config.device),
+        **software_versions(config.device),
         **({"threads": torch.get_num_threads()} if cpu else {}),
         **({"deterministic": True} if config.deterministic else {}),
         **({"low_memory": True} if config.gradient_checkpointing and (cpu or config.deterministic) else {}),

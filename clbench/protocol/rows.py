@@ -92,7 +92,7 @@ def read_controls(runtime: TrackRuntime) -> Controls:
 
 
 def _missing(runtime: TrackRuntime, key: str) -> WorkFailed:
-    place = runtime.store.place(runtime.store.path(key, ".json"))
+    place = runtime.store.location_of(runtime.store.path(key, ".json"))
     return WorkFailed(f"{place} was removed or damaged meanwhile; run the same command again")
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from clbench.backbones.architecture import adapter_parameters
 from clbench.backbones.sdxl import Backbone
-from clbench.data.assets import Assets, gather
-from clbench.data.images import image_suffix, load_images, side_by_side, smaller
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import TrackAssets, resolve_assets
+from clbench.data.images import image_suffix, load_images, side_by_side, thumbnail
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import WorkFailed
 from clbench.lora import Delta
 from clbench.method import Example
@@ -46,14 +46,14 @@ class TrackRuntime:
         track: str,
         store: Store,
         config: DeviceConfig | None = None,
-        assets: Assets | None = None,
+        assets: TrackAssets | None = None,
         *,
         models: Models | None = None,
         keep_images: bool = False,
     ) -> None:
         self.suite, self.track, self.store, self.keep_images = suite, suite.track(track), store, keep_images
         self.config = config or DeviceConfig()
-        self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
+        self.assets = assets or resolve_assets(suite, suite.name, track, AssetPaths(default_data_root(), Path()))
         self.models = models or Models(suite, self.config, {})
         self.models.folders.update(self.assets.folders)
         self.emit: Callable[[dict[str, Any]], None] = lambda event: None
@@ -108,7 +108,7 @@ class TrackRuntime:
         """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so."""
         noise_seed = int(torch.randint(2**62, (), generator=source))
         own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
-        with self.backbone.other_weights(weights):
+        with self.backbone.temporary_weights(weights):
             sampling = self.suite.sampling.model_copy(update=own)
             return draw_cell(self.backbone, list(prompts), sampling, self.suite.resolution) * 2 - 1
 
@@ -142,7 +142,7 @@ class TrackRuntime:
         if self.keep_images:
             for number, image in enumerate(images):
                 self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
-        strip = side_by_side([smaller(image) for image in images[::each]])
+        strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
 

@@ -82,7 +82,7 @@ class TaskDataset:
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
         hidden, pooled, time_ids = (values[batch.examples] for values in (self.hidden, self.pooled, self.time_ids))
-        predicted = self.backbone.denoise(noisy, batch.timesteps, hidden, pooled, time_ids)
+        predicted = self.backbone.predict(noisy, batch.timesteps, hidden, pooled, time_ids)
         return F.mse_loss(predicted.float(), target)
 
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from clbench.data.assets import Assets
+from clbench.data.assets import TrackAssets
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.protocol.device import DeviceConfig
 from clbench.results.schema import MethodRef
-from clbench.suite import Frozen, Suite
+from clbench.suite import FrozenModel, Suite
 
 
-class RunConfig(Frozen):
+class RunConfig(FrozenModel):
     """How the work is done; none of it is the benchmark's definition."""
 
     orders: tuple[str, ...] | None = None
@@ -78,7 +78,7 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     return f"--{field.replace('_', '-')} {first['input']!r}: {first['msg']}"
 
 
-class RunSpec(Frozen):
+class RunSpec(FrozenModel):
     """One method on one track."""
 
     track: str
@@ -100,12 +100,12 @@ class RunSpec(Frozen):
         return f"{self.method}/{self.track}"
 
 
-class SweepSpec(Frozen):
+class SweepSpec(FrozenModel):
     """Several methods on several tracks of a suite, and how they are run."""
 
     suite: Suite
     specs: tuple[RunSpec, ...]
-    assets: dict[str, Assets]
+    assets: dict[str, TrackAssets]
     """Track -> its models and data sets."""
     plugins: tuple[Path, ...]
     store: str

@@ -33,7 +33,7 @@ from clbench.results.schema import Environment
 from clbench.runner.config import SweepSpec
 from clbench.suite import Suite, Training
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import human_bytes, human_time
+from clbench.utils.formatting import format_bytes, format_time
 
 EFFICIENCY = 0.5
 """Share of a device's matrix multiplication rate that such a U-Net is taken to reach."""
@@ -90,10 +90,10 @@ class ResourceEstimate:
     gradient_checkpointing: bool
 
     def __str__(self) -> str:
-        small, large = (human_bytes(size) for size in self.disk_bytes)
+        small, large = (format_bytes(size) for size in self.disk_bytes)
         mode = " (with gradient checkpointing)" if self.gradient_checkpointing else ""
         return (
-            f"estimate: {human_time(self.seconds)}, {human_bytes(self.device_bytes)} of memory{mode}, "
+            f"estimate: {format_time(self.seconds)}, {format_bytes(self.device_bytes)} of memory{mode}, "
             f"{small} (adapters) to {large} (merged weights) of disk"
         )
 
@@ -218,13 +218,13 @@ def fit_memory(
     chosen_need = need_low if chosen.gradient_checkpointing else need
     if sharing * chosen_need <= free:
         return chosen
-    what = f"{human_bytes(free)} of memory are free on {config.device}, but the run"
+    what = f"{format_bytes(free)} of memory are free on {config.device}, but the run"
     if sharing > 1:
-        each = f"{human_bytes(chosen_need)} in each of {sharing} processes"
+        each = f"{format_bytes(chosen_need)} in each of {sharing} processes"
         raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
     if chosen.gradient_checkpointing:
-        raise ClbenchError(f"{what} takes at least about {human_bytes(need_low)}, even with --memory low")
-    sizes = f"{human_bytes(need)}; --memory low takes {human_bytes(need_low)}"
+        raise ClbenchError(f"{what} takes at least about {format_bytes(need_low)}, even with --memory low")
+    sizes = f"{format_bytes(need)}; --memory low takes {format_bytes(need_low)}"
     raise ClbenchError(f"{what} takes about {sizes}")
 
 
@@ -277,11 +277,11 @@ def check_disk(expected: ResourceEstimate, folder: Path) -> str | None:
     small, large = (max(0, size - there) for size in expected.disk_bytes)
     if free < small:
         raise ClbenchError(
-            f"{folder} has {human_bytes(free)} free, but the run keeps at least {human_bytes(small)} there; make space "
-            f"or give another --output or --store"
+            f"{folder} has {format_bytes(free)} free, but the run keeps at least {format_bytes(small)} there; make "
+            f"space or give another --output or --store"
         )
     if free < large:
-        return f"{folder} has {human_bytes(free)} free; methods that hand on merged weights need {human_bytes(large)}"
+        return f"{folder} has {format_bytes(free)} free; methods that hand on merged weights need {format_bytes(large)}"
     return None
 
 

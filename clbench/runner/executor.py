@@ -30,7 +30,7 @@ from clbench.runner.engine import EventHandler, Unit
 from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, Place, TaskUnit, UnitWork
 from clbench.storage.open import open_store
 from clbench.storage.store import recipe_key
-from clbench.utils.software import software, software_on
+from clbench.utils.software import software_versions
 
 NOTED = ("suite", "track", "method", "order", "seed", "task")
 """Parameters of a unit that are noted beside the artifacts that it makes."""
@@ -134,7 +134,10 @@ class UnitExecutor:
         if isinstance(work, TaskUnit):
             self._switch_to(work.sequence, self.sweep.specs[unit.params["spec"]])
         work.runtime.emit = emit
-        self.store.about = {**{key: unit.params[key] for key in NOTED if key in unit.params}, **software()}
+        self.store.provenance = {
+            **{key: unit.params[key] for key in NOTED if key in unit.params},
+            **software_versions(),
+        }
         try:
             with _device_errors(device):
                 work.run()
@@ -186,7 +189,7 @@ def executor_setup(executor: UnitExecutor) -> Iterator[str]:
     with executor.store.lock(sign):  # one that nobody holds was left by a killed process
         executor.store.put_json(sign, True)
         try:
-            own = dict(software_on(executor.sweep.config.device))
+            own = dict(software_versions(executor.sweep.config.device))
             yield Setup(sweep=executor.sweep, software=own, sign=sign).model_dump_json()
         finally:
             executor.store.drop(sign, ".json")
@@ -204,7 +207,7 @@ def open_executor(setup: str) -> UnitExecutor:
     given = Setup.model_validate_json(setup)
     sweep, host = given.sweep, socket.gethostname()
     executor = UnitExecutor(sweep)
-    own = software_on(sweep.config.device)
+    own = software_versions(sweep.config.device)
     if other := {name: version for name, version in own.items() if given.software.get(name) != version}:
         raise WorkFailed(f"{host} has other software ({_listed(other)}) than the caller ({_listed(given.software)})")
     if not executor.store.has(given.sign, ".json"):

@@ -44,8 +44,8 @@ def export_model(
     state = sequence.stored_state(position)
     if state is None:
         raise ClbenchError(
-            f"{runtime.store.where} does not hold the state after task {tasks[position]!r}: of a run only the last one "
-            f"is kept, unless it is given --keep states"
+            f"{runtime.store.location} does not hold the state after task {tasks[position]!r}: of a run only the last "
+            f"one is kept, unless it is given --keep states"
         )
     if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
         return _write_adapter(state.adapter, to)

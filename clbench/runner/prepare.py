@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
 from clbench.method import Method
 from clbench.plugins import get_method, source_of
@@ -42,10 +42,10 @@ from clbench.runner.estimate import (
 from clbench.runner.executor import UnitExecutor
 from clbench.runner.plan import Plan, make_plan
 from clbench.runner.unit_kinds import KINDS
-from clbench.storage.open import folder_of, store_under
+from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import human_time
+from clbench.utils.formatting import format_time
 
 FAR_TOO_LONG = 30 * 86400.0
 """Seconds that nobody waits for a CPU by accident."""
@@ -108,8 +108,8 @@ def prepare(
     if unknown := sorted(set(settings) - set(instances)):
         raise ClbenchError(f"settings are given for method {unknown[0]!r}, which is not run")
     on_event({"event": "stage", "what": "looking at models and data"})
-    places = Places(config.data_root or default_root(), suite_folder(suite))
-    assets = {track: gather(definition, suite, track, places) for track in chosen}
+    places = AssetPaths(config.data_root or default_data_root(), suite_folder(suite))
+    assets = {track: resolve_assets(definition, suite, track, places) for track in chosen}
     specs = [
         _spec(definition, suite, track, instance, dict(settings.get(name, {})), config)
         for track in chosen
@@ -117,8 +117,8 @@ def prepare(
     ]
     for track in chosen:
         _check_writable(config.output / definition.name / track, "--output")
-    store = config.store or store_under(config.output)
-    if folder := folder_of(store):
+    store = config.store or default_store(config.output)
+    if folder := local_folder(store):
         store = str(folder.absolute())  # workers elsewhere have other working folders
         _check_writable(folder, "--store")
 
@@ -157,8 +157,8 @@ def prepare(
         expected = estimate(footprint, sweep, machine, work=graph.work, workers=busy, sharing=sharing)
     if device == "cpu" and not config.device and expected.seconds > FAR_TOO_LONG:
         raise ClbenchError(
-            f"there is no GPU here, and on the CPU this takes about {human_time(expected.seconds)}; run it where there "
-            f"is one, or give --device cpu to insist"
+            f"there is no GPU here, and on the CPU this takes about {format_time(expected.seconds)}; run it where "
+            f"there is one, or give --device cpu to insist"
         )
     on_event({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
     if folder and (scarce := check_disk(expected, executor.store.root)):

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, source_of
 from clbench.protocol.device import DeviceConfig, default_device, one_thread, prepare_process
@@ -55,7 +55,9 @@ def reopen(
         config = config.with_low_memory()
     if config.deterministic:
         prepare_process(config)
-    assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
+    assets = resolve_assets(
+        definition, name, result.track, AssetPaths(data_root or default_data_root(), suite_folder(name))
+    )
     with one_thread(device):
         runtime = TrackRuntime(definition, result.track, open_store(store), config, assets)
         yield runtime, [TaskSequence(runtime, method, run.order, run.seed) for run in result.runs]

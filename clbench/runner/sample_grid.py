@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.data.images import STRIP, load_images, smaller
+from clbench.data.images import THUMBNAIL_SIZE, load_images, thumbnail
 from clbench.errors import ClbenchError
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
@@ -37,12 +37,12 @@ def draw_grid(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path, ru
 
 def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
     """A label, and a tile a task, for each row of the grid."""
-    size = min(runtime.suite.resolution, STRIP)
+    size = min(runtime.suite.resolution, THUMBNAIL_SIZE)
     stored = [runtime.store.get_json(sequence.keys.row(position)) for position in range(len(sequence.tasks))]
     base = runtime.store.get_json(runtime.keys.base)
     if base is None or None in stored:
         raise ClbenchError(
-            f"{runtime.store.where} does not hold the run with order {sequence.order}, seed {sequence.seed}"
+            f"{runtime.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}"
         )
     rows = [("real", [_real(runtime, task, prompt) for task in sequence.tasks])]
     rows.append(("base", [_tile(runtime, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
@@ -55,7 +55,7 @@ def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tu
 def _real(runtime: TrackRuntime, task: Task, prompt: int) -> Image.Image:
     """A real image of that prompt where there is one, else of the task."""
     images = load_images(task.real or task.reference, runtime.suite.resolution, runtime.assets.folders)
-    return smaller(images[prompt * runtime.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
+    return thumbnail(images[prompt * runtime.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
 
 
 def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:

@@ -42,13 +42,13 @@ def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path)
         for row in range(1, len(sequence.tasks) + 1):
             stored = runtime.store.get_json(sequence.keys.row(row - 1))
             if stored is None:
-                raise ClbenchError(f"{runtime.store.where} does not hold run {number} of this result")
+                raise ClbenchError(f"{runtime.store.location} does not hold run {number} of this result")
             for column, cell in enumerate(stored["cells"]):
                 for image in range(each):
                     source = runtime.store.get(cell, image_suffix(image))
                     if source is None:
                         raise ClbenchError(
-                            f"{runtime.store.where} does not hold the images of run {number}: they are kept where a "
+                            f"{runtime.store.location} does not hold the images of run {number}: they are kept where a "
                             f"run is given --keep images"
                         )
                     file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"

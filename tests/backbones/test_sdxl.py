@@ -16,8 +16,8 @@ from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
 from torchvision import transforms
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.method import Batch
 from clbench.plugins import get_method
@@ -44,7 +44,7 @@ CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 def runtime(world, tiny, tmp_path_factory):
     """The objects of the cut-down sdxl-v1, loaded once."""
     suite = load_suite(str(tiny))
-    assets = gather(suite, str(tiny), "objects", Places(world, tiny))
+    assets = resolve_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
     return TrackRuntime(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
 
 
@@ -195,8 +195,8 @@ def test_small_batches_and_memory_running_out_change_no_image(runtime, monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(noisy, *rest)
 
-    monkeypatch.setattr(backbone, "denoise", short_of_memory)
-    monkeypatch.setattr(backbone, "batch", None)
+    monkeypatch.setattr(backbone, "predict", short_of_memory)
+    monkeypatch.setattr(backbone, "sample_batch_size", None)
     torch.testing.assert_close(backbone.generate(prompts, noise, 2, 5.0), whole, **CLOSE)
     assert sizes[:3] == [8, 4, 2]
     sizes.clear()

@@ -10,10 +10,10 @@ import torch
 
 from clbench import get_method, load_suite
 from clbench.encoders import mean_pairwise_cosine
-from clbench.miniworld.fit import Draw
-from clbench.miniworld.losses import between_names, name_features
-from clbench.miniworld.quality import one_nearest
-from clbench.miniworld.render import Pictures, draw
+from clbench.miniworld.fit import StepRng
+from clbench.miniworld.losses import name_features, pairwise_cosines
+from clbench.miniworld.quality import nearest_neighbour_accuracy
+from clbench.miniworld.render import PictureBatch, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -43,9 +43,9 @@ def test_a_style_prompt_draws_that_style_and_no_other(runtime):
     csd = runtime.models.encoder("csd")
     real = torch.cat(
         [
-            csd.embed(to_pil(draw(Pictures.of(SHAPES, [None] * 20, [NAMED_STYLES[style]] * 20), generator))).mean(0)[
-                None
-            ]
+            csd.embed(
+                to_pil(draw(PictureBatch.from_names(SHAPES, [None] * 20, [NAMED_STYLES[style]] * 20), generator))
+            ).mean(0)[None]
             for style in styles
         ]
     )
@@ -66,11 +66,11 @@ def test_names_are_apart(runtime):
     found: dict[str, list[float]] = {}
     for number in range(8):  # shapes and scenes around the names
         with torch.no_grad():
-            features = name_features(pipeline, pipeline.tokenizer, Draw.of("names", number))
+            features = name_features(pipeline, pipeline.tokenizer, StepRng.seeded("names", number))
         for place in ("name", "first end", "last end"):
             styles, identifiers = features[place][: len(STYLE_NAMES)], features[place][len(STYLE_NAMES) :]
             for kind, rows in (("styles", styles), ("identifiers", identifiers)):
-                found.setdefault(f"{kind}, {place} token", []).append(float(between_names(rows).abs().mean()))
+                found.setdefault(f"{kind}, {place} token", []).append(float(pairwise_cosines(rows).abs().mean()))
     means = {where: sum(values) / len(values) for where, values in found.items()}
     assert len(means) == 6
     assert max(means.values()) < 0.05, means
@@ -80,12 +80,15 @@ def test_the_encoders_know_looks_they_have_never_seen(runtime):
     rng, generator = random.Random(1), torch.Generator().manual_seed(1)
     looks = [random_look(rng, STYLE_FACTORS) for _ in range(25)]
     csd = runtime.models.encoder("csd")
-    assert one_nearest(csd, looks, lambda: (rng.choice(SHAPES), None), generator) >= 0.95
+    assert nearest_neighbour_accuracy(csd, looks, lambda: (rng.choice(SHAPES), None), generator) >= 0.95
     instances = [random_look(rng, OBJECT_FACTORS) for _ in range(25)]
     shapes = [rng.choice(SHAPES) for _ in instances]
     for name in ("dino", "clip"):
         encoder = runtime.models.encoder(name)
-        assert one_nearest(encoder, instances, lambda: (None, rng.choice(SCENES)), generator, shapes) >= 0.95
+        assert (
+            nearest_neighbour_accuracy(encoder, instances, lambda: (None, rng.choice(SCENES)), generator, shapes)
+            >= 0.95
+        )
 
 
 def test_real_images_of_a_task_are_closer_to_its_references_than_the_last_tasks_look(runtime):

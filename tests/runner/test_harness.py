@@ -163,8 +163,8 @@ def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, tm
 # --- a killed run goes on ---
 
 MOMENTS = [
-    ("merge_ortho", Backbone, "denoise", 2),
-    ("ewc", Backbone, "denoise", 5),  # after the first task's training, in its end_task
+    ("merge_ortho", Backbone, "predict", 2),
+    ("ewc", Backbone, "predict", 5),  # after the first task's training, in its end_task
     ("self_replay", Backbone, "generate", 6),
     *[("merge_ortho", files.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
 ]

@@ -13,8 +13,8 @@ from builders import signed
 from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method
 from clbench.protocol.device import one_thread
@@ -59,7 +59,7 @@ def images_of(
 ) -> tuple[TrackRuntime, torch.Tensor, list[str], torch.Tensor]:
     """What the engine draws after a task, with its prompts and noise."""
     suite = load_suite(str(kept / "short"))
-    assets = gather(suite, str(kept / "short"), "objects", Places(world, kept / "short"))
+    assets = resolve_assets(suite, str(kept / "short"), "objects", AssetPaths(world, kept / "short"))
     with one_thread("cpu"):
         runtime = TrackRuntime(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
         sequence = TaskSequence(runtime, get_method(method), "0", 0)

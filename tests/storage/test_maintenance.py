@@ -186,7 +186,7 @@ def test_a_store_behind_a_url_is_looked_after_like_a_folder(sweep, url, tmp_path
     assert before - set(fs.find(base)) == {f"{hurt}.damaged".replace(url, base)}
     assert fs.exists(sign), "a sweep that goes on elsewhere may have left it"
     store = open_store(url)
-    store.about = {"clbench": "0.0.1"}
+    store.provenance = {"clbench": "0.0.1"}
     store.put_json("row-" + "1" * 64, 1)
     stale = json.loads(command("gc", url, "--stale", "--json"))
     assert [row["file"].removeprefix(url) for row in stale["files"]] == [

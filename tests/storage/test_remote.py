@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from watching import Events, sentence
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.storage.remote import COPIES, RemoteStore, modified
+from clbench.storage.remote import MAX_COPIES, RemoteStore, modification_time
 
 
 def test_a_store_at_a_url_gives_to_others_what_one_put(url):
@@ -71,7 +71,7 @@ def test_of_what_passes_through_only_the_last_copies_stay_here(url):
     for number in range(20):
         store.put_json(f"thing-{number:02d}", number)
     assert [store.get_json(f"thing-{number:02d}") for number in range(20)] == list(range(20))
-    assert len(files(store.root) - {store.root / "in-use"}) == 2 * COPIES
+    assert len(files(store.root) - {store.root / "in-use"}) == 2 * MAX_COPIES
 
 
 def test_copies_that_a_killed_process_left_go_when_the_next_store_is_opened(url, tmp_path, monkeypatch):
@@ -152,4 +152,4 @@ def test_a_url_that_cannot_be_reached_is_one_sentence(sweep, tmp_path, url, says
 )
 def test_every_driver_s_word_for_when_a_file_was_written_is_understood(told, age):
     now = time.time()
-    assert now - modified(told(now)) == pytest.approx(age, abs=5)
+    assert now - modification_time(told(now)) == pytest.approx(age, abs=5)

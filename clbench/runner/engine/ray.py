@@ -21,7 +21,7 @@ from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.runner.engine.base import End, EventHandler, Executor, Failed, PoolRequest, WorkerDied
 from clbench.runner.engine.schedule import Unit
 from clbench.runner.engine.slots import WorkerSlots
-from clbench.utils.formatting import human_bytes
+from clbench.utils.formatting import format_bytes
 
 MAX_FAILED_STARTS = 3
 """Actors in a row that could not open their executor."""
@@ -159,8 +159,8 @@ class RayEngine:
         most = max(node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"])
         if most < request.memory:
             raise ClbenchError(
-                f"a worker needs {human_bytes(request.memory)} of main memory, and no node of the Ray cluster offers "
-                f"more than {human_bytes(most)}"
+                f"a worker needs {format_bytes(request.memory)} of main memory, and no node of the Ray cluster offers "
+                f"more than {format_bytes(most)}"
             )
         options = {**_needs(request.device), "memory": request.memory, "max_concurrency": 2, "max_restarts": 0}
         actor = self._ray.remote(RayWorker).options(**options)

@@ -26,7 +26,7 @@ from rich.table import Column
 from rich.text import Text
 
 from clbench.runner.engine.schedule import Unit
-from clbench.utils.formatting import human_bytes, human_time
+from clbench.utils.formatting import format_bytes, format_time
 
 BARS = 12
 """Runs that are shown at a time."""
@@ -138,7 +138,7 @@ class Display:
         if self._console.is_terminal or now - self._noted < MINUTE or not done:
             return
         self._noted = now
-        left = human_time((now - self._began) * (total - done) / done)
+        left = format_time((now - self._began) * (total - done) / done)
         self._console.print(Text(f"{done / total:.0%}, about {left} left: {event['label']}"), soft_wrap=True)
 
     def _hide_the_oldest(self) -> None:
@@ -155,7 +155,7 @@ class Display:
         for run, bar in self._bars.items():
             self._each.update(bar, completed=done[run])
         rate = sum(done.values()) / max(time.monotonic() - self._began, 1e-3)
-        memory = f", {human_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
+        memory = f", {format_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
         return Group(self._all, self._each, self._cell, Text(f"  {rate:,.0f} U-Net passes/s{memory}", style="dim"))
 
 
