@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.metrics import pairwise_cosines
 
 
 class Encoder(Protocol):
@@ -29,7 +30,7 @@ class Encoder(Protocol):
 
 def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
     """Mean over references, then over samples, of the cosine; rows are unit vectors [N, D] and [M, D]."""
-    return (generated @ reference.T).mean(dim=1).mean().item()
+    return pairwise_cosines(generated, reference).mean(dim=1).mean().item()
 
 
 def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) -> Encoder:
