@@ -37,6 +37,10 @@ class Cell:
         return f"{self.text} {self.deviation}".rstrip()
 
 
+BLANK = Cell("–")
+"""What is not measured, or undefined."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A heading and what is better in it."""
@@ -93,8 +97,13 @@ def to_latex(table: Table) -> str:
     return "\n".join(rows) + "\n"
 
 
+def unbroken(heading: str) -> str:
+    """With its arrow on the line of the word before it."""
+    return re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", heading)
+
+
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True)
-_ENVIRONMENT.filters["unbroken"] = lambda heading: re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", heading)
+_ENVIRONMENT.filters["unbroken"] = unbroken
 _HTML = _ENVIRONMENT.from_string("""\
 {% set tags = {"best": ("<b>", "</b>"), "second": ("<u>", "</u>"), "code": ("<code>", "</code>"), \
 "tag": ('<span class="tag">', "</span>"), "": ("", "")} %}

@@ -1,10 +1,7 @@
-"""The result of one method on one track of one suite: its schema, its file and its summary.
+"""The schema of a result: all runs of one method on one track of one suite.
 
-    result = load_result(path)                      # well-formed, or a ClbenchError that names file and field
-    findings = check_result(result, load_suite(result.suite.name))      # [] = a valid, complete result
-
-Result files come from strangers: reading one runs nothing, and `summary` is recomputed and never trusted. Its meaning
-is checked in `clbench.results.checks`. Nothing here imports torch.
+Result files come from strangers: reading one (`clbench.results.io`) runs nothing, what it says is checked
+(`clbench.results.validation`), and its summary is recomputed and never trusted. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -19,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
-from clbench.metrics import METRICS
-from clbench.suite import Frozen, Name, Track
+from clbench.suite import Frozen, Name
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -196,27 +192,3 @@ def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequenc
 def result_schema() -> dict[str, Any]:
     """The JSON Schema of a result file; `clbench/results/result.schema.json` is its committed copy."""
     return Result.model_json_schema()
-
-
-# --- Summary ---
-
-
-def real_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
-    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none.
-
-    Nor has a secondary metric any here: real images hardly score above the untouched model in it, and a share of that
-    way says nothing.
-    """
-    orders = task_orders(runs, track)
-    if metric not in controls.real_against_real or METRICS[metric].secondary:
-        return np.full(orders.shape, np.nan)
-    return np.array(controls.real_against_real[metric])[orders]
-
-
-def task_orders(runs: Sequence[Run], track: Track) -> NDArray[np.intp]:
-    """(runs, T): each run's tasks in its order, as indices into the definition's."""
-    place = {name: index for index, name in enumerate(track.task_names)}
-    return np.array([[place[name] for name in run.task_order] for run in runs])
-
-
-# --- File ---

@@ -1,30 +1,98 @@
-"""A result's summary: statistics of its score matrices over its runs."""
+"""Statistics of a result's score matrices over its runs, from the matrices and the controls alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clbench.results.schema import Controls, MetricSummary, Result, Run, Spread, real_rows, task_orders
-from clbench.scores import IF_MEASURED, STATISTICS
+from clbench.metrics import METRICS
+from clbench.results.schema import Controls, MetricSummary, Run, Spread
+from clbench.scores import STATISTICS
 from clbench.suite import Track
 
 
-def matrices_of(runs: Sequence[Run], metric: str) -> NDArray[np.float64]:
-    """The score matrices with nan for null, (runs, T + 1, T)."""
-    return np.array([run.scores[metric] for run in runs], dtype=float)
+@dataclass(frozen=True, eq=False)
+class RunValues:
+    """What a result's runs come to, as arrays: everything else that is told of a result is made of these.
+
+    nan stands for what was not measured or is undefined.
+    """
+
+    metrics: tuple[str, ...]
+    """The first axis of each array."""
+    matrices: NDArray[np.float64]
+    """The score matrices, (metrics, runs, T + 1, T)."""
+    floors: NDArray[np.float64]
+    """Each task's floor, that of the run's last task, in the run's order: (metrics, runs, T)."""
+    statistics: NDArray[np.float64]
+    """(metrics, statistics, runs), the second axis in the order of `clbench.scores.STATISTICS`."""
+
+    def of(self, metric: str, statistic: str) -> NDArray[np.float64]:
+        """A statistic in each run, (runs,)."""
+        return self.statistics[self.metrics.index(metric), list(STATISTICS).index(statistic)]
+
+    def summary(self, metric: str) -> MetricSummary:
+        """Every statistic over the runs; one of cells that nobody need measure only where they are measured."""
+        values = self.statistics[self.metrics.index(metric)]
+        pairs = zip(STATISTICS.values(), _spreads(values), strict=True)
+        return {one.name: found for one, found in pairs if found or not one.optional}
 
 
-def spread(values: Sequence[float]) -> Spread | None:
+def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValues:
+    """Every statistic of every metric in every run, computed at once.
+
+    A statistic is computed of scores of which higher is better: where lower is better, their signs are turned, and that
+    of a mean of scores is turned back.
+    """
+    place = {name: index for index, name in enumerate(track.task_names)}
+    orders = np.array([[place[name] for name in run.task_order] for run in runs])
+    unknown = np.full(orders.shape, np.nan)
+    matrices, floors, reals = [], [], []
+    for metric in track.metrics:
+        matrices.append(np.array([run.scores[metric] for run in runs], dtype=float))
+        floor, real = controls.last_task_floor.get(metric), controls.real_against_real.get(metric)
+        floors.append(unknown if floor is None else np.array(floor)[orders[:, -1:], orders])
+        # Real images hardly score above the untouched model in a secondary metric: a share of that way says nothing.
+        reals.append(unknown if real is None or METRICS[metric].secondary else np.array(real)[orders])
+    stacks = np.stack(matrices), np.stack(floors), np.stack(reals)
+    signs = np.array([1.0 if METRICS[metric].higher_is_better else -1.0 for metric in track.metrics])
+    turned = [stack * signs.reshape(-1, *[1] * (stack.ndim - 1)) for stack in stacks]
+    found = [one.each(*turned) * (signs[:, None] if one.unit == "score" else 1.0) for one in STATISTICS.values()]
+    return RunValues(track.metrics, stacks[0], stacks[1], np.stack(found, axis=1))
+
+
+def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
+    """Metric -> what a result file's summary has of it."""
+    return for_file(run_values(runs, controls, track))
+
+
+def for_file(values: RunValues) -> dict[str, MetricSummary]:
+    """Metric -> the statistics that result files hold."""
+    return {
+        metric: {name: own for name, own in values.summary(metric).items() if STATISTICS[name].in_results}
+        for metric in values.metrics
+    }
+
+
+def statistics_of(
+    runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
+) -> dict[str, NDArray[np.float64]]:
+    """Statistic -> its value in each run, (runs,); nan where it is undefined."""
+    values = run_values(runs, controls, track)
+    return {name: values.of(metric, name) for name in names}
+
+
+def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread | None:
     """Mean and population standard deviation; None if there is no value, or one is nan or beyond all measure."""
     return _spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
 
 
 def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
-    """`spread` of each row of (statistics, runs)."""
+    """`spread` of each row of (rows, runs)."""
     with np.errstate(over="ignore", invalid="ignore"):
         pairs = zip(values.mean(axis=1).tolist(), values.std(axis=1).tolist(), strict=True)
     count = values.shape[1]
@@ -32,40 +100,3 @@ def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
         Spread(mean=mean, std=std, n=count) if math.isfinite(mean) and math.isfinite(std) else None
         for mean, std in pairs
     ]
-
-
-def floor_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
-    """(runs, T), each in the run's order: the floor of that run's last task; nan where the metric has none."""
-    orders = task_orders(runs, track)
-    if metric not in controls.last_task_floor:
-        return np.full(orders.shape, np.nan)
-    return np.array(controls.last_task_floor[metric])[orders[:, -1:], orders]
-
-
-def past_floor(result: Result, metric: str, track: Track) -> list[float]:
-    """For each run, the mean of its last-task floor over the past tasks; nan for a single task."""
-    rows = floor_rows(result.runs, result.controls, metric, track)[:, :-1]
-    return rows.mean(axis=1).tolist() if rows.shape[1] else [math.nan] * len(rows)
-
-
-def statistics_of(
-    runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
-) -> dict[str, NDArray[np.float64]]:
-    """Statistic -> its value in each run, (runs,); nan where it is undefined."""
-    matrices = matrices_of(runs, metric)
-    floors, reals = (rows(runs, controls, metric, track) for rows in (floor_rows, real_rows))
-    return {name: STATISTICS[name].each(matrices, floors, reals) for name in names}
-
-
-def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
-    """Metric id -> every statistic over the runs, from the score matrices and the controls."""
-    matrices = np.stack([matrices_of(runs, metric) for metric in track.metrics])
-    floors, reals = (
-        np.stack([rows(runs, controls, metric, track) for metric in track.metrics]) for rows in (floor_rows, real_rows)
-    )
-    found = [statistic.each(matrices, floors, reals) for statistic in STATISTICS.values()]
-    summary = {}
-    for metric, values in zip(track.metrics, np.stack(found, axis=1), strict=True):  # (statistics, runs)
-        spreads = zip(STATISTICS, _spreads(values), strict=True)
-        summary[metric] = {name: value for name, value in spreads if value or name not in IF_MEASURED}
-    return summary

@@ -18,16 +18,10 @@ from clbench.suite import Frozen
 from clbench.utils.files import write_text
 
 Level = Literal["recomputed", "artifacts", "rerun"]
-
-
 LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
 """From the weakest to the strongest."""
-
-
 UNVERIFIED = "unverified"
 """What is said of a result that reached no rung."""
-
-
 ENCODER_NOISE = 1e-4
 """How far two machines' encoders may differ on one image set, where no record says more."""
 

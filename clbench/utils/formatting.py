@@ -1,4 +1,4 @@
-"""Sizes, times, shares and p values for people."""
+"""Sizes, times, shares, p values and sentences for people."""
 
 
 def human_bytes(size: int) -> str:
@@ -27,3 +27,8 @@ def human_percent(share: float, deviation: float | None = None) -> str:
 def human_p(p: float) -> str:
     """0.0078125 -> "0.008"; below 0.001 "<0.001", because no p value is 0."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def sentence(text: str) -> str:
+    """ "mean over runs" -> "Mean over runs."."""
+    return f"{text[0].upper()}{text[1:]}."

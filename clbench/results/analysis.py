@@ -1,0 +1,165 @@
+"""A result and everything that tables, pages and comparisons tell of it, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clbench.metrics import METRICS
+from clbench.results.schema import MetricSummary, Result, Spread
+from clbench.results.significance import Ranking, RunKey, bootstrap_intervals, rank
+from clbench.results.summary import RunValues, for_file, run_values, spread
+from clbench.scores import RANKED_BY
+from clbench.suite import Track
+
+STRICT = frozenset({"model", "adapter"})
+"""The regimes that hand on no more than merged weights or one adapter."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over the runs of one method."""
+
+    spread: Spread
+    interval: tuple[float, float] | None
+    """95 % percentile bootstrap interval of the mean, resampling runs; None for a single run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A result, and what its runs come to."""
+
+    result: Result
+    """With a summary recomputed from its runs."""
+    track: Track
+    values: RunValues
+    _estimates: dict[tuple[str, str], Estimate | None] = field(default_factory=dict, repr=False)
+    """(metric, statistic) -> what was asked for before."""
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.result.method.name
+
+    @property
+    def run_keys(self) -> list[RunKey]:
+        """(order, seed) of each run."""
+        return [(run.order, run.seed) for run in self.result.runs]
+
+    @property
+    def regimes(self) -> list[str]:
+        return sorted({run.regime for run in self.result.runs})
+
+    @property
+    def strict(self) -> bool:
+        """Whether all runs hand on no more than merged weights or one adapter."""
+        return STRICT.issuperset(self.regimes)
+
+    @property
+    def final_state_bytes(self) -> int:
+        """The size of what is handed on after the last task, in the run where it is largest."""
+        return max(run.state_bytes[-1] for run in self.result.runs)
+
+    @property
+    def train_seconds(self) -> float:
+        """Mean seconds of training a task."""
+        return self._a_task(sum(run.train_seconds for run in self.result.runs))
+
+    @property
+    def eval_seconds(self) -> float:
+        """Mean seconds of sampling and scoring a task."""
+        return self._a_task(sum(run.eval_seconds for run in self.result.runs))
+
+    def _a_task(self, seconds: float) -> float:
+        return seconds / (len(self.result.runs) * len(self.track.tasks))
+
+    @cached_property
+    def summary(self) -> dict[str, MetricSummary]:
+        """Metric -> every statistic over the runs, those included that result files do not hold."""
+        return {metric: self.values.summary(metric) for metric in self.track.metrics}
+
+    def estimate(self, metric: str, statistic: str) -> Estimate | None:
+        """A statistic with its interval; None where it is undefined in any run."""
+        key = metric, statistic
+        if key not in self._estimates:
+            self._estimates[key] = self._estimate(metric, statistic)
+        return self._estimates[key]
+
+    def _estimate(self, metric: str, statistic: str) -> Estimate | None:
+        found = self.summary[metric].get(statistic)
+        if found is None or found.n == 1:
+            return found and Estimate(found, None)
+        low, high = bootstrap_intervals(self.values.of(metric, statistic)[None])[0].tolist()
+        return Estimate(found, (low, high))
+
+    def matrices(self, metric: str) -> NDArray[np.float64]:
+        """The score matrices, (runs, T + 1, T); nan where not measured."""
+        return self.values.matrices[self.track.metrics.index(metric)]
+
+    @cached_property
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """Metric -> the mean score matrix, (T + 1, T); nan where a run did not measure the cell."""
+        return {metric: self.matrices(metric).mean(axis=0) for metric in self.track.metrics}
+
+
+def analyze(result: Result, track: Track) -> Analysis:
+    """Compute all statistics of a result; its runs and controls must be what `check_result` accepts."""
+    values = run_values(result.runs, result.controls, track)
+    return Analysis(result.model_copy(update={"summary": for_file(values)}), track, values)
+
+
+# --- The controls that frame every score ---
+
+
+@dataclass(frozen=True)
+class Control:
+    """A row of scores that no method has: what frames those of the methods."""
+
+    source: str
+    """What of a result it is made of."""
+    values: Callable[[Analysis, str], Sequence[float] | NDArray[np.float64]]
+    """(a result, metric) -> its scores, one or one a run; nan where it has none."""
+    varies: bool = False
+    """Whether its scores differ from run to run, so that their deviation is shown."""
+
+    def spread(self, methods: Sequence[Analysis], metric: str) -> Spread | None:
+        """Its score over results."""
+        return spread([float(value) for method in methods for value in self.values(method, metric)])
+
+
+def _floor(method: Analysis, metric: str) -> NDArray[np.float64]:
+    past = method.values.floors[method.track.metrics.index(metric)][:, :-1]
+    return past.mean(axis=1) if past.shape[1] else np.full(len(past), np.nan)
+
+
+def _real(method: Analysis, metric: str) -> list[float]:
+    return [float(np.mean(method.result.controls.real_against_real.get(metric, np.nan)))]
+
+
+CONTROLS = {
+    "base model": Control("row 0", lambda method, metric: method.values.of(metric, "base")),
+    "last-task floor": Control("controls.last_task_floor", _floor, varies=True),
+    "real against real": Control("controls.real_against_real", _real),
+}
+"""The untouched model; real images in the last task's look, scored on the past tasks; each task's real images."""
+
+
+# --- Rankings ---
+
+
+def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
+    """Rank methods of one track by a metric, on the runs that all share.
+
+    Raises:
+        ValueError: they share no run.
+    """
+    scores = {
+        method.name: dict(zip(method.run_keys, method.values.of(metric, RANKED_BY).tolist(), strict=True))
+        for method in methods
+    }
+    shared = set.intersection(*(set(own) for own in scores.values()))
+    return rank(scores, shared, higher_is_better=METRICS[metric].higher_is_better)
