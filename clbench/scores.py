@@ -169,7 +169,7 @@ def learned(R: ArrayLike, real: ArrayLike) -> Values:
     definition.
 
     Args:
-        R: the score matrix, (T + 1, T).
+        R: (T + 1, T).
         real: (T,), in the run's order: the score of each task's real images against its references.
 
     Returns:

@@ -55,7 +55,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
     for metric in track.metrics:
-        matrix = method.means[metric] if run is None else method.matrices(metric)[run - 1]
+        matrix = method.means[metric] if run is None else method.matrices[metric][run - 1]
         console.print()
         console.print(heatmap(matrix, tasks, title=METRICS[metric].label))
     console.print()
@@ -139,8 +139,8 @@ def _shade(value: float, low: float, high: float, width: int) -> Text:
 
 def _facts(method: Analysis) -> Text:
     lines = {
-        "regime": ", ".join(method.regimes),
-        "state passed on": human_bytes(method.final_state_bytes),
+        "regime": method.regime,
+        "state passed on": human_bytes(method.state_bytes),
         "seconds a task": f"{method.train_seconds:.1f} training, {method.eval_seconds:.1f} evaluation",
         "made by": " ".join(method.result.command.split()),
     }

@@ -1,8 +1,7 @@
-"""Ranked tables and a site from submitted results.
+"""Ranked tables from submitted results; the site is `clbench.leaderboard.site`.
 
 boards = make_boards(read_submissions(Path("submissions")))
 write_tables(boards, Path("leaderboard"))
-build_site(boards, Path("site"))      # clbench.leaderboard.site
 """
 
 from clbench.leaderboard.board import Board, make_boards, read_submissions

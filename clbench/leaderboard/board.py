@@ -61,7 +61,12 @@ class Board:
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
-        """Metric -> its ranking. The first is the board's; the others say how sure differences in that metric are."""
+        """Metric -> its ranking. The first is the board's; the others say how sure differences in that metric are.
+
+        Empty where there are no methods.
+        """
+        if not self.methods:
+            return {}
         others = {metric.name: rank_methods(self.methods, metric.name) for metric in self.metrics[1:]}
         return {self.metrics[0].name: self.ranking} | others
 
@@ -99,7 +104,7 @@ class Board:
                 record |= {f"{metric}.{statistic.name}.ci_low": low, f"{metric}.{statistic.name}.ci_high": high}
         return record | {
             "runs": len(method.result.runs),
-            "state_bytes": method.final_state_bytes,
+            "state_bytes": method.state_bytes,
             "regime": "+".join(method.regimes),
             "train_seconds_a_task": method.train_seconds,
             "eval_seconds_a_task": method.eval_seconds,

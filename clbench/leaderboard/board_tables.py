@@ -10,7 +10,7 @@ from clbench.leaderboard.board import Board
 from clbench.leaderboard.published import Printed, PromptStudy, Published
 from clbench.leaderboard.tables import BLANK, Cell, Column, Table, mark_best
 from clbench.metrics import METRICS, Metric
-from clbench.results.analysis import CONTROLS, Analysis
+from clbench.results.analysis import CONTROLS, Analysis, Control
 from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
 from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
@@ -23,43 +23,24 @@ class Fact:
 
     heading: str
     description: str
-    source: str
-    """Where its cells come from."""
-    value: Callable[[Board, Analysis], float | str]
+    field: str = ""
+    """The field of the runs that it is about, which an `Analysis` has too; default how far the result was verified."""
     text: Callable[[Any], str] = str
     """Makes a cell's text of its value."""
     align: Literal["left", "right"] = "right"
 
     def cell(self, board: Board, method: Analysis) -> Cell:
-        value = self.value(board, method)
-        source = self.source.format(place=method.result.place)
+        value = getattr(method, self.field) if self.field else board.level(method)
+        source = f"{self.field} of {method.result.place}" if self.field else "VERIFIED.json"
         return Cell(self.text(value), round(value, 3) if isinstance(value, float) else value, source=source)
 
 
 FACTS = (
-    Fact(
-        "State",
-        "what is handed on after the last task",
-        "state_bytes of {place}",
-        lambda _, method: method.final_state_bytes,
-        human_bytes,
-    ),
-    Fact("Regime", "what that state is", "regime of {place}", lambda _, one: ", ".join(one.regimes), align="left"),
-    Fact(
-        "Train s/task",
-        "mean seconds of training a task",
-        "train_seconds of {place}",
-        lambda _, method: method.train_seconds,
-        "{:.1f}".format,
-    ),
-    Fact(
-        "Eval s/task",
-        "mean seconds of evaluation a task",
-        "eval_seconds of {place}",
-        lambda _, method: method.eval_seconds,
-        "{:.1f}".format,
-    ),
-    Fact("Verified", "how far somebody else has checked the numbers", "VERIFIED.json", Board.level, align="left"),
+    Fact("State", "what is handed on after the last task", "state_bytes", human_bytes),
+    Fact("Regime", "what that state is", "regime", align="left"),
+    Fact("Train s/task", "mean seconds of training a task", "train_seconds", "{:.1f}".format),
+    Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", "{:.1f}".format),
+    Fact("Verified", "how far somebody else has checked the numbers", align="left"),
 )
 
 
@@ -97,17 +78,16 @@ def ranked_table(board: Board) -> Table:
             *(fact.cell(board, method) for fact in FACTS),
         )
 
-    def control_row(name: str) -> tuple[Cell, ...]:
+    def control_row(name: str, control: Control) -> tuple[Cell, ...]:
         """A row with scores only. Its cells carry no value, so that they are not compared with the methods."""
-        own = [
-            _control_cell(name, metric.name, board.controls[name][metric.name])
-            if statistic.name == RANKED_BY
-            else BLANK
-            for metric, statistic in scores
-        ]
-        return (Cell(""), Cell(name), *own, *(BLANK for _ in FACTS))
+        own = {
+            metric: _mean_cell(found, control.varies, f"{metric} {control.source} of all results")
+            for metric, found in board.controls[name].items()
+        }
+        cells = (own[metric.name] if statistic.name == RANKED_BY else BLANK for metric, statistic in scores)
+        return (Cell(""), Cell(name), *cells, *(BLANK for _ in FACTS))
 
-    base, *others = (control_row(name) for name in CONTROLS)
+    base, *others = (control_row(*control) for control in CONTROLS.items())
     commands = ("", *(method.result.command for method in board.methods), *("" for _ in others))
     return mark_best(Table(columns, (base, *map(method_row, board.methods), *others), commands))
 
@@ -122,19 +102,16 @@ def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell
 
 
 def _spread_cell(found: Spread | None, statistic: Statistic) -> Cell:
-    if found is None:
-        return BLANK
-    if statistic.unit == "share":
+    if found and statistic.unit == "share":
         return Cell(human_percent(found.mean, found.std), value=round(found.mean, 2))
-    deviation = f"± {found.std:.3f}" if statistic.shown == "headline" else ""
-    return Cell(f"{found.mean:.3f}", value=round(found.mean, 3), deviation=deviation)
+    cell = _mean_cell(found, deviation=statistic.shown == "headline")
+    return replace(cell, value=round(found.mean, 3)) if found else cell
 
 
-def _control_cell(name: str, metric: str, found: Spread | None) -> Cell:
-    source = f"{metric} {CONTROLS[name].source} of all results"
+def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:
     if found is None:
         return replace(BLANK, source=source)
-    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if CONTROLS[name].varies else "", source=source)
+    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if deviation else "", source=source)
 
 
 def pairs_table(ranking: Ranking) -> Table:
@@ -142,11 +119,7 @@ def pairs_table(ranking: Ranking) -> Table:
     columns = (
         Column("Better", align="left"),
         Column("Worse", align="left"),
-        Column("Difference"),
-        Column("95 % interval"),
-        Column("... over orders"),
-        Column("p"),
-        Column("p, corrected"),
+        *map(Column, ("Difference", "95 % interval", "... over orders", "p", "p, corrected")),
         Column("Separable", align="left"),
     )
     rows = tuple(
@@ -186,7 +159,7 @@ def published_table(published: Published, track: str, methods: Sequence[Analysis
         (
             Cell(method.name, mark="code"),
             Cell("measured", mark="tag", source=method.result.place),
-            *(_measured(method.summary[metric.name][name]) for name in PRINTED_AS.values() for metric in metrics),
+            *(_mean_cell(method.summary[metric.name][name]) for name in PRINTED_AS.values() for metric in metrics),
         )
         for method in methods
     ]
@@ -202,10 +175,6 @@ def _printed(values: Printed, metric: str) -> Cell:
     if mean is None:
         return BLANK
     return Cell(f"{mean:.3f}", deviation="" if std is None else f"± {std:.3f}")
-
-
-def _measured(spread: Spread | None) -> Cell:
-    return Cell(f"{spread.mean:.3f}", deviation=f"± {spread.std:.3f}") if spread else BLANK
 
 
 def study_table(study: PromptStudy) -> Table:

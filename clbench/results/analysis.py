@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.metrics import METRICS
-from clbench.results.schema import MetricSummary, Result, Spread
+from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, bootstrap_intervals, rank
-from clbench.results.summary import RunValues, for_file, run_values, spread
+from clbench.results.summary import RunValues, run_values, spread
 from clbench.scores import RANKED_BY
 from clbench.suite import Track
-
-STRICT = frozenset({"model", "adapter"})
-"""The regimes that hand on no more than merged weights or one adapter."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,11 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
+class Analysis(RunValues):
     """A result, and what its runs come to."""
 
     result: Result
     """With a summary recomputed from its runs."""
-    track: Track
-    values: RunValues
     _estimates: dict[tuple[str, str], Estimate | None] = field(default_factory=dict, repr=False)
     """(metric, statistic) -> what was asked for before."""
 
@@ -55,12 +50,17 @@ class Analysis:
         return sorted({run.regime for run in self.result.runs})
 
     @property
-    def strict(self) -> bool:
-        """Whether all runs hand on no more than merged weights or one adapter."""
-        return STRICT.issuperset(self.regimes)
+    def regime(self) -> str:
+        """All regimes of the runs."""
+        return ", ".join(self.regimes)
 
     @property
-    def final_state_bytes(self) -> int:
+    def strict(self) -> bool:
+        """Whether all runs hand on no more than merged weights or one adapter."""
+        return set(self.regimes) <= {"model", "adapter"}
+
+    @property
+    def state_bytes(self) -> int:
         """The size of what is handed on after the last task, in the run where it is largest."""
         return max(run.state_bytes[-1] for run in self.result.runs)
 
@@ -77,39 +77,28 @@ class Analysis:
     def _a_task(self, seconds: float) -> float:
         return seconds / (len(self.result.runs) * len(self.track.tasks))
 
-    @cached_property
-    def summary(self) -> dict[str, MetricSummary]:
-        """Metric -> every statistic over the runs, those included that result files do not hold."""
-        return {metric: self.values.summary(metric) for metric in self.track.metrics}
-
     def estimate(self, metric: str, statistic: str) -> Estimate | None:
         """A statistic with its interval; None where it is undefined in any run."""
         key = metric, statistic
         if key not in self._estimates:
-            self._estimates[key] = self._estimate(metric, statistic)
+            found, interval = self.summary[metric].get(statistic), None
+            if found and found.n > 1:
+                low, high = bootstrap_intervals(self.statistics[metric][statistic][None])[0].tolist()
+                interval = low, high
+            self._estimates[key] = found and Estimate(found, interval)
         return self._estimates[key]
-
-    def _estimate(self, metric: str, statistic: str) -> Estimate | None:
-        found = self.summary[metric].get(statistic)
-        if found is None or found.n == 1:
-            return found and Estimate(found, None)
-        low, high = bootstrap_intervals(self.values.of(metric, statistic)[None])[0].tolist()
-        return Estimate(found, (low, high))
-
-    def matrices(self, metric: str) -> NDArray[np.float64]:
-        """The score matrices, (runs, T + 1, T); nan where not measured."""
-        return self.values.matrices[self.track.metrics.index(metric)]
 
     @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:
         """Metric -> the mean score matrix, (T + 1, T); nan where a run did not measure the cell."""
-        return {metric: self.matrices(metric).mean(axis=0) for metric in self.track.metrics}
+        return {metric: matrices.mean(axis=0) for metric, matrices in self.matrices.items()}
 
 
 def analyze(result: Result, track: Track) -> Analysis:
     """Compute all statistics of a result; its runs and controls must be what `check_result` accepts."""
-    values = run_values(result.runs, result.controls, track)
-    return Analysis(result.model_copy(update={"summary": for_file(values)}), track, values)
+    found = run_values(result.runs, result.controls, track)
+    recomputed = result.model_copy(update={"summary": found.file_summary})
+    return Analysis(track, found.matrices, found.floors, found.statistics, recomputed)
 
 
 # --- The controls that frame every score ---
@@ -132,7 +121,7 @@ class Control:
 
 
 def _floor(method: Analysis, metric: str) -> NDArray[np.float64]:
-    past = method.values.floors[method.track.metrics.index(metric)][:, :-1]
+    past = method.floors[metric][:, :-1]
     return past.mean(axis=1) if past.shape[1] else np.full(len(past), np.nan)
 
 
@@ -141,7 +130,7 @@ def _real(method: Analysis, metric: str) -> list[float]:
 
 
 CONTROLS = {
-    "base model": Control("row 0", lambda method, metric: method.values.of(metric, "base")),
+    "base model": Control("row 0", lambda method, metric: method.statistics[metric]["base"]),
     "last-task floor": Control("controls.last_task_floor", _floor, varies=True),
     "real against real": Control("controls.real_against_real", _real),
 }
@@ -158,7 +147,7 @@ def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
         ValueError: they share no run.
     """
     scores = {
-        method.name: dict(zip(method.run_keys, method.values.of(metric, RANKED_BY).tolist(), strict=True))
+        method.name: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
         for method in methods
     }
     shared = set.intersection(*(set(own) for own in scores.values()))

@@ -93,20 +93,11 @@ def _matrices_have_the_right_shape(case: Case) -> Iterator[str]:
 @check("CLB009")
 def _scores_are_in_the_metrics_range(case: Case) -> Iterator[str]:
     for label, metric, rows in case.matrices:
-        if metric not in METRICS:
-            continue
-        low, high = METRICS[metric].range
-        wrong = [
-            (i, j, value)
-            for i, row in enumerate(rows)
-            for j, value in enumerate(row)
-            if value is not None and not low <= value <= high
-        ]
-        for i, j, value in wrong[:1]:
-            yield (
-                f"{metric} of {label} has {len(wrong)} values outside [{low:g}, {high:g}]: "
-                f"row {i}, column {j} is {value}"
-            )
+        low, high = METRICS[metric].range if metric in METRICS else (-math.inf, math.inf)
+        cells = ((i, j, value) for i, row in enumerate(rows) for j, value in enumerate(row) if value is not None)
+        wrong = [f"row {i}, column {j} is {value}" for i, j, value in cells if not low <= value <= high]
+        if wrong:
+            yield f"{metric} of {label} has {len(wrong)} values outside [{low:g}, {high:g}]: {wrong[0]}"
 
 
 @check("CLB010")
@@ -207,14 +198,9 @@ def _base_row_is_the_known_one(case: Case) -> Iterator[str]:
         return
     for metric, tasks in known.base[case.result.track].items():
         for label, run in case.readable[:1]:  # the others agree with it, or CLB011 says so
-            found = dict(zip(run.task_order, run.scores[metric][0], strict=True))
-            wrong = [
-                task
-                for task, score in tasks.items()
-                if (value := found.get(task)) is not None and abs(value - score) > known.base_tolerance
-            ]
+            base = zip(run.task_order, run.scores[metric][0], strict=True)
+            found = {task: value for task, value in base if value is not None}
+            wrong = [one for one in tasks if one in found and abs(found[one] - tasks[one]) > known.base_tolerance]
             if wrong:
-                yield (
-                    f"{metric} of {label}: base score of {wrong[0]!r} is {found[wrong[0]]}, on record is "
-                    f"{tasks[wrong[0]]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-                )
+                task, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+                yield f"{metric} of {label}: base score of {task!r} is {found[task]}, on record is {tasks[task]}{more}"

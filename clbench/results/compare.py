@@ -63,7 +63,7 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
     sides = [(own, [own.run_keys.index(key) for key in shared]) for own in (first, second)]
     names, statistics, matrices = [one.name for one in shown()], {}, {}
     for metric in first.track.metrics:
-        values = {name: np.stack([own.values.of(metric, name)[runs] for own, runs in sides]) for name in names}
+        values = {name: np.stack([own.statistics[metric][name][runs] for own, runs in sides]) for name in names}
         known = [name for name in names if np.isfinite(values[name]).all()]
         paired = [values[name][0] - values[name][1] for name in known]
         found = differences_of(np.array(paired).reshape(-1, len(shared)))
@@ -71,6 +71,6 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
             name: Compared(**vars(own), first=float(values[name][0].mean()), second=float(values[name][1].mean()))
             for name, own in zip(known, found, strict=True)
         }
-        one, two = (own.matrices(metric)[runs] for own, runs in sides)
+        one, two = (own.matrices[metric][runs] for own, runs in sides)
         matrices[metric] = (one - two).mean(axis=0)
     return Comparison((first.name, second.name), first.track, tuple(shared), statistics, matrices)

@@ -49,9 +49,9 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, timeout=10
+        commit, status = (
+            subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10)
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain"))
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +23,33 @@ class RunValues:
     nan stands for what was not measured or is undefined.
     """
 
-    metrics: tuple[str, ...]
-    """The first axis of each array."""
-    matrices: NDArray[np.float64]
-    """The score matrices, (metrics, runs, T + 1, T)."""
-    floors: NDArray[np.float64]
-    """Each task's floor, that of the run's last task, in the run's order: (metrics, runs, T)."""
-    statistics: NDArray[np.float64]
-    """(metrics, statistics, runs), the second axis in the order of `clbench.scores.STATISTICS`."""
+    track: Track
+    matrices: dict[str, NDArray[np.float64]]
+    """Metric -> the score matrices, (runs, T + 1, T)."""
+    floors: dict[str, NDArray[np.float64]]
+    """Metric -> each task's floor, that of the run's last task, in the run's order: (runs, T)."""
+    statistics: dict[str, dict[str, NDArray[np.float64]]]
+    """Metric -> statistic -> its value in each run, (runs,)."""
 
-    def of(self, metric: str, statistic: str) -> NDArray[np.float64]:
-        """A statistic in each run, (runs,)."""
-        return self.statistics[self.metrics.index(metric), list(STATISTICS).index(statistic)]
+    @cached_property
+    def summary(self) -> dict[str, MetricSummary]:
+        """Metric -> every statistic over the runs; an optional one only where it is measured."""
+        return {
+            metric: {
+                name: found
+                for name, found in zip(values, _spreads(np.stack(list(values.values()))), strict=True)
+                if found or not STATISTICS[name].optional
+            }
+            for metric, values in self.statistics.items()
+        }
 
-    def summary(self, metric: str) -> MetricSummary:
-        """Every statistic over the runs; one of cells that nobody need measure only where they are measured."""
-        values = self.statistics[self.metrics.index(metric)]
-        pairs = zip(STATISTICS.values(), _spreads(values), strict=True)
-        return {one.name: found for one, found in pairs if found or not one.optional}
+    @property
+    def file_summary(self) -> dict[str, MetricSummary]:
+        """Metric -> the part of the summary that result files hold."""
+        return {
+            metric: {name: own for name, own in summary.items() if STATISTICS[name].in_results}
+            for metric, summary in self.summary.items()
+        }
 
 
 def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValues:
@@ -51,39 +61,32 @@ def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValu
     place = {name: index for index, name in enumerate(track.task_names)}
     orders = np.array([[place[name] for name in run.task_order] for run in runs])
     unknown = np.full(orders.shape, np.nan)
-    matrices, floors, reals = [], [], []
+    matrices, floors, reals = {}, {}, {}
     for metric in track.metrics:
-        matrices.append(np.array([run.scores[metric] for run in runs], dtype=float))
+        matrices[metric] = np.array([run.scores[metric] for run in runs], dtype=float)
         floor, real = controls.last_task_floor.get(metric), controls.real_against_real.get(metric)
-        floors.append(unknown if floor is None else np.array(floor)[orders[:, -1:], orders])
+        floors[metric] = unknown if floor is None else np.array(floor)[orders[:, -1:], orders]
         # Real images hardly score above the untouched model in a secondary metric: a share of that way says nothing.
-        reals.append(unknown if real is None or METRICS[metric].secondary else np.array(real)[orders])
-    stacks = np.stack(matrices), np.stack(floors), np.stack(reals)
-    signs = np.array([1.0 if METRICS[metric].higher_is_better else -1.0 for metric in track.metrics])
-    turned = [stack * signs.reshape(-1, *[1] * (stack.ndim - 1)) for stack in stacks]
-    found = [one.each(*turned) * (signs[:, None] if one.unit == "score" else 1.0) for one in STATISTICS.values()]
-    return RunValues(track.metrics, stacks[0], stacks[1], np.stack(found, axis=1))
+        reals[metric] = unknown if real is None or METRICS[metric].secondary else np.array(real)[orders]
+    signs = np.array([1.0 if METRICS[metric].higher_is_better else -1.0 for metric in track.metrics])[:, None, None]
+    stacks = (np.stack(list(values.values())) for values in (matrices, floors, reals))
+    turned = [stack * sign for stack, sign in zip(stacks, (signs[..., None], signs, signs), strict=True)]
+    found = [one.each(*turned) * (signs[..., 0] if one.unit == "score" else 1.0) for one in STATISTICS.values()]
+    statistics = [dict(zip(STATISTICS, values, strict=True)) for values in np.stack(found, axis=1)]
+    return RunValues(track, matrices, floors, dict(zip(track.metrics, statistics, strict=True)))
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
     """Metric -> what a result file's summary has of it."""
-    return for_file(run_values(runs, controls, track))
-
-
-def for_file(values: RunValues) -> dict[str, MetricSummary]:
-    """Metric -> the statistics that result files hold."""
-    return {
-        metric: {name: own for name, own in values.summary(metric).items() if STATISTICS[name].in_results}
-        for metric in values.metrics
-    }
+    return run_values(runs, controls, track).file_summary
 
 
 def statistics_of(
     runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
 ) -> dict[str, NDArray[np.float64]]:
     """Statistic -> its value in each run, (runs,); nan where it is undefined."""
-    values = run_values(runs, controls, track)
-    return {name: values.of(metric, name) for name in names}
+    found = run_values(runs, controls, track).statistics[metric]
+    return {name: found[name] for name in names}
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread | None:

@@ -39,7 +39,7 @@ def build_site(boards: Sequence[Board], out: Path) -> list[Path]:
         WorkFailed: a file cannot be written.
     """
     for board in boards:
-        _ = board.methods and board.rankings  # now: each process that writes pages would compute them again
+        _ = board.rankings  # computed here, since each process that writes pages would compute them again
     copies, pages = _files(boards)
     names = [*copies, *pages]
     before = _written_before(out)

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from clbench.leaderboard.board import Board
@@ -38,31 +38,29 @@ class TrackPages:
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Metric -> the scale on which all of the track's heatmaps are shaded."""
         return {
-            metric: heat.scale([method.matrices(metric) for method in self.board.methods])
+            metric: heat.scale([method.matrices[metric] for method in self.board.methods])
             for metric in self.board.track.metrics
         }
 
     @cached_property
     def plots(self) -> list[dict[str, Any]]:
         """Metric by metric, the plots and what they rest on."""
-        methods, views = self.board.methods, []
+        methods = self.board.methods
         styles = plots.series([method.name for method in methods])
-        for metric in self.metrics if methods else ():
-            name, ranking = metric["id"], self.board.rankings[metric["id"]]
-            views.append(
-                {
-                    **metric,
-                    "scatter": plots.scatter(methods, styles, name),
-                    "retention": plots.retention(methods, styles, name),
-                    "ranks": plots.ranks(methods, styles, name, ranking),
-                    "wins": parts.wins(ranking),
-                    "ranking": ranking,
-                    "more": len(ranking.standings) - MOST_LISTED,
-                    "pairs": pairs_table(ranking),
-                    "inseparable": [pair for pair in ranking.pairs if not pair.separable],
-                }
-            )
-        return views
+        return [
+            {
+                **metric,
+                "scatter": plots.scatter(methods, styles, metric["id"]),
+                "retention": plots.retention(methods, styles, metric["id"]),
+                "ranks": plots.ranks(methods, styles, metric["id"], ranking),
+                "wins": parts.wins(ranking),
+                "ranking": ranking,
+                "more": len(ranking.standings) - MOST_LISTED,
+                "pairs": pairs_table(ranking),
+                "inseparable": [pair for pair in ranking.pairs if not pair.separable],
+            }
+            for metric, ranking in zip(self.metrics, self.board.rankings.values(), strict=False)
+        ]
 
     def board_page(self, root: str) -> str:
         """The ranked table, the plots and what was published."""
@@ -91,7 +89,7 @@ class TrackPages:
             bounds, mean = self.bounds[name], method.means[name]
             heats = (
                 heat.score_heat(matrix, f"{label}, order {run.order}, seed {run.seed}", bounds, run.task_order)
-                for run, matrix in zip(runs, method.matrices(name), strict=True)
+                for run, matrix in zip(runs, method.matrices[name], strict=True)
             )
             return metric | {
                 "mean": heat.score_heat(mean, f"{label}, {over}", bounds),
@@ -168,31 +166,27 @@ class TrackPages:
         board, first_of = self.board, {}
         for other in self.boards:
             first_of.setdefault(other.suite.name, other)
-        return (
-            _environment()
-            .get_template(name)
-            .render(
-                board=board,
-                suite=board.suite,
-                track=board.track,
-                metrics=self.metrics,
-                root=root,
-                here=f"{root}{board.folder}/",
-                suites=list(first_of.values()),
-                siblings=[other for other in self.boards if other.suite.name == board.suite.name],
-                runs=len(board.suite.runs(board.track.name)),
-                **values,
-            )
+        return _template(name).render(
+            board=board,
+            suite=board.suite,
+            track=board.track,
+            metrics=self.metrics,
+            root=root,
+            here=f"{root}{board.folder}/",
+            suites=list(first_of.values()),
+            siblings=[other for other in self.boards if other.suite.name == board.suite.name],
+            runs=len(board.suite.runs(board.track.name)),
+            **values,
         )
 
 
 def empty_page() -> str:
     """The front page of a site with no boards."""
-    return _environment().get_template("empty.html").render(root="", boards=(), board=None)
+    return _template("empty.html").render(root="", boards=(), board=None)
 
 
 @cache
-def _environment() -> Environment:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -204,7 +198,7 @@ def _environment() -> Environment:
     environment.filters["sentence"] = sentence
     environment.filters["html"] = to_html
     environment.filters["shaded"] = lambda cells: Markup("".join(map(_shaded, cells)))
-    return environment
+    return environment.get_template(name)
 
 
 @cache  # three thousand cells a page would take most of its time in the template

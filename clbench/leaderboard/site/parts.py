@@ -56,7 +56,7 @@ def costs(method: Analysis) -> list[tuple[str, str, str]]:
     return [
         ("Training", f"{method.train_seconds:.1f} s a task", f"{human_time(train)} in all"),
         ("Evaluation", f"{method.eval_seconds:.1f} s a task", f"{human_time(evaluation)} in all"),
-        ("State after the last task", human_bytes(method.final_state_bytes), f"{human_bytes(first)} after the first"),
+        ("State after the last task", human_bytes(method.state_bytes), f"{human_bytes(first)} after the first"),
         ("Peak memory", human_bytes(max(peaks)) if peaks else "not read", "on the device, the run where it is highest"),
         ("Trained values", f"{max(run.trainable_parameters for run in runs):,}", "by one task"),
     ]

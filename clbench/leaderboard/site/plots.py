@@ -319,7 +319,7 @@ def _center(method: Analysis, metric: str) -> NDArray | None:
 
 def _region(method: Analysis, metric: str) -> NDArray | None:
     """(2, 2), of which the confidence region of the mean is the unit ellipse; None for too few runs."""
-    runs = np.stack([method.values.of(metric, name) for name in AXES])
+    runs = np.stack([method.statistics[metric][name] for name in AXES])
     count = runs.shape[1]
     return np.cov(runs) / count * hotelling(count) if count >= FEWEST_RUNS else None
 
