@@ -97,6 +97,10 @@ class Statistic:
         """Whether a higher value is a better one, for a metric of which higher or lower is better."""
         return self.higher_is_better == (metric_prefers_high or self.unit != "score")
 
+    def arrow(self, metric_prefers_high: bool) -> str:
+        """Which direction is better, where boards mark it: "↑", "↓" or ""."""
+        return ("↑" if self.prefers_high(metric_prefers_high) else "↓") if self.marked else ""
+
     def bounds(self, low: float, high: float) -> tuple[float, float]:
         """The lowest and the highest possible value for a metric with scores from `low` to `high`."""
         span = high - low

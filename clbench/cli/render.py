@@ -32,7 +32,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     """Print a result.
 
     Args:
-        method: the result, and what its runs come to.
+        method: the result with its statistics.
         suite: its definition.
         console: where to print.
         run: number of the one run to show, counted from 1; None = the mean over runs.
@@ -69,9 +69,11 @@ def result_table(*results: Result) -> Table:
     table.add_column("Method", overflow="fold")
     table.add_column("Metric", no_wrap=True)
     statistics = shown("headline", "main", "control")
+    higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
     for one in statistics:
-        arrow = ("↑" if one.higher_is_better else "↓") if one.marked else ""
-        table.add_column(f"{one.label.capitalize()} {arrow}".rstrip(), justify="right", no_wrap=True)
+        arrows = {one.arrow(better) for better in higher}
+        heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
+        table.add_column(heading.rstrip(), justify="right", no_wrap=True)
     for result in results:
         name = result.method.name + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
@@ -95,7 +97,7 @@ def summary_table(method: Analysis) -> Table:
             table.add_row(one.title, *(_spread(method.summary[metric].get(one.name), one) for metric in metrics))
     table.add_section()
     for name, control in CONTROLS.items():
-        if name != "base model":  # a statistic too
+        if name != "base model":  # it is among the statistics above
             spreads = (control.spread([method], metric) for metric in metrics)
             table.add_row(name, *(_spread(found, deviation=control.varies) for found in spreads))
     return table

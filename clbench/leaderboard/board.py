@@ -1,4 +1,4 @@
-"""A track's board, from which every table, page and plot is made: results ranked, verified and framed by controls."""
+"""Boards: a track's analyzed results with their ranking, controls and verification; every table and page shows one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ Record = dict[str, str | int | float | None]
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """One track: what was measured on it, and what was published."""
+    """One track's results, measured and published."""
 
     suite: Suite
     track: Track
     methods: tuple[Analysis, ...] = ()
     """Best first."""
     published: Published | None = None
-    """What the paper printed in the suite's setting."""
+    """The paper's results in the suite's setting."""
     levels: Mapping[str, str] = field(default_factory=dict)
-    """Method -> how far its result was verified, of those that somebody verified."""
+    """Method -> how far its result was verified; missing = unverified."""
     grids: Mapping[str, Path] = field(default_factory=dict)
-    """Method -> its sample grid, of those that have one."""
+    """Method -> the image with its sample grid, if it has one."""
 
     @property
     def folder(self) -> str:
@@ -51,7 +51,7 @@ class Board:
 
     @property
     def printed(self) -> PublishedTrack | None:
-        """What the paper printed of this track."""
+        """The paper's results of this track."""
         return self.published.tracks.get(self.track.name) if self.published else None
 
     @cached_property
@@ -129,8 +129,8 @@ def make_boards(
         methods: the results, as `read_submissions` gives them.
         load: how a suite is found by its name.
         samples: folder of <suite>/<track>/<method>.png sample grids.
-        published: suite -> what the paper printed.
-        verified: what maintainers found (`clbench.results.verification.read_verified`).
+        published: suite -> the paper's results in its setting.
+        verified: maintainers' notes (`clbench.results.verification.read_verified`).
 
     Raises:
         ClbenchError: a suite cannot be loaded.
@@ -159,7 +159,7 @@ def _best_first(method: Analysis) -> tuple[float, str]:
 
 
 def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
-    """What the results in <submissions>/<suite>/<track>/<method>.json come to.
+    """Read, check and analyze the results in <submissions>/<suite>/<track>/<method>.json.
 
     Args:
         submissions: their folder.
@@ -181,11 +181,11 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suit
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads a submission: what its runs come to, or all that is wrong with it."""
+    """Reads a submission: its analysis, or a sentence for each thing that is wrong with it."""
 
     load: Callable[[str], Suite]
     suites: dict[str, Suite] = field(default_factory=dict)
-    """Those loaded before."""
+    """Suites that were loaded before."""
 
     def __call__(self, path: Path) -> Analysis | list[str]:
         try:

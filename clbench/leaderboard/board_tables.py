@@ -24,7 +24,7 @@ class Fact:
     heading: str
     description: str
     field: str = ""
-    """The field of the runs that it is about, which an `Analysis` has too; default how far the result was verified."""
+    """The `Analysis` property, named as the runs' field, that it shows; "" = how far the result was verified."""
     text: Callable[[Any], str] = str
     """Makes a cell's text of its value."""
     align: Literal["left", "right"] = "right"
@@ -46,8 +46,7 @@ FACTS = (
 
 def heading(metric: Metric, statistic: Statistic) -> str:
     """Such as "CSD score ↑"; the arrow says what is better, where that is marked."""
-    arrow = ("↑" if statistic.prefers_high(metric.higher_is_better) else "↓") if statistic.marked else ""
-    return f"{metric.label} {statistic.label} {arrow}".rstrip()
+    return f"{metric.label} {statistic.label} {statistic.arrow(metric.higher_is_better)}".rstrip()
 
 
 def ranked_table(board: Board) -> Table:
@@ -93,19 +92,13 @@ def ranked_table(board: Board) -> Table:
 
 
 def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
-    cell = _spread_cell(method.summary[metric].get(statistic.name), statistic)
-    if statistic.shown == "headline" and not METRICS[metric].secondary:
-        estimate = method.estimate(metric, statistic.name)
-        if estimate and estimate.interval:
-            cell = replace(cell, note="{:.3f} to {:.3f}".format(*estimate.interval))
-    return replace(cell, source=f"{metric}.{statistic.name} of {method.result.place}")
-
-
-def _spread_cell(found: Spread | None, statistic: Statistic) -> Cell:
+    source = f"{metric}.{statistic.name} of {method.result.place}"
+    found, headline = method.summary[metric].get(statistic.name), statistic.shown == "headline"
     if found and statistic.unit == "share":
-        return Cell(human_percent(found.mean, found.std), value=round(found.mean, 2))
-    cell = _mean_cell(found, deviation=statistic.shown == "headline")
-    return replace(cell, value=round(found.mean, 3)) if found else cell
+        return Cell(human_percent(found.mean, found.std), round(found.mean, 2), source=source)
+    estimate = method.estimate(metric, statistic.name) if headline and not METRICS[metric].secondary else None
+    note = "{:.3f} to {:.3f}".format(*estimate.interval) if estimate and estimate.interval else ""
+    return replace(_mean_cell(found, headline, source), value=found and round(found.mean, 3), note=note)
 
 
 def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:
@@ -115,7 +108,7 @@ def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -
 
 
 def pairs_table(ranking: Ranking) -> Table:
-    """What is listed of the pairs: differences, intervals and p values."""
+    """The listed pairs of methods with their differences, intervals and p values."""
     columns = (
         Column("Better", align="left"),
         Column("Worse", align="left"),
@@ -138,7 +131,7 @@ def pairs_table(ranking: Ranking) -> Table:
 
 
 def published_table(published: Published, track: str, methods: Sequence[Analysis] = ()) -> Table:
-    """What was printed of a track, then what was measured of the same statistics."""
+    """The paper's rows of a track, then the measured rows of the same statistics."""
     printed = published.tracks[track]
     metrics = [METRICS[metric] for metric in printed.metrics]
     columns = (
@@ -150,8 +143,7 @@ def published_table(published: Published, track: str, methods: Sequence[Analysis
         (
             Cell("base model") if method == "base" else Cell(method, mark="code"),
             Cell("published", mark="tag", source=published.source),
-            *(_printed(row.average_score, metric.name) for metric in metrics),
-            *(_printed(row.average_forgetting or {}, metric.name) for metric in metrics),
+            *(_printed(getattr(row, name) or {}, metric.name) for name in PRINTED_AS for metric in metrics),
         )
         for method, row in printed.rows.items()
     ]
@@ -178,7 +170,7 @@ def _printed(values: Printed, metric: str) -> Cell:
 
 
 def study_table(study: PromptStudy) -> Table:
-    """What the paper printed of prompt templates, a row each."""
+    """The paper's study of prompt templates, a row each."""
     columns = (
         Column("Prompt", align="left"),
         *(Column(heading(METRICS[name], STATISTICS[one])) for name in ("dino", "csd") for one in PRINTED_AS),

@@ -69,7 +69,7 @@ def board_page(board: Board, path: Path) -> str:
 
 
 def _legend() -> list[str]:
-    """What the board's statistics are: those of scores in one paragraph, each share in a line of its own."""
+    """Explain the board's statistics: those in units of scores in one paragraph, each share in a line of its own."""
     scores = " ".join(f"{_term(one.term)}: {one.legend}." for one in shown() if one.unit != "share")
     scores += " In brackets: 95 % bootstrap interval of the mean over runs."
     shares = [f"- {_term(one.term)}: {one.legend}." for one in shown() if one.unit == "share"]
@@ -83,7 +83,7 @@ def _term(term: str) -> str:
 
 
 def _how_sure(ranking: Ranking, metric: str) -> list[str]:
-    """The section on what the ranks rest on; empty where there is nothing to compare."""
+    """The section on the significance of the ranks; empty if there is nothing to compare."""
     if not ranking.pairs:
         return []
     return [

@@ -1,6 +1,6 @@
-"""What the paper printed, beside what was measured here, and never mixed with it.
+"""The paper's printed results (arXiv 2410.04891, Tables 1, 2, 4 and 5), shown beside measured ones, never among them.
 
-A suite's `published.json` (arXiv 2410.04891, Tables 1, 2, 4 and 5) lies beside its definition.
+They are in a suite's `published.json`, beside its definition.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ FORMATS: dict[str, Callable[[Board, Path], str]] = {
     ".json": lambda board, path: board_json(board),
     ".tex": lambda board, path: to_latex(ranked_table(board)),
 }
-"""Suffix -> what writes a track's file of that format, which will lie at the path. A new format is one more entry; the
-site, which has many pages a track, is `clbench.leaderboard.site`."""
+"""Suffix -> function that renders a board as the content of that file. A new format is one more entry here; the site,
+which has many pages a track, is `clbench.leaderboard.site`."""
 
 
 def write_tables(boards: Iterable[Board], out: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A result and everything that tables, pages and comparisons tell of it, computed once."""
+"""A result with all its statistics, computed once for every table, page, ranking and comparison."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Analysis(RunValues):
-    """A result, and what its runs come to."""
+    """A result with all its statistics."""
 
     result: Result
     """With a summary recomputed from its runs."""
     _estimates: dict[tuple[str, str], Estimate | None] = field(default_factory=dict, repr=False)
-    """(metric, statistic) -> what was asked for before."""
+    """(metric, statistic) -> estimates that were asked for before."""
 
     @property
     def name(self) -> str:
@@ -101,22 +101,22 @@ def analyze(result: Result, track: Track) -> Analysis:
     return Analysis(track, found.matrices, found.floors, found.statistics, recomputed)
 
 
-# --- The controls that frame every score ---
+# --- Controls: reference scores to read a method's by ---
 
 
 @dataclass(frozen=True)
 class Control:
-    """A row of scores that no method has: what frames those of the methods."""
+    """A row of reference scores beside the methods' own."""
 
     source: str
-    """What of a result it is made of."""
+    """The part of a result that it is made of."""
     values: Callable[[Analysis, str], Sequence[float] | NDArray[np.float64]]
-    """(a result, metric) -> its scores, one or one a run; nan where it has none."""
+    """(result, metric) -> its scores: one, or one a run; nan where there are none."""
     varies: bool = False
     """Whether its scores differ from run to run, so that their deviation is shown."""
 
     def spread(self, methods: Sequence[Analysis], metric: str) -> Spread | None:
-        """Its score over results."""
+        """Mean and deviation of its scores over results."""
         return spread([float(value) for method in methods for value in self.values(method, metric)])
 
 

@@ -1,4 +1,4 @@
-"""What the checks of a result look at: the result, its suite's definition, and what its runs come to."""
+"""The input of the checks of a result: the result, its suite's definition, and its statistics."""
 
 from __future__ import annotations
 
@@ -63,31 +63,29 @@ class Case:
 
     @cached_property
     def control_errors(self) -> list[str]:
-        """What is wrong with the controls, a sentence each."""
-        return list(self._control_errors())
-
-    def _control_errors(self) -> Iterator[str]:
-        tasks, metrics = len(self.track.tasks), self.track.metrics
+        """A sentence for each thing that is wrong with the controls."""
+        errors, tasks, metrics = [], len(self.track.tasks), self.track.metrics
         headline = {metric for metric in metrics if not METRICS[metric].secondary}
         real, floor = self.result.controls.real_against_real, self.result.controls.last_task_floor
         for field, values in (("real_against_real", real), ("last_task_floor", floor)):
             if not headline <= set(values) <= set(metrics):
-                yield f"controls.{field} has {sorted(values)}, but needs {sorted(headline)}"
+                errors.append(f"controls.{field} has {sorted(values)}, but needs {sorted(headline)}")
         for metric in metrics:
             row, rows = real.get(metric), floor.get(metric)
-            low, high = METRICS[metric].range
+            scores = "scores from {:g} to {:g}".format(*METRICS[metric].range)
             if row is not None and (len(row) != tasks or not in_range(metric, row)):
-                yield f"controls.real_against_real.{metric} is not {tasks} scores from {low:g} to {high:g}"
+                errors.append(f"controls.real_against_real.{metric} is not {tasks} {scores}")
             if rows is None:
                 continue
             if [len(own) for own in rows] != [tasks] * tasks or not in_range(metric, rows):
-                yield f"controls.last_task_floor.{metric} is not {tasks} x {tasks} scores from {low:g} to {high:g}"
+                errors.append(f"controls.last_task_floor.{metric} is not {tasks} x {tasks} {scores}")
             elif row is not None and len(row) == tasks and not np.allclose(np.diag(rows), row, 0, 1e-6):
-                yield f"the diagonal of controls.last_task_floor.{metric} differs from real_against_real"
+                errors.append(f"the diagonal of controls.last_task_floor.{metric} differs from real_against_real")
+        return errors
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """What the runs come to; None where they or the controls are not fit for arithmetic."""
+        """The result with its statistics; None if the runs or the controls do not have the form that these need."""
         fit = len(self.readable) == len(self.result.runs) and not self.control_errors
         return analyze(self.result, self.track) if fit else None
 

@@ -39,7 +39,7 @@ class SuiteRef(_Record):
     version: Text
     """The suite's version."""
     sha256: Sha256
-    """Of the definition's content (`Suite.sha256`)."""
+    """SHA-256 of the definition's content (`Suite.sha256`)."""
 
 
 class MethodRef(_Record):
@@ -52,7 +52,7 @@ class MethodRef(_Record):
     config: dict[str, JsonValue]
     """Its hyper-parameters, all of them."""
     source_sha256: Sha256
-    """Of the plugin's file."""
+    """SHA-256 of the plugin's file."""
     distribution: Text | None
     """The installed package it came from, e.g. "my-methods 1.2"; null for a file."""
 
@@ -61,7 +61,7 @@ class BackboneRef(_Record):
     """Which base model was adapted."""
 
     id: Text
-    """Its place: a bundled folder, or a hub repository."""
+    """Where it comes from: a bundled folder, or a hub repository."""
     revision: Text
     """Its checksum or commit."""
 
@@ -80,7 +80,7 @@ class Run(_Record):
     state_bytes: tuple[Integer, ...]
     """Size of what was handed on after each task."""
     regime: Regime
-    """Read off the measured state."""
+    """What kind of state the method hands on, derived from the measured state."""
     train_seconds: float
     """Time spent training, all tasks together; equal work that was shared counts for every run."""
     eval_seconds: float
@@ -96,7 +96,7 @@ class Run(_Record):
 
 
 class Controls(_Record):
-    """What frames every score; task indices are the definition's, whatever a run's order."""
+    """Reference scores to read a method's by; task indices are the definition's, whatever a run's order."""
 
     real_against_real: dict[Name, tuple[float, ...]]
     """Metric id -> score of each task's real images, treated like generated ones."""
@@ -154,11 +154,11 @@ class Result(_Record):
     runs: tuple[Run, ...] = Field(min_length=1)
     """One entry for each (order, seed)."""
     controls: Controls
-    """What frames the scores."""
+    """Reference scores to read the runs' scores by."""
     summary: dict[Name, MetricSummary]
     """Metric id -> statistics over the runs; recomputed wherever it is used."""
     checksum: Sha256
-    """Of what was measured, and with what (`content_sha256`): shows an edit or a damage that no statistic feels."""
+    """SHA-256 of the content (`content_sha256`): shows an edit or damage that no statistic shows."""
     partial: bool
     """Whether runs of the protocol are missing."""
     environment: Environment
@@ -179,7 +179,7 @@ class Result(_Record):
 
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
-    """A score matrix as a result holds it: nan becomes null."""
+    """A score matrix as a result file has it: nan becomes null."""
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
 
 

@@ -1,4 +1,4 @@
-"""How sure a ranking is: methods are compared run by run, since all share task orders, seeds, prompts and noise.
+"""Rankings and their significance. Methods share orders, seeds, prompts and noise, and so are compared run by run.
 
     ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...])
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
@@ -50,7 +50,7 @@ class Difference:
     """The first of two methods minus the second, on the same runs."""
 
     difference: float
-    """Mean over runs of the paired difference."""
+    """Mean over runs of the paired difference, in the metric's unit."""
     interval: tuple[float, float]
     """95 % percentile bootstrap interval of the difference, resampling runs."""
     p: float
@@ -71,7 +71,7 @@ class Pair(Difference):
     order_interval: tuple[float, float]
     """As `interval`, resampling task orders with all their seeds."""
     p_corrected: float
-    """The same, corrected over all pairs of the ranking (`Ranking.correction`)."""
+    """As `p`, corrected over all pairs of the ranking (`Ranking.correction`)."""
 
     @property
     def separable(self) -> bool:
@@ -80,7 +80,7 @@ class Pair(Difference):
 
 @dataclass(frozen=True)
 class Standing:
-    """A method's place."""
+    """A method's place in a ranking."""
 
     method: str
     mean: float
@@ -96,21 +96,21 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Standings from the best mean down, and what they rest on."""
+    """Methods from the best mean to the worst, and the tests behind their ranks."""
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
     """All pairs of the best methods, and each other method with the one before it (`MOST_LISTED`)."""
     unranked: tuple[str, ...]
-    """Methods that lack a run: never imputed."""
+    """Methods that lack one of the runs; missing scores are never imputed."""
     runs: int
     correction: Literal["Holm", "joint"]
-    """How p is corrected over all pairs."""
+    """The method that corrects p over all pairs."""
     bootstrap_seed: int = BOOTSTRAP_SEED
 
     @property
     def test(self) -> str:
-        """What gives the p values, in words."""
+        """The name of the test that gives the p values."""
         return sign_flip_test(self.runs)
 
 
@@ -174,7 +174,7 @@ def _order_intervals(found: list[Difference], rows: NDArray, keys: list[RunKey])
 
 
 def differences_of(rows: NDArray, p: NDArray | None = None) -> list[Difference]:
-    """What each row [P, n] of paired differences comes to; `p` is what `sign_flip_p` gives, where that is known."""
+    """The difference of each row [P, n] of paired differences; `p` is their `sign_flip_p`, if it is known already."""
     columns = rows.mean(axis=1), bootstrap_intervals(rows), sign_flip_p(rows) if p is None else p
     return [
         Difference(mean, (low, high), own)
@@ -203,7 +203,7 @@ def smallest_p(runs: int) -> float:
 
 
 def sign_flip_test(runs: int) -> str:
-    """What `sign_flip_p` computes with so many runs, in words."""
+    """The name of the test that `sign_flip_p` makes with so many runs."""
     if runs <= MOST_EXACT:
         return "exact sign-flip permutation test"
     return f"sign-flip permutation test with {DRAWN_FLIPS:,} random flips (seed {SIGN_SEED})"
@@ -266,7 +266,7 @@ def bootstrap_intervals(differences: NDArray) -> NDArray:
 
 @cache
 def _resamples(count: int) -> NDArray:
-    """How much each of `count` runs weighs in each resample, [RESAMPLES, count]."""
+    """The weight of each of `count` runs in each resample, [RESAMPLES, count]."""
     return np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, [1 / count] * count, RESAMPLES) / count
 
 

@@ -1,4 +1,4 @@
-"""From a valid result to its place among the submissions, and what is left to do by hand."""
+"""File a valid result among the submissions, and list the steps that are left to do by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
 
 
 def next_steps(place: Path, result: Result, written: list[Path]) -> list[str]:
-    """What is left to do by hand: git commands, and what a reviewer will ask."""
+    """The steps that are left to do by hand: git commands, and a reviewer's questions."""
     branch = f"submit-{result.suite.name}-{result.track}-{result.method.name}"
     folders = sorted({str(path.parent) for path in written})
     checklist = CHECKLIST.format(

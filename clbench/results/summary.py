@@ -1,4 +1,4 @@
-"""Statistics of a result's score matrices over its runs, from the matrices and the controls alone."""
+"""Every statistic of a result's runs, computed once, and their summary over the runs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ from clbench.suite import Track
 
 @dataclass(frozen=True, eq=False)
 class RunValues:
-    """What a result's runs come to, as arrays: everything else that is told of a result is made of these.
-
-    nan stands for what was not measured or is undefined.
-    """
+    """The scores of a result's runs and every statistic of them, as arrays; nan = not measured, or undefined."""
 
     track: Track
     matrices: dict[str, NDArray[np.float64]]
     """Metric -> the score matrices, (runs, T + 1, T)."""
     floors: dict[str, NDArray[np.float64]]
-    """Metric -> each task's floor, that of the run's last task, in the run's order: (runs, T)."""
+    """Metric -> each task's score with the look of the run's last task, in the run's order: (runs, T)."""
     statistics: dict[str, dict[str, NDArray[np.float64]]]
     """Metric -> statistic -> its value in each run, (runs,)."""
 
@@ -53,10 +50,10 @@ class RunValues:
 
 
 def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValues:
-    """Every statistic of every metric in every run, computed at once.
+    """Compute every statistic of every metric in every run.
 
-    A statistic is computed of scores of which higher is better: where lower is better, their signs are turned, and that
-    of a mean of scores is turned back.
+    The formulas take higher scores to be better. Where lower is better, they get scores with the sign turned, and a
+    mean of scores gets its sign back.
     """
     place = {name: index for index, name in enumerate(track.task_names)}
     orders = np.array([[place[name] for name in run.task_order] for run in runs])
@@ -77,7 +74,7 @@ def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValu
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
-    """Metric -> what a result file's summary has of it."""
+    """The summary that a result file holds: metric -> statistic -> mean and deviation over the runs."""
     return run_values(runs, controls, track).file_summary
 
 

@@ -1,4 +1,4 @@
-"""From a result or its file to a verdict: all findings are reported at once.
+"""Validate results and result files; all findings are reported at once.
 
     findings = check_result(load_result(path), load_suite("mini-v2"))      # [] = a valid, complete result
 
@@ -53,7 +53,7 @@ def check_result(
 
 
 def validate(case: Case) -> Analysis | list[Finding]:
-    """Everything that is wrong with a result; of a valid one what its runs come to, which the checks have computed."""
+    """Everything that is wrong with a result; for a valid one its analysis, which the checks have computed."""
     track, suite = case.result.track, case.suite
     if track not in suite.tracks:
         return [Finding("CLB002", f"suite {suite.name} has no track {track!r} (known: {', '.join(suite.tracks)})")]
@@ -65,7 +65,7 @@ def validate(case: Case) -> Analysis | list[Finding]:
 
 
 def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> list[Finding]:
-    """Everything that is wrong with a result file; empty = valid. What cannot even be read is CLB000.
+    """Everything that is wrong with a result file; empty = valid. A file that cannot be read is CLB000.
 
     Args:
         suite: what `--suite` takes; default the suite that the file names.
@@ -79,7 +79,7 @@ def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partia
 
 
 def load_valid(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> Analysis:
-    """A result file, and what its runs come to; `suite` is what `--suite` takes.
+    """Load and analyze a valid result file; `suite` is what `--suite` takes.
 
     Raises:
         ClbenchError: the file is not a valid result.

@@ -1,4 +1,4 @@
-"""From ranked results to the site's files: what is written, and what an earlier build left that must go."""
+"""Write the site's files, and remove those that an earlier build wrote and this one does not."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from markupsafe import Markup
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import pairs_table, published_table, study_table
 from clbench.leaderboard.site import heat, parts, plots, table
-from clbench.leaderboard.tables import Cell, to_html
+from clbench.leaderboard.tables import to_html
 from clbench.results.analysis import Analysis
 from clbench.results.significance import ALPHA, MOST_LISTED
-from clbench.scores import STATISTICS, Statistic, shown
+from clbench.scores import STATISTICS, shown
 from clbench.utils.formatting import sentence
 
 
@@ -97,7 +97,7 @@ class TrackPages:
                 "bounds": [table.three(bound) for bound in bounds],
                 "panels": plots.panels(mean),
                 "figures": [
-                    (statistic.title, _cell(method, name, statistic))
+                    (statistic.title, table.cell(method, name, statistic))
                     for statistic in STATISTICS.values()
                     if statistic.name in method.summary[name]
                 ],
@@ -129,13 +129,15 @@ class TrackPages:
                 "left": heat.score_heat(means[0], left.name, bounds),
                 "right": heat.score_heat(means[1], right.name, bounds),
                 "difference": heat.difference_heat(means[0], means[1], f"{left.name} minus {right.name}", most[name]),
-                "figures": [(one.title, *(_cell(method, name, one) for method in (left, right))) for one in shown()],
+                "figures": [
+                    (one.title, *(table.cell(method, name, one) for method in (left, right))) for one in shown()
+                ],
                 "bounds": [table.three(bound) for bound in bounds],
                 "most": table.three(most[name]),
             }
 
         def numbers(method: Analysis) -> dict[str, Any]:
-            cells = ([_cell(method, name, one) for one in shown()] for name in names)
+            cells = ([table.cell(method, name, one) for one in shown()] for name in names)
             return {
                 "matrices": [heat.cells(method.means[name]) for name in names],
                 "figures": [[[cell.text, cell.deviation] for cell in own] for own in cells],
@@ -208,7 +210,3 @@ def _shaded(cell: heat.Shade) -> Markup:
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
-    return table.cell(method.estimate(metric, statistic.name), statistic)

@@ -37,7 +37,7 @@ def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
 
 
 def verdict(board: Board, pair: Pair) -> str:
-    """What the board's ranking says of two methods, in a sentence."""
+    """A sentence on whether two methods differ, by the board's ranking."""
     low, high = (signed_three(bound) for bound in pair.interval)
     runs = board.ranking.runs
     sure = "separable" if pair.separable else f"not separable with {runs} {'run' if runs == 1 else 'runs'}"
@@ -48,7 +48,7 @@ def verdict(board: Board, pair: Pair) -> str:
 
 
 def costs(method: Analysis) -> list[tuple[str, str, str]]:
-    """(what, how much, more) of what the runs took."""
+    """(cost, amount, remark) of the runs."""
     runs = method.result.runs
     peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
     train, evaluation = (sum(own) for own in ([one.train_seconds for one in runs], [one.eval_seconds for one in runs]))

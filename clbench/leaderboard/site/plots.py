@@ -19,11 +19,11 @@ from clbench.scores import RANKED_BY
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 48
 LABEL_WIDTH, LABEL_HEIGHT = 7.9, 16.0
-"""Of one letter of a label and of its line: enough to keep labels apart."""
+"""The assumed size of a letter in a label, which keeps labels apart."""
 AXES = ("plasticity", "average_forgetting")
 """The statistics that the scatter plot sets against each other."""
 FEWEST_RUNS = 4
-"""Below that an ellipse would be wider than the plot and say nothing."""
+"""The fewest runs for which an ellipse is drawn: with fewer it would be wider than the plot."""
 
 MARKERS = (
     "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
@@ -39,7 +39,7 @@ COLOURS = 8
 
 @dataclass(frozen=True)
 class Series:
-    """How one method is drawn in all plots: colour, marker and dash, so that no one of them is the only sign."""
+    """A method's colour, marker and dash in all plots: no colour is ever the only sign."""
 
     name: str
     css: str
@@ -135,7 +135,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Retention:
-    """What becomes of the task learned first."""
+    """The score of the task learned first, after each further task."""
 
     box: Box
     lines: tuple[Line, ...]

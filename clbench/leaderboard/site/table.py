@@ -1,8 +1,8 @@
-"""The board's table: which columns there are, and the cells of methods and controls. Plain text, never markup."""
+"""The columns and cells of the board's table. Plain text, never markup."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from clbench.leaderboard.board_tables import FACTS, heading
 from clbench.leaderboard.site.heat import signed
 from clbench.leaderboard.tables import BLANK, Cell, unbroken
 from clbench.metrics import Metric
-from clbench.results.analysis import CONTROLS, Analysis, Estimate
+from clbench.results.analysis import CONTROLS, Analysis
 from clbench.scores import RANKED_BY, Statistic, shown
 from clbench.utils.formatting import human_percent
 
@@ -25,11 +25,11 @@ class Heading:
     """The direction that a first click sorts in."""
     says: str
     of: int | None = None
-    """Index of the metric that the column is about."""
+    """Index of the column's metric."""
     only: bool = False
-    """Shown for that metric alone; else only emphasised for it."""
+    """Whether the column shows only while that metric is chosen; else it is emphasised then."""
     control: str | None = None
-    """The metric whose score control rows have in this column."""
+    """The metric whose score control rows show in this column."""
 
 
 def three(value: float) -> str:
@@ -70,14 +70,8 @@ def headings(board: Board) -> tuple[Heading, ...]:
 
 def cells(board: Board, method: Analysis) -> tuple[Cell, ...]:
     """A method's cells, one for each heading."""
-    scores = (_board_cell(method, metric.name, statistic) for _, metric, statistic in _scores(board))
+    scores = (cell(method, metric.name, statistic, signs=True) for _, metric, statistic in _scores(board))
     return (*scores, *(fact.cell(board, method) for fact in FACTS))
-
-
-def _board_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
-    show = signed_three if statistic.unit == "change" else None
-    source = f"{metric}.{statistic.name} of {method.result.place}"
-    return replace(cell(method.estimate(metric, statistic.name), statistic, show), source=source)
 
 
 def control_values(board: Board, columns: Sequence[Heading], name: str) -> tuple[Cell, ...]:
@@ -91,11 +85,13 @@ def control_values(board: Board, columns: Sequence[Heading], name: str) -> tuple
     return tuple(map(value, columns))
 
 
-def cell(estimate: Estimate | None, statistic: Statistic, show: Callable[[float], str] | None = None) -> Cell:
-    """A mean with its deviation, and its interval as a note; `show` makes their texts, default by the unit."""
+def cell(method: Analysis, metric: str, statistic: Statistic, signs: bool = False) -> Cell:
+    """A mean with its deviation, and its interval as a note; `signs`: changes have a sign if they are positive too."""
+    source = f"{metric}.{statistic.name} of {method.result.place}"
+    estimate = method.estimate(metric, statistic.name)
     if estimate is None:
-        return BLANK
-    show = show or (percent if statistic.unit == "share" else three)
-    spread = estimate.spread
+        return replace(BLANK, source=source)
+    show = {"share": percent, "change": signed_three if signs else three}.get(statistic.unit, three)
+    mean, deviation = estimate.spread.mean, f"± {show(estimate.spread.std).lstrip('+')}"
     interval = " to ".join(show(bound) for bound in estimate.interval or ())
-    return Cell(show(spread.mean), round(spread.mean, 6), deviation=f"± {show(spread.std).lstrip('+')}", note=interval)
+    return Cell(show(mean), round(mean, 6), deviation=deviation, note=interval, source=source)
