@@ -85,7 +85,7 @@ def list_(
 
 
 @app.command("new-suite", epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
-def new_suite(
+def write_suite_template(
     folder: Annotated[Path, typer.Argument(help="Where to write it; its name becomes the suite's.")],
     like: Annotated[str, typer.Option(help="The suite to begin from.")] = "sdxl-v1",
 ) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from clbench.data.images import check_photo
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.metrics import ENCODER_OF
+from clbench.metrics import METRICS
 from clbench.suite import Dataset, Suite, Track, Weights
 from clbench.utils.files import file_sha256
 
@@ -125,7 +125,7 @@ class _Wrong(Exception):
 def list_assets(suite: Suite, name: str, track: str | None = None) -> list[Asset]:
     """What a suite needs, or one track of it; `name` is what `--suite` takes."""
     tracks = suite.tracks.values() if track is None else [suite.track(track)]
-    encoders = {ENCODER_OF[metric] for chosen in tracks for metric in chosen.metrics}
+    encoders = {METRICS[metric].encoder for chosen in tracks for metric in chosen.metrics}
     models = {"backbone": suite.backbone} | ({"vae": suite.vae} if suite.vae else {})
     models |= {encoder: suite.encoders[encoder] for encoder in sorted(encoders)}
     found = [Asset(key, weights, weights.files, name) for key, weights in models.items()]

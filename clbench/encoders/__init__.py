@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.metrics import pairwise_cosines
 
 
 class Encoder(Protocol):
@@ -28,8 +29,8 @@ class Encoder(Protocol):
 
 
 def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
-    """Mean cosine of all pairs of rows; the rows of [N, D] and [M, D] are unit vectors."""
-    return (generated @ reference.T).mean(dim=1).mean().item()
+    """Mean over references, then over samples, of the cosine; the rows of [N, D] and [M, D] are unit vectors."""
+    return pairwise_cosines(generated, reference).mean(dim=1).mean().item()
 
 
 def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) -> Encoder:

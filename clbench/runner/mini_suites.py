@@ -23,8 +23,7 @@ from typing import Any
 import yaml
 
 from clbench.data.images import load_images
-from clbench.encoders import mean_pairwise_cosine
-from clbench.metrics import ENCODER_OF, METRICS
+from clbench.metrics import METRICS
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -131,17 +130,17 @@ def known_shares(runtime: TrackRuntime, source: SuiteSource, index: int) -> Iter
     runtime.backbone.use_adapter(None)
     prompts = track.eval_prompts(track.tasks[index])
     images = to_pil(draw_cell(runtime.backbone, prompts, suite.sampling, suite.resolution))
-    headline = {metric: ENCODER_OF[metric] for metric in track.metrics if not METRICS[metric].secondary}
-    drawn = {name: encoder(name).embed(images) for name in headline.values()}
+    headline = [METRICS[metric] for metric in track.metrics if not METRICS[metric].secondary]
+    drawn = {metric.encoder: encoder(metric.encoder).embed(images) for metric in headline}
     for candidate in range(CANDIDATES):
         task = Task.model_validate(TASK_BUILDERS[track.name](source, index, candidate))
         assert task.real is not None
         real, reference = (load_images(one, suite.resolution, {}) for one in (task.real, task.reference))
         shares = {}
-        for metric, name in headline.items():
-            against = encoder(name).embed(reference)
-            base = mean_pairwise_cosine(drawn[name], against)
-            shares[metric] = base / mean_pairwise_cosine(encoder(name).embed(real), against)
+        for metric in headline:
+            embed = encoder(metric.encoder).embed
+            against = embed(reference)
+            shares[metric.name] = metric.score(drawn[metric.encoder], against) / metric.score(embed(real), against)
         yield shares
 
 
