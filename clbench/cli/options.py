@@ -33,36 +33,8 @@ ResultSuite = Annotated[
     str | None, typer.Option("--suite", help="The folder of the result's suite, if it is your own.")
 ]
 SuiteName = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or the folder of your own.")]
-Orders = Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")]
-Seeds = Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")]
-Device = Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: a GPU if there is one.")]
-Precision = Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default: as the suite says.")]
-Quick = Annotated[
-    bool, typer.Option("--quick", help="Only the first order and seed, unless --orders or --seeds are given.")
-]
-Memory = Annotated[
-    str, typer.Option(help="`low` needs less memory and more time than `high`; `auto` is `low` if `high` does not fit.")
-]
-Keep = Annotated[str | None, typer.Option(help="Optional artifacts to retain: `states`, `images` or `states,images`.")]
 Store = Annotated[
     str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/folder`; default `<output>/store`.")
-]
-Events = Annotated[Path | None, typer.Option(help="Also write events to this file, as JSON lines.")]
-Tracker = Annotated[
-    str | None,
-    typer.Option(
-        help="`tensorboard`, `wandb`, `trackio` or `none`; default: TensorBoard, if it is installed, under "
-        "`<output>/tensorboard`."
-    ),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic", help="On a GPU: reproduce results bit by bit, but slower; on a CPU this is always so."
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Number of worker processes; default: one for each GPU, or for each CPU core.")
 ]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
 
