@@ -1,15 +1,16 @@
 """Shared by all tests: untrained models and one loaded pipeline a session, one store a test. Torch only where asked."""
 
 import os
-import sys
 import warnings
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from builders import save_suite
 from hypothesis import settings
-from paths import FILES, SUPPORT
+from paths import FILES
+
+from clbench.suite import Suite, load_suite
 
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
@@ -20,13 +21,19 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that t
 
 
 @pytest.fixture(scope="session")
-def mock_suite(tmp_path_factory):
-    """Three tasks, two orders, two seeds on untrained models."""
+def mock_folder(tmp_path_factory) -> str:
+    """The folder of a suite with three tasks, two orders and two seeds on untrained models, as `--suite` takes it."""
     from mocks import tiny_suite, write_models
 
+    folder = tmp_path_factory.mktemp("mock")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tiny_suite(write_models(tmp_path_factory.mktemp("models")))
+        return save_suite(tiny_suite(write_models(folder / "models")), folder / "suite")
+
+
+@pytest.fixture(scope="session")
+def mock_suite(mock_folder) -> Suite:
+    return load_suite(mock_folder)
 
 
 @pytest.fixture(scope="session")
@@ -51,13 +58,10 @@ def backbone(models):
 
 
 @pytest.fixture
-def shared_models(models, mock_suite, monkeypatch):
-    """Let `harness.run` find the mock suite, and every bench use the session's models."""
+def shared_models(models, monkeypatch):
+    """Let every bench use the session's models."""
     from clbench.protocol.track_runtime import Bench
-    from clbench.runner import prepare
 
-    monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
     monkeypatch.setattr(Bench, "backbone", models.backbone)
     monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
 
@@ -69,14 +73,6 @@ def bench(shared_models, mock_suite, tmp_path):
     from clbench.storage.store import Store
 
     return Bench(mock_suite, "styles", Store(tmp_path / "store"))
-
-
-@pytest.fixture(scope="session")
-def mock_command(mock_suite, tmp_path_factory):
-    """The start of a command line that knows the mock suite."""
-    path = tmp_path_factory.mktemp("suite") / "suite.json"
-    path.write_text(mock_suite.model_dump_json())
-    return [sys.executable, str(SUPPORT / "driver.py"), str(path)]
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +94,12 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(shared_models, tmp_path):
+def run(shared_models, mock_folder, tmp_path):
     """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
     from clbench.runner import harness
 
     def make(method: str = "merge_ortho", track: str = "styles", **options):
         options = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", **options}
-        return harness.run(method, track, "mock", **options)
+        return harness.run(method, track, mock_folder, **options)
 
     return make

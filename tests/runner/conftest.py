@@ -8,12 +8,12 @@ from clbench.runner.prepare import Prepared, prepare
 
 
 @pytest.fixture
-def ready(shared_models, tmp_path):
+def ready(shared_models, mock_folder, tmp_path):
     """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
 
-    def make(methods=("merge_init",), tracks=("styles",), settings=None, **options) -> Prepared:
+    def make(methods=("merge_init",), tracks=("styles",), settings=None, suite=mock_folder, **options) -> Prepared:
         given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
-        return prepare(methods, tracks, "mock", settings or {}, Options(**given))
+        return prepare(methods, tracks, suite, settings or {}, Options(**given))
 
     return make
 

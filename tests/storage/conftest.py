@@ -24,11 +24,11 @@ def store(request, tmp_path, url) -> Store:
 
 
 @pytest.fixture
-def sweep(shared_models):
+def sweep(shared_models, mock_folder):
     """Sweep the mock suite with a store."""
 
     def make(store: str, output: Path, methods=("merge_init",)) -> list[Result]:
         options = {"quick": True, "device": "cpu", "workers": 1}
-        return harness.sweep(methods, ["styles"], "mock", output=output, store=store, **options)
+        return harness.sweep(methods, ["styles"], mock_folder, output=output, store=store, **options)
 
     return make

@@ -31,12 +31,12 @@ def nodes():
 
 
 @pytest.fixture
-def sweep(shared_models, tmp_path):
+def sweep(shared_models, mock_folder, tmp_path):
     """Two methods on one track of the mock suite, all orders and seeds."""
 
     def make(output: str, methods=("naive", "merge_ortho"), **options):
         options = {"device": "cpu", "output": tmp_path / output, **options}
-        return harness.sweep(methods, ["styles"], "mock", **options)
+        return harness.sweep(methods, ["styles"], mock_folder, **options)
 
     return make
 
@@ -180,9 +180,9 @@ def test_without_ray_the_remedy_is_named(monkeypatch):
         Cluster.join(None)
 
 
-def test_an_unknown_engine_is_refused(shared_models, tmp_path: Path):
+def test_an_unknown_engine_is_refused(shared_models, mock_folder, tmp_path: Path):
     with pytest.raises(ClbenchError, match="no engine 'slurm' \\(known: local, ray\\)"):
-        prepare.prepare(["naive"], ["styles"], "mock", {}, prepare.Options(engine="slurm", output=tmp_path))  # type: ignore[arg-type]
+        prepare.prepare(["naive"], ["styles"], mock_folder, {}, prepare.Options(engine="slurm", output=tmp_path))  # type: ignore[arg-type]
 
 
 @pytest.mark.long
