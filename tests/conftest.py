@@ -6,11 +6,8 @@ from functools import cache
 from types import SimpleNamespace
 
 import pytest
-from builders import save_suite
 from hypothesis import settings
 from paths import FILES
-
-from clbench.suite import Suite, load_suite
 
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
@@ -23,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that t
 @pytest.fixture(scope="session")
 def mock_folder(tmp_path_factory) -> str:
     """The folder of a suite with three tasks, two orders and two seeds on untrained models, as `--suite` takes it."""
+    from builders import save_suite
     from mocks import tiny_suite, write_models
 
     folder = tmp_path_factory.mktemp("mock")
@@ -32,7 +30,10 @@ def mock_folder(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def mock_suite(mock_folder) -> Suite:
+def mock_suite(mock_folder):
+    """Its definition."""
+    from clbench.suite import load_suite
+
     return load_suite(mock_folder)
 
 
