@@ -1,13 +1,12 @@
 """Shared by all tests: untrained models and one loaded pipeline a session, one store a test. Torch only where asked."""
 
 import os
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from paths import FILES, SUPPORT
+from paths import FILES
 
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
@@ -18,13 +17,23 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that t
 
 
 @pytest.fixture(scope="session")
-def mock_suite(tmp_path_factory):
-    """Three tasks, two orders, two seeds on untrained models."""
+def mock_folder(tmp_path_factory) -> str:
+    """The folder of a suite with three tasks, two orders and two seeds on untrained models, as `--suite` takes it."""
+    from builders import save_suite
     from mocks import tiny_suite, write_models
 
+    folder = tmp_path_factory.mktemp("mock")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tiny_suite(write_models(tmp_path_factory.mktemp("models")))
+        return save_suite(tiny_suite(write_models(folder / "models")), folder / "suite")
+
+
+@pytest.fixture(scope="session")
+def mock_suite(mock_folder):
+    """Its definition."""
+    from clbench.suite import load_suite
+
+    return load_suite(mock_folder)
 
 
 @pytest.fixture(scope="session")
@@ -52,29 +61,12 @@ def backbone(models):
 
 
 @pytest.fixture
-def shared_models(mock_suite, monkeypatch):
-    """Let `prepare` find the mock suite."""
-    from clbench.runner import prepare
-
-    monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
-
-
-@pytest.fixture
 def runtime(models, mock_suite, tmp_path):
     """The styles track with a store of its own."""
     from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
     return TrackRuntime(mock_suite, "styles", Store(tmp_path / "store"), models=models)
-
-
-@pytest.fixture(scope="session")
-def mock_command(mock_suite, tmp_path_factory):
-    """The start of a command line that knows the mock suite."""
-    path = tmp_path_factory.mktemp("suite") / "suite.json"
-    path.write_text(mock_suite.model_dump_json())
-    return [sys.executable, str(SUPPORT / "driver.py"), str(path)]
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +88,12 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(shared_models, models, tmp_path):
+def run(mock_folder, models, tmp_path):
     """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
     from clbench.runner import harness
 
     def make(method: str = "merge_ortho", track: str = "styles", **options):
         usual = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", "models": models}
-        return harness.run(method, track, "mock", **{**usual, **options})
+        return harness.run(method, track, mock_folder, **{**usual, **options})
 
     return make

@@ -196,22 +196,22 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
 
 # --- asked to stop ---
 
-SWEEP = ["sweep", "--methods", "naive,merge_ortho", "--tracks", "styles", "--quick", "--device", "cpu"]
+SWEEP = [CLBENCH, "sweep", "--methods", "naive,merge_ortho", "--tracks", "styles", "--quick", "--device", "cpu"]
 SWEEP += ["--workers", "2", "--tracker", "none"]
 
 
 @pytest.fixture(scope="session")
-def calm(mock_command, tmp_path_factory) -> Path:
+def calm(mock_folder, tmp_path_factory) -> Path:
     """The output folder of a sweep that nothing happened to."""
     folder = tmp_path_factory.mktemp("calm")
-    execute(*mock_command, *SWEEP, "--keep", "states", "--output", folder)
+    execute(*SWEEP, "--suite", mock_folder, "--keep", "states", "--output", folder)
     return folder
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_asked_to_stop_says_how_to_go_on_and_goes_on(mock_command, calm, live, tmp_path, how):
-    command, output = [*mock_command, *SWEEP], tmp_path / "runs"
+def test_a_sweep_that_is_asked_to_stop_says_how_to_go_on_and_goes_on(mock_folder, calm, live, tmp_path, how):
+    command, output = [*SWEEP, "--suite", mock_folder], tmp_path / "runs"
     life = live(command, output)
     assert life.works_at("train")
     workers = psutil.Process(life.process.pid).children()
@@ -256,10 +256,10 @@ def fill(disk: Path, leave: int) -> Path:
 
 @pytest.mark.long
 def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_there_is_space(
-    mock_command, calm, live, tmp_path
+    mock_folder, calm, live, tmp_path
 ):
     store, output, dice = tmp_path / "small", tmp_path / "runs", random.Random(0)
-    command = [*mock_command, *SWEEP, "--keep", "states", "--store", store]
+    command = [*SWEEP, "--suite", mock_folder, "--keep", "states", "--store", store]
     with small_disk(store, "20m"):
         shutil.copytree(calm / "store", store, dirs_exist_ok=True)
         states = sorted(store.glob("state/*/*.safetensors"))
@@ -290,7 +290,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
 
 
 @pytest.mark.long
-def test_a_flipped_byte_in_a_stored_state_is_found_and_repaired(mock_command, calm, tmp_path):
+def test_a_flipped_byte_in_a_stored_state_is_found_and_repaired(mock_folder, calm, tmp_path):
     output = tmp_path / "runs"
     shutil.copytree(calm, output)
     for path in output.rglob("row/*/*.json"):
@@ -298,7 +298,7 @@ def test_a_flipped_byte_in_a_stored_state_is_found_and_repaired(mock_command, ca
     state = random.Random(0).choice(sorted(output.rglob("state/*/*.safetensors")))
     whole = state.read_bytes()
     state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    done = execute(*mock_command, *SWEEP, "--keep", "states", "--output", output)
+    done = execute(*SWEEP, "--suite", mock_folder, "--keep", "states", "--output", output)
     assert f"warning: {state} does not fit its checksum: set aside as {state.name}.damaged" in done.stderr
     assert state.read_bytes() == whole
     assert same_numbers(output, calm)

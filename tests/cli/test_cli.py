@@ -284,9 +284,9 @@ def test_validate_ends_with_one_verdict_over_many_files(saved, edited):
 # --- run ---
 
 
-def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_command, mock_suite, tmp_path):
-    options = ("--method", "naive", "--track", "styles", "--quick", "--output", tmp_path)
-    done = execute(*mock_command, "run", *options, "--json")
+def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_folder, mock_suite, tmp_path):
+    options = ("--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--output", tmp_path)
+    done = execute(CLBENCH, "run", *options, "--json")
     result = Result.model_validate_json(done.stdout)
     assert check_result(result, mock_suite, allow_partial=True) == []
     assert (tmp_path / "mock" / "styles" / "naive.partial.json").read_text() == done.stdout
@@ -296,36 +296,34 @@ def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_comma
 
 
 @pytest.mark.long
-def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_and_verify(mock_command, tmp_path):
-    what, output = ("--method", "naive", "--track", "styles"), ("--output", tmp_path / "runs")
+def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_and_verify(mock_folder, tmp_path):
+    what, output = ("--method", "naive", "--track", "styles"), ("--suite", mock_folder, "--output", tmp_path / "runs")
     places = (*output, "--store", tmp_path / "elsewhere")
-    execute(*mock_command, "run", *what, *places, "--quick", "--device", "cpu", "--keep", "states,images")
+    execute(CLBENCH, "run", *what, *places, "--quick", "--device", "cpu", "--keep", "states,images")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").glob("*/*/*")}
     result = tmp_path / "runs" / "mock" / "styles" / "naive.partial.json"
 
-    execute(*mock_command, "samples", result, *places, "--to", tmp_path / "grids")
+    execute(CLBENCH, "samples", result, *places, "--to", tmp_path / "grids")
     assert (tmp_path / "grids" / "mock" / "styles" / "naive.png").exists()
-    execute(*mock_command, "export", result, *places, "--task", "1", "--to", tmp_path / "adapter")
+    execute(CLBENCH, "export", result, *places, "--task", "1", "--to", tmp_path / "adapter")
     assert list((tmp_path / "adapter").glob("*.safetensors"))
-    execute(*mock_command, "export", result, *places, "--images", "--to", tmp_path / "images")
+    execute(CLBENCH, "export", result, *places, "--images", "--to", tmp_path / "images")
     images = ("--level", "artifacts", "--images", tmp_path / "images")
-    assert f"{result}: artifacts" in execute(*mock_command, "verify", result, *images, *output).stdout
+    assert f"{result}: artifacts" in execute(CLBENCH, "verify", result, *images, *output).stdout
 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").glob("*/*/*")} == kept
     assert not (tmp_path / "runs" / "store").exists()
 
 
-def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_suite, tmp_path, monkeypatch):
-    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
+def test_run_ends_with_the_table_and_the_path_of_the_result(mock_folder, tmp_path):
     options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")
-    done = CliRunner().invoke(app, ["run", *options])
+    done = CliRunner().invoke(app, ["run", "--suite", mock_folder, *options])
     assert done.exit_code == 0
     for text in ("naive", "CSD", "partial", f"result: {tmp_path / 'mock' / 'styles' / 'naive.partial.json'}"):
         assert text in done.stdout
 
 
-def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_suite, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
+def test_run_exits_1_in_one_sentence_where_the_work_fails(mock_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     plugin = tmp_path / "bad.py"
     plugin.write_text(
@@ -333,7 +331,7 @@ def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_su
         "    def loss(self, ctx, batch):\n        return float('nan')\n"
     )
     options = ["--method", "bad", "--track", "styles", "--plugin", str(plugin), "--output", str(tmp_path / "runs")]
-    monkeypatch.setattr(sys, "argv", ["clbench", "run", *options])
+    monkeypatch.setattr(sys, "argv", ["clbench", "run", "--suite", mock_folder, *options])
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 1

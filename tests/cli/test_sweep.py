@@ -12,13 +12,12 @@ SWEEP = ("sweep", "--tracks", "styles", "--quick", "--device", "cpu", "--workers
 
 
 @pytest.fixture
-def sweep(shared_models, mock_suite, tmp_path, monkeypatch):
+def sweep(mock_folder, tmp_path, monkeypatch):
     """`clbench sweep` on the mock suite, in this process."""
-    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
     monkeypatch.setenv("COLUMNS", "200")
 
     def invoke(*options: str):
-        return CliRunner().invoke(app, [*SWEEP, "--output", str(tmp_path), *options])
+        return CliRunner().invoke(app, [*SWEEP, "--suite", mock_folder, "--output", str(tmp_path), *options])
 
     return invoke
 

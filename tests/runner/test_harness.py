@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from builders import outcome
+from commands import CLBENCH
 from paths import FILES
 from PIL import Image
 from watching import Events, raises_at, sentence, watch
@@ -25,10 +26,10 @@ from clbench.errors import ClbenchError, WorkFailed
 from clbench.results.checks import check_result
 from clbench.results.io import load_result
 from clbench.results.schema import Result
-from clbench.runner import harness, prepare
-from clbench.runner import reopen as again
+from clbench.runner import harness
 from clbench.runner import sample_grid as samples
 from clbench.runner.harness import result_path
+from clbench.runner.reopen import reopen
 from clbench.utils import files
 
 
@@ -68,14 +69,14 @@ def check_shape(result: Result, suite: clbench.suite.Suite) -> None:
             assert run.matrix(metric)[0].std() > 0
 
 
-def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, tmp_path):
+def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, mock_folder, tmp_path):
     result = run("naive", quick=False, plugins=())
     assert [(one.order, one.seed) for one in result.runs] == [(o, s) for o in ("forward", "backward") for s in (0, 5)]
     assert not result.partial
     assert check_result(result, mock_suite) == []
     check_shape(result, mock_suite)
     assert load_result(result_path(tmp_path / "runs", result)) == result
-    assert result.command == "clbench run --method naive --track styles --suite mock --device cpu"
+    assert result.command == f"clbench run --method naive --track styles --suite {mock_folder} --device cpu"
     forward, _, backward, _ = result.runs
     for metric in forward.scores:
         assert forward.scores[metric][0] == backward.scores[metric][0][::-1]
@@ -106,21 +107,20 @@ def test_progress_ends_at_the_announced_amount_of_work(run):
         assert sum("task 2 of 3" in event["label"] for event in ended) == units_of_a_task
 
 
-def test_a_run_from_python_needs_no_command_line(undisturbed, tmp_path):
+def test_a_run_from_python_needs_no_command_line(undisturbed, mock_folder, tmp_path):
     expected = undisturbed("merge_ortho", copy_to=tmp_path / "runs")
-    result = clbench.run(method="merge_ortho", track="styles", suite="mock", quick=True, output=str(tmp_path / "runs"))
+    output = str(tmp_path / "runs")
+    result = clbench.run(method="merge_ortho", track="styles", suite=mock_folder, quick=True, output=output)
     assert outcome(result) == expected
 
 
 def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever_the_threads_of_its_reader(
-    run, mock_suite, tmp_path, monkeypatch
+    run, mock_folder, tmp_path
 ):
-    monkeypatch.setattr(again, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(again, "suite_folder", lambda name: tmp_path)
     result = run("ewc", settings={"strength": 3.0}, memory="low", orders=["backward"], seeds=[5], quick=False)
 
     def draw(store: str) -> Path:
-        with again.reopen(result, None, tmp_path / store, FILES) as opened:
+        with reopen(result, mock_folder, tmp_path / store, FILES) as opened:
             return samples.draw_grid(*opened, tmp_path)
 
     with pytest.raises(ClbenchError, match=r"elsewhere does not hold the run with order backward, seed 5"):
@@ -184,10 +184,10 @@ def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method,
 
 
 @pytest.mark.long
-def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(run, undisturbed, mock_command, tmp_path):
+def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(run, undisturbed, mock_folder, tmp_path):
     folder = tmp_path / "runs"
-    arguments = ["run", "--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu"]
-    process = subprocess.Popen([*mock_command, *arguments, "--output", str(folder)], stderr=subprocess.DEVNULL)
+    options = ["--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu", "--output", folder]
+    process = subprocess.Popen([CLBENCH, "run", "--suite", mock_folder, *options], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 1800
     while not list(folder.glob("store/row/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -299,16 +299,14 @@ def test_a_really_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, 
 # --- no global randomness ---
 
 
-def test_no_global_random_state_is_needed_or_used(mock_suite, undisturbed, monkeypatch, tmp_path):
+def test_no_global_random_state_is_needed_or_used(mock_folder, undisturbed, monkeypatch, tmp_path):
     expected = undisturbed("merge_ortho")
     monkeypatch.undo()  # load the models too
-    monkeypatch.setattr(prepare, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(prepare, "suite_folder", lambda name: Path())
     torch.manual_seed(17)
     random.seed(17)
     np.random.seed(17)
     before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    result = harness.run("merge_ortho", "styles", "mock", quick=True, output=tmp_path / "own", device="cpu")
+    result = harness.run("merge_ortho", "styles", mock_folder, quick=True, output=tmp_path / "own", device="cpu")
     assert outcome(result) == expected
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert random.getstate() == before[1]

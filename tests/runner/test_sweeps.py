@@ -3,16 +3,14 @@
 import threading
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from builders import outcome
+from builders import outcome, save_suite
 from watching import Events
 
 from clbench.errors import WorkFailed
 from clbench.results.io import load_result
 from clbench.runner import harness
-from clbench.runner import prepare as preparing
 from clbench.runner.engine import execute
 from clbench.runner.engine.inline import InlinePool
 from clbench.storage.store import Store
@@ -37,13 +35,13 @@ def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_pla
     assert everything - prepared.graph.repeated_cells == expected
 
 
-def test_a_sweep_gives_the_results_of_single_runs(sweep, tmp_path):
+def test_a_sweep_gives_the_results_of_single_runs(sweep, mock_folder, tmp_path):
     together = sweep(("naive", "magmax"), ("styles", "objects"))
     names = [(result.method.name, result.track) for result in together]
     assert names == [("naive", "styles"), ("magmax", "styles"), ("naive", "objects"), ("magmax", "objects")]
     for result in together:
         alone = harness.run(
-            result.method.name, result.track, "mock", quick=True, device="cpu", output=tmp_path / "alone"
+            result.method.name, result.track, mock_folder, quick=True, device="cpu", output=tmp_path / "alone"
         )
         assert outcome(alone) == outcome(result)
         assert alone.command == result.command
@@ -119,11 +117,11 @@ def test_one_methods_failure_costs_no_other_its_result(sweep, tmp_path):
     assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
-def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, monkeypatch):
+def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, tmp_path):
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
-    monkeypatch.setattr(preparing, "load_suite", lambda name: suite)
-    prepared, seen = ready(quick=False, seeds=[0]), Events()
+    own = save_suite(suite, tmp_path / "suite")
+    prepared, seen = ready(suite=own, quick=False, seeds=[0]), Events()
     harness.carry_out(prepared, seen.append)
     assert seen.trainings == 3 + 2
     store = prepared.executor.store
@@ -157,16 +155,14 @@ class Hooked(Method):
 """
 
 
-def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mock_suite, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "load_suite", lambda name: mock_suite)
-    monkeypatch.setattr(preparing, "suite_folder", lambda name: Path())
+def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mock_folder, tmp_path):
     plugin = tmp_path / "hooked.py"
     plugin.write_text(HOOKED)
     options = {"quick": True, "device": "cpu", "plugins": (plugin,), "output": tmp_path / "runs"}
     with pytest.raises(WorkFailed, match="before the hooks were removed"):
-        harness.sweep(["hooked", "naive"], ["styles"], "mock", workers=1, **options)
+        harness.sweep(["hooked", "naive"], ["styles"], mock_folder, workers=1, **options)
     beside = load_result(tmp_path / "runs" / "mock" / "styles" / "naive.partial.json")
-    alone = harness.run("naive", "styles", "mock", **{**options, "output": tmp_path / "alone"})
+    alone = harness.run("naive", "styles", mock_folder, **{**options, "output": tmp_path / "alone"})
     assert outcome(beside) == outcome(alone)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from clbench.results.baselines import on_record
 from clbench.results.schema import (
@@ -64,6 +66,17 @@ def tiny_suite(name: str = "tiny") -> Suite:
             "objects": track("objects", ("boot", "can", "teapot"), ("clip_i", "dino", "clip_t")),
         },
     )
+
+
+def save_suite(suite: Suite, folder: Path) -> str:
+    """Write a definition into a folder of its own; returns what `--suite` takes."""
+    content = suite.model_dump(mode="json", exclude_none=True)
+    folder.mkdir(parents=True)
+    for name, track in content["tracks"].items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"tasks": track["tasks"]}))
+        track["tasks"] = f"{name}.yaml"
+    (folder / "suite.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(folder)
 
 
 def make_result(

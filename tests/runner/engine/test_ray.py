@@ -33,12 +33,12 @@ def nodes():
 
 
 @pytest.fixture
-def sweep(shared_models, tmp_path):
+def sweep(mock_folder, tmp_path):
     """Two methods on one track of the mock suite, all orders and seeds."""
 
     def make(output: str, methods=("naive", "merge_ortho"), **options):
         options = {"device": "cpu", "output": tmp_path / output, **options}
-        return harness.sweep(methods, ["styles"], "mock", **options)
+        return harness.sweep(methods, ["styles"], mock_folder, **options)
 
     return make
 
@@ -78,9 +78,9 @@ def test_what_fails_on_the_cluster_is_told_as_it_is_here(nodes, sweep, tmp_path)
 
 
 @pytest.mark.long
-def test_workers_that_do_not_see_the_store_say_so(nodes, shared_models, tmp_path):
+def test_workers_that_do_not_see_the_store_say_so(nodes, mock_folder, tmp_path):
     config = RunConfig.of(engine="ray", address=nodes[0].address, workers=1, quick=True, device="cpu", output=tmp_path)
-    plan = prepare.prepare(["naive"], ["styles"], "mock", {}, config)
+    plan = prepare.prepare(["naive"], ["styles"], mock_folder, {}, config)
     real = harness.pool_request(plan)
 
     @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders import outcome
-from commands import execute
+from commands import CLBENCH, execute
 from rich.console import Console
 from rich.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,13 +34,14 @@ CELLS = TASKS * (TASKS + 1) // 2
 
 
 @pytest.fixture
-def command(shared_models, mock_suite, monkeypatch, tmp_path):
+def command(mock_folder, tmp_path):
     """`clbench run` in this process, on the mock suite."""
-    monkeypatch.setattr("clbench.cli.run.load_suite", lambda name: mock_suite)
-    options = ["run", "--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--workers", "1"]
+    options = ["--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--device", "cpu"]
 
     def run(*more: object):
-        return CliRunner().invoke(app, [*options, "--output", str(tmp_path / "runs"), *map(str, more)])
+        return CliRunner().invoke(
+            app, ["run", *options, "--workers", "1", "--output", str(tmp_path / "runs"), *map(str, more)]
+        )
 
     return run
 
@@ -85,10 +86,10 @@ def check_story(events: list[dict], result: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_events_tell_the_whole_run_in_lines_of_json(mock_command, run, tmp_path, workers):
-    options = ["--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--tracker", "none"]
+def test_events_tell_the_whole_run_in_lines_of_json(mock_folder, run, tmp_path, workers):
+    options = ["--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--device", "cpu"]
     places = ["--output", tmp_path / "runs", "--events", tmp_path / "new" / "events.jsonl"]
-    execute(*mock_command, "run", *options, *places, "--workers", workers)
+    execute(CLBENCH, "run", *options, *places, "--workers", workers, "--tracker", "none")
     events = lines(tmp_path / "new" / "events.jsonl")
     path = tmp_path / "runs" / "mock" / "styles" / "naive.partial.json"
     check_story(events, path)
@@ -208,12 +209,10 @@ class Faulty:
 
 
 @pytest.mark.parametrize("call", ["log", "log_images", "finish"])
-def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(shared_models, tmp_path, monkeypatch, call):
-    faulty = Faulty(call)
+def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp_path, monkeypatch, call):
+    faulty, options = Faulty(call), RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     monkeypatch.setattr(trackers, "_begin", lambda *arguments: faulty)
-    prepared = prepare(
-        ["naive"], ["styles"], "mock", {}, RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
-    )
+    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with trackers.trackers("tensorboard", prepared) as watch:
