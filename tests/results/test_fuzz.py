@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from builders import make_result, tiny_suite
 
-from clbench.results import submission
+from clbench.results import validation
 from clbench.results.io import load_result, save_result
-from clbench.results.submission import check_file
+from clbench.results.validation import check_file
 
 STRANGE: list[Any] = [
     None,
@@ -59,7 +59,7 @@ BYTES = [
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "known_suite", lambda name: tiny_suite())
+    monkeypatch.setattr(validation, "known_suite", lambda name: tiny_suite())
     path = tmp_path / "original.json"
     save_result(make_result(tiny_suite()), path)
     return path
