@@ -169,7 +169,7 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suit
         ClbenchError: names every submission that is invalid or partial.
     """
     found, wrong = [], []
-    for read in parallel_map(_Reader(load), sorted(submissions.glob("*/*/*.json"))):
+    for read in parallel_map(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
         if isinstance(read, Analysis):
             found.append(read)
         else:
