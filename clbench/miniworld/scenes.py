@@ -1,4 +1,4 @@
-"""Backgrounds of photos: one function a scene, from coordinates x and y [N, H, W] to colours [N, 3, H, W]."""
+"""Backgrounds of photos: functions from coordinates x and y [N, H, W] to colours [N, 3, H, W]."""
 
 from __future__ import annotations
 

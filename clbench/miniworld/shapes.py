@@ -1,7 +1,7 @@
-"""Objects: one function a shape, from coordinates x and y [N, H, W] to signed distances of its body and its trim.
+"""Shapes of objects: functions from coordinates x and y [N, H, W] to the signed distances of a body and a trim.
 
-Distances are negative inside, in the units of the coordinates. The trim is a part in a colour of its own: wheels, eyes,
-a handle.
+Distances are in the units of the coordinates, and negative inside. The trim has a colour of its own: wheels, eyes, a
+handle.
 """
 
 from __future__ import annotations
