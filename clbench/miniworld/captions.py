@@ -36,27 +36,8 @@ def look_pool(kind: str, seed: int = 77, count: int = 20_000) -> list[Look]:
 def vocabulary() -> list[str]:
     """Every word that can appear in a caption."""
     names = " ".join([*STYLE_NAMES, *TOKENS, *SHAPES, *SCENES, *COLOURS, *PATTERNS, *LINES, *EFFECTS])
-    return sorted(
-        {
-            *names.split(),
-            *[
-                "a",
-                "an",
-                "photo",
-                "image",
-                "of",
-                "in",
-                "the",
-                "and",
-                "on",
-                "with",
-                "trim",
-                "wearing",
-                "looking",
-                "into",
-            ],
-        }
-    )
+    others = "a an photo image of in the and on with trim wearing looking into"
+    return sorted({*names.split(), *others.split()})
 
 
 @dataclass(frozen=True)
@@ -174,18 +155,15 @@ def style_pairs(count: int, rng: random.Random) -> tuple[PictureBatch, PictureBa
 
 def view_pairs(count: int, rng: random.Random) -> tuple[PictureBatch, PictureBatch]:
     """Pairs for DINO: the same object in two scenes, or the same style with the same or two independent shapes."""
-    first: tuple[list, list] = ([], [])
-    second: tuple[list, list] = ([], [])
-    looks = []
+    first, second, looks = [], [], []
     for _ in range(count):
-        shape = rng.choice(SHAPES)
-        if rng.random() < 0.55:
-            looks.append(rng.choice(look_pool("object")))
-            views = [(shape, rng.choice(SCENES)), (shape, rng.choice(SCENES))]
+        shape, is_object = rng.choice(SHAPES), rng.random() < 0.55
+        looks.append(rng.choice(look_pool("object" if is_object else "style")))
+        if is_object:
+            first.append((shape, rng.choice(SCENES)))
+            second.append((shape, rng.choice(SCENES)))
         else:
-            looks.append(rng.choice(look_pool("style")))
-            views = [(shape, None), (shape if rng.random() < 0.5 else rng.choice(SHAPES), None)]
-        for view, (shapes, scenes) in zip(views, (first, second), strict=True):
-            shapes.append(view[0])
-            scenes.append(view[1])
-    return PictureBatch.from_names(*first, looks), PictureBatch.from_names(*second, looks)
+            first.append((shape, None))
+            second.append((shape if rng.random() < 0.5 else rng.choice(SHAPES), None))
+    (shapes, scenes), (other_shapes, other_scenes) = (zip(*views, strict=True) for views in (first, second))
+    return (PictureBatch.from_names(shapes, scenes, looks), PictureBatch.from_names(other_shapes, other_scenes, looks))

@@ -29,6 +29,8 @@ from clbench.miniworld.fit import StepRng, fit
 from clbench.miniworld.losses import TextModels, class_token, clip_loss, pair_loss, text_loss, unet_loss, vae_loss
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
+PREPROCESS = {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic"}
+"""Preprocessing of CLIP and CSD, in open_clip's terms."""
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
 STEPS = {"vae": 2300, "text": 1600, "clip": 2000, "csd": 300, "dino": 500, "unet": 12_000}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
@@ -55,12 +57,7 @@ def latent_statistics(vae: AutoencoderKL) -> tuple[list[float], list[float]]:
 def save_clip(clip: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Save in open_clip's folder layout, which its `local-dir:` loader reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {
-        "mean": [PIXEL_MEAN] * 3,
-        "std": [PIXEL_STD] * 3,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
+    preprocess = {**PREPROCESS, "resize_mode": "shortest"}
     config = {"model_cfg": models.clip_config(tokenizer), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
     tokenizer.save_pretrained(folder)
@@ -181,11 +178,7 @@ def csd_from_clip(folder: Path) -> CSD:
 def save_csd(csd: CSD, folder: Path) -> None:
     """Save in the form that `CSDEncoder` loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "vision_cfg": models.VISION,
-        "embed_dim": models.WIDTH,
-        "preprocess_cfg": {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic"},
-    }
+    config = {"vision_cfg": models.VISION, "embed_dim": models.WIDTH, "preprocess_cfg": PREPROCESS}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     save_half(csd.state_dict(), folder / "model.safetensors")
 
