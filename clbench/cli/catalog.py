@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,15 +23,7 @@ from clbench.cli.options import (
     progress_bar,
     split_list,
 )
-from clbench.data.locate import (
-    Asset,
-    AssetPaths,
-    AssetStatus,
-    default_data_root,
-    list_assets,
-    locate_asset,
-    select_assets,
-)
+from clbench.data import locate
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
@@ -103,16 +94,10 @@ def data_status(
     suite: SuiteName = "mini-v2", item: Items = None, data_root: DataRoot = None, as_json: Json = False
 ) -> None:
     """Show where each model and data set is, and whether it is complete; exit 1 if one is not."""
-
-    def locate_all(assets: list[Asset], paths: AssetPaths) -> Iterable[AssetStatus]:
-        with progress_bar(transient=True) as progress:
-            bar = progress.add_task("", total=len(assets))
-            for asset in assets:
-                progress.update(bar, description=asset.name)
-                yield locate_asset(asset, paths)
-                progress.advance(bar)
-
-    _report_assets(suite, item, data_root, as_json, locate_all)
+    assets, paths = _select_assets(suite, item, data_root)
+    with explain_missing_extra(), progress_bar(transient=True) as progress:
+        found = [locate.locate_asset(asset, paths) for asset in progress.track(assets, description="checking")]
+    _print_status(found, paths, as_json)
 
 
 @data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
@@ -122,26 +107,24 @@ def data_fetch(
     """Get what is missing from the Hugging Face hub; what arrived before is not fetched again."""
     from clbench.data.download import fetch
 
-    def fetch_all(assets: list[Asset], paths: AssetPaths) -> Iterable[AssetStatus]:
-        for asset in assets:  # the hub's client shows its own progress bars
-            err.print(Text(f"{asset.name}: {asset.source}", style="dim"), soft_wrap=True)
-            yield fetch(asset, paths)
+    assets, paths = _select_assets(suite, item, data_root)
+    found = []
+    for asset in assets:  # the hub's client shows its own progress bars
+        err.print(Text(f"{asset.name}: {asset.source}", style="dim"), soft_wrap=True)
+        with explain_missing_extra():
+            found.append(fetch(asset, paths))
+    _print_status(found, paths, as_json)
 
-    _report_assets(suite, item, data_root, as_json, fetch_all)
+
+def _select_assets(
+    suite: str, names: list[str] | None, root: Path | None
+) -> tuple[list[locate.Asset], locate.AssetPaths]:
+    assets = locate.select_assets(locate.list_assets(load_suite(suite), suite), names)
+    return assets, locate.AssetPaths(root or locate.default_data_root(), suite_folder(suite))
 
 
-def _report_assets(
-    suite: str,
-    names: list[str] | None,
-    root: Path | None,
-    as_json: bool,
-    work: Callable[[list[Asset], AssetPaths], Iterable[AssetStatus]],
-) -> None:
-    """Locate or fetch assets, and print their status; exit 1 if one cannot be used."""
-    paths = AssetPaths(root or default_data_root(), suite_folder(suite))
-    assets = select_assets(list_assets(load_suite(suite), suite), names)
-    with explain_missing_extra():
-        found = list(work(assets, paths))
+def _print_status(found: list[locate.AssetStatus], paths: locate.AssetPaths, as_json: bool) -> None:
+    """Print the outcome for each asset; exit 1 if one cannot be used."""
     if as_json:
         typer.echo(json.dumps([_asset_row(status) for status in found], indent=1))
     else:
@@ -158,7 +141,7 @@ def _report_assets(
         raise typer.Exit(1)
 
 
-def _asset_row(status: AssetStatus) -> dict[str, Any]:
+def _asset_row(status: locate.AssetStatus) -> dict[str, Any]:
     return {
         "item": status.asset.name,
         "source": status.asset.source,

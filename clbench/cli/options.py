@@ -40,11 +40,7 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python f
 
 
 def import_harness() -> Any:
-    """The module `clbench.runner.harness`, which needs torch.
-
-    Raises:
-        ClbenchError: a package is not installed (says how to install it).
-    """
+    """The module `clbench.runner.harness`, which needs torch; raises ClbenchError if that is not installed."""
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""The mini world's models, untrained: SDXL's own classes and the three encoders' own architectures, all tiny."""
+"""The mini world's models, untrained: SDXL's classes and the three encoders' architectures, all tiny."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VISION = {"image_size": 32, "patch_size": 4, "width": 96, "layers": 3, "head_wid
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-pair vocabulary in which every word of the world is one token, saved as a CLIP tokenizer in `folder`."""
+    """A CLIP tokenizer, saved in `folder`, whose byte-pair vocabulary has one token for every word of the captions."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -38,7 +38,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     bpe.train_from_iterator(vocabulary(), trainer)
     trained = json.loads(bpe.to_str())["model"]
     tokens = sorted(set(trained["vocab"]) | {f"{letter}</w>" for letter in letters})
-    # The end token comes last: CLIP's text towers pool at the highest id.
+    # The end token must have the highest id, at which CLIP's text towers pool.
     vocab = {token: index for index, token in enumerate([*tokens, START, END])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab))
@@ -78,7 +78,7 @@ def text_encoders(tokens: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWi
 
 
 def vae() -> AutoencoderKL:
-    make: Any = AutoencoderKL  # its annotations allow one block only
+    make: Any = AutoencoderKL  # its annotations allow only one block
     return make(
         block_out_channels=(24, 48),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -92,7 +92,7 @@ def vae() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    make: Any = UNet2DConditionModel  # its annotations allow one number of heads only
+    make: Any = UNet2DConditionModel  # its annotations allow only one number of heads
     return make(
         sample_size=16,
         block_out_channels=(32, 64, 128),
@@ -151,7 +151,7 @@ def clip_config(tokens: CLIPTokenizer) -> dict:
         "width": WIDTH,
         "heads": 4,
         "layers": 3,
-        "hf_tokenizer_name": ".",  # the files are in the model's own folder
+        "hf_tokenizer_name": ".",  # its files are in the model's folder
     }
     return {"embed_dim": WIDTH, "vision_cfg": VISION, "text_cfg": text}
 
@@ -174,7 +174,7 @@ def dino() -> ViTModel:
 
 
 class ShapeClassifier(torch.nn.Sequential):
-    """A small convolutional network that names the shape, to measure the generator with; never shipped."""
+    """A small convolutional network that recognises the shape, for measuring the generator; not shipped."""
 
     def __init__(self, classes: int) -> None:
         def block(inputs: int, outputs: int, stride: int) -> list[torch.nn.Module]:
