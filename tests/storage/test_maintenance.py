@@ -144,7 +144,7 @@ def test_a_lock_that_is_taken_after_gc_looked_is_not_removed(tmp_path):
 
 
 def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):
-    kept.about = {"clbench": "0.0.1", "torch": "1.0"}
+    kept.provenance = {"clbench": "0.0.1", "torch": "1.0"}
     stale = kept.put("row-" + "1" * 64, ".json", lambda path: path.write_text("1"))
     old = aged(artifact(kept, "cell"), 8)
     before = files(kept.root)
