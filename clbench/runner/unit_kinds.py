@@ -209,7 +209,6 @@ class ScoreUnit(TaskUnit):
         self.place.status.delete_unneeded(self.sequence, self.position)
 
 
-TRACK_KINDS: tuple[type[TrackUnit], ...] = (BaseUnit, ControlsUnit)
-TASK_KINDS: tuple[type[TaskUnit], ...] = (FirstTrainingUnit, TrainUnit, ScoreUnit)
+TRACK_KINDS: dict[str, type[TrackUnit]] = {kind.kind: kind for kind in (BaseUnit, ControlsUnit)}
+TASK_KINDS: dict[str, type[TaskUnit]] = {kind.kind: kind for kind in (FirstTrainingUnit, TrainUnit, ScoreUnit)}
 """In the order in which a task's units are wanted."""
-KINDS = tuple(kind.kind for kind in (*TRACK_KINDS, *TASK_KINDS))
