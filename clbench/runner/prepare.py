@@ -224,7 +224,7 @@ def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str) -> list[A
 
 
 def _reference(method: Method) -> MethodRef:
-    """What the result will say of the method: made first, so that no run ends with a result that cannot be written."""
+    """The method as the result records it; made before the work, so that no run ends with an unwritable result."""
     source = source_of(method)
     try:
         return MethodRef(
