@@ -1,9 +1,10 @@
-"""The project as a whole: what the README promises, what the wheel carries, and tables that are up to date."""
+"""The project as a whole: what the README promises, what the wheel carries, its forms and workflows, current tables."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from clbench.results.verification import read_verified, status
 from clbench.suite import load_suite
 
 SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*/*.json"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
+FORMS = sorted(path for path in TEMPLATES.glob("*.yml") if path.stem != "config")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_the_readmes_first_two_commands_are_the_promised_ones():
@@ -101,6 +106,7 @@ def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
+        "clbench/py.typed",
         "clbench/content/benchmark/mini-v2/suite.yaml",
         "clbench/content/benchmark/mini-v2-dev/suite.yaml",
         "clbench/content/tasks/mini-v2-styles.yaml",
@@ -136,6 +142,57 @@ def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_req
     scripts = [step["run"] for step in steps if "run" in step]
     assert not any("${{" in script for script in scripts)  # no text of the request enters a shell
     assert [script for script in scripts if "install" in script] == ["python -m pip install ./base"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_read_and_pins_what_it_uses(path: Path):
+    text = path.read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"]
+        assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+        assert all("@v" in step["uses"] for step in job["steps"] if "uses" in step)
+
+
+def test_the_tests_run_on_each_supported_python():
+    job = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["tests"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert PROJECT["requires-python"] == ">=3.11"
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_an_issue_form_has_a_name_a_description_and_fields_with_labels(path: Path):
+    form = yaml.safe_load(path.read_text())
+    assert form["name"]
+    assert form["description"]
+    fields = [item for item in form["body"] if item["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields) > 0
+
+
+def test_the_issue_forms_are_the_only_way_to_an_issue():
+    assert {path.stem for path in FORMS} == {"bug_report", "method", "question"}
+    assert yaml.safe_load((TEMPLATES / "config.yml").read_text()) == {"blank_issues_enabled": False}
+    assert (ROOT / ".github" / "pull_request_template.md").read_text().strip()
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    [paper] = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert "2410.04891" in paper["url"]
+
+
+def test_the_hooks_before_a_commit_are_pinned():
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert all(repo["rev"].startswith("v") for repo in repos if repo["repo"] != "local")
+    hooks = {hook["id"] for repo in repos for hook in repo["hooks"]}
+    assert {"ruff-check", "ruff-format", "pyright", "lint-imports"} <= hooks
 
 
 def test_every_submission_was_verified_as_it_now_is():
