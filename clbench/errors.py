@@ -1,8 +1,8 @@
-"""The exceptions that the command line turns into a sentence."""
+"""The exceptions that the command line prints as one sentence."""
 
 
 class ClbenchError(Exception):
-    """Something the user can mend: bad usage, bad input (exit code 2)."""
+    """The user can fix the cause: wrong usage or wrong input (exit code 2)."""
 
     exit_code = 2
 
@@ -14,11 +14,11 @@ class WorkFailed(ClbenchError):
 
 
 class DeviceFailed(WorkFailed):
-    """A GPU came into a state that its process cannot mend; another process may do the same work."""
+    """A GPU failed, and this process cannot use it any more; another process can do the same work."""
 
 
 def did_you_mean(word: str, choices: list[str]) -> str:
-    """`; did you mean 'x'? (known: ...)`, for the end of an error sentence."""
+    """The end of an error sentence: `; did you mean 'x'? (known: ...)`."""
     import difflib
 
     close = difflib.get_close_matches(word, choices, n=1)

@@ -4,21 +4,23 @@
     merged = previous + adapter.delta()                 # dense, fp32
     kept = max_magnitude(previous, merged)              # per entry, ties to the newest
 
-A of a layer is [r, in] and B is [out, r], both fp32; the layer's weight changes by `scale * B @ A`.
+A layer's A is [r, in] and its B is [out, r], both fp32; its weight changes by `scale * B @ A`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must not pay for torch
+if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must not load torch
     from torch import Tensor
 
 
 class Delta(dict[str, "Tensor"]):
-    """Dense weight changes, layer -> [out, in] fp32; a layer that is missing does not change."""
+    """Dense weight changes, layer -> [out, in] fp32; a missing layer does not change."""
 
     def __add__(self, other: Mapping[str, Tensor]) -> Delta:
         return Delta({**self, **{name: self[name] + value if name in self else value for name, value in other.items()}})
@@ -43,7 +45,7 @@ class Adapter:
         return Delta({name: self.scale * product(A, self.B[name]) for name, A in self.A.items()})
 
     def __add__(self, other: Adapter) -> Adapter:
-        """The sum of the factors: A + A' and B + B' (not the sum of the products)."""
+        """The sums of the factors, A + A' and B + B' (not the sum of the products)."""
         if other.scale != self.scale:
             raise ValueError(f"adapters of scale {self.scale} and {other.scale} cannot be added")
         return Adapter(
@@ -64,19 +66,59 @@ class Adapter:
     def rank(self) -> int:
         return next(iter(self.A.values())).shape[0]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All factors under the names they have in a file: `adapter.A/<layer>` and `adapter.B/<layer>`."""
+        named = {f"adapter.A/{name}": A for name, A in self.A.items()}
+        return named | {f"adapter.B/{name}": B for name, B in self.B.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file: the same bytes as those of a `State` that holds this adapter alone."""
+        save_tensors(self.tensors(), path, {"scale": repr(self.scale)})
+
+    @classmethod
+    def load(cls, path: Path) -> Adapter:
+        """Read the adapter of a file that `Adapter.save` or `State.save` wrote.
+
+        Raises:
+            KeyError: the file holds no adapter.
+        """
+        groups, metadata = load_groups(path)
+        return cls(groups["adapter.A"], groups["adapter.B"], float(metadata["scale"]))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors of any device and layout as safetensors."""
+    from safetensors.torch import save_file
+
+    # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`.
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata)
+
+
+def load_groups(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """A safetensors file's tensors, named `<group>/<key>` there, as group -> key -> tensor, and its metadata."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in load_file(path).items():
+        group, key = name.split("/", 1)
+        groups[group][key] = value
+    with safe_open(path, "pt") as file:
+        return groups, file.metadata() or {}
+
 
 def product(A: Tensor, B: Tensor) -> Tensor:
-    """The dense weight change B @ A, [out, in] fp32, of A [r, in] and B [out, r]."""
+    """The dense weight change B @ A, [out, in] fp32, from A [r, in] and B [out, r]."""
     return B.float() @ A.float()
 
 
 def orthogonal_columns(A: Tensor) -> Tensor:
-    """For each column of A [r, n], the last right singular vector of that column taken as a 1 x r matrix.
+    """For each column of A [r, n], the last right singular vector of that column, seen as a 1 x r matrix.
 
-    The result has unit columns, each orthogonal to A's column of the same index; the signs are LAPACK's. In closed
-    form (a Householder reflection), with s = 1 where v_1 >= 0 and -1 elsewhere:
-    e_r - v_r (v + s |v| e_1) / (|v| (|v| + |v_1|)); e_r for a zero column. For r = 1 no direction is left; LAPACK's
-    only right singular vector is 1, its left one takes the sign.
+    The result [r, n] has unit columns, each orthogonal to A's column of the same index; the signs are LAPACK's. In
+    closed form (a Householder reflection), with s = 1 where v_1 >= 0 and -1 elsewhere:
+    e_r - v_r (v + s |v| e_1) / (|v| (|v| + |v_1|)); e_r for a zero column. For r = 1 no orthogonal direction exists:
+    the result is 1, which is LAPACK's only right singular vector.
 
     Source: arXiv 2410.04891, Eq. 1; the signs and the closed form were checked against `torch.linalg.svd`.
     """
@@ -85,12 +127,12 @@ def orthogonal_columns(A: Tensor) -> Tensor:
     r = A.shape[0]
     if r == 1:
         return torch.ones_like(A)
-    # Scaling a column changes no direction, and keeps tiny or huge columns from under- or overflowing when squared.
+    # Scaling a column keeps its direction, and prevents under- and overflow when tiny or huge entries are squared.
     largest = A.abs().amax(dim=0)
     v = A / torch.where(largest > 0, largest, torch.ones_like(largest))
     norm = v.norm(dim=0)
     first, last = v[0], v[-1]
-    sign = torch.where(A[0] >= 0, 1.0, -1.0).to(A.dtype)  # of A: in v a negative one may have become zero
+    sign = torch.where(A[0] >= 0, 1.0, -1.0).to(A.dtype)  # from A, because a negative entry may have become zero in v
     weight = last / (norm * (norm + first.abs())).clamp(min=torch.finfo(A.dtype).tiny)
     result = -weight * v
     result[0] -= weight * sign * norm
@@ -99,7 +141,7 @@ def orthogonal_columns(A: Tensor) -> Tensor:
 
 
 def max_magnitude(previous: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> Delta:
-    """Per entry the value of larger magnitude, ties to `current` (the newest task).
+    """For each entry the value of larger magnitude; ties go to `current` (the newest task).
 
     Layers absent from one side count as zero there. Source: MagMax, Marczak et al. 2024; arXiv 2410.04891, Eq. 2,
     on dense weight changes as in its released code.

@@ -1,4 +1,4 @@
-"""What a method is: the class that a plugin extends, and what its hooks are given.
+"""The class that a plugin extends, and the arguments of its hooks.
 
 A plugin is one Python file with a class:
 
@@ -11,10 +11,10 @@ A plugin is one Python file with a class:
         def end_task(self, ctx, state, adapter):
             return state.with_merged(state.merged + adapter.delta())
 
-Defining a named subclass registers it. `clbench.plugins` finds plugins: in `methods/`, in files given with `--plugin`,
-and in installed packages that declare an entry point in the group `clbench.methods`.
+Defining a subclass with a name registers it. `clbench.plugins` finds plugins in `methods/`, in files given with
+`--plugin`, and in installed packages that declare an entry point in the group `clbench.methods`.
 
-A method owns weights: it sees its state, the task's training data and the model, never the evaluation.
+A method decides about weights: it sees its state, the task's training data and the model, never the evaluation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clbench.errors import ClbenchError, did_you_mean
 
-if TYPE_CHECKING:  # `clbench list methods` must not pay for torch
+if TYPE_CHECKING:  # `clbench list methods` must not load torch
     import torch
     from torch import Tensor, nn
 
@@ -44,9 +44,9 @@ class Batch:
     noise: Tensor
     """Gaussian noise of the same shape."""
     timesteps: Tensor
-    """Diffusion time steps, int64 [N]."""
+    """Diffusion timesteps, int64 [N]."""
     examples: Tensor
-    """Which training example each row is, int64 [N]."""
+    """Index of each row's training example, int64 [N]."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Example:
     """float [3, H, W] in [-1, 1]."""
     prompt: str
     original_size: tuple[int, int] | None = None
-    """(height, width) of the picture these pixels were cut from, for SDXL's conditioning; None = that of the pixels."""
+    """(height, width) of the image before cropping, for SDXL's conditioning; None = that of `pixels`."""
     corner: tuple[int, int] = (0, 0)
-    """(top, left) of the cut."""
+    """(top, left) of the crop."""
 
 
-def _only_later(*_: Any) -> Any:
-    raise RuntimeError("ctx.batches and ctx.denoising_loss are there while training and in end_task")
+def _not_available(*_: Any) -> Any:
+    raise RuntimeError("ctx.batches and ctx.denoising_loss are available only during training and in end_task")
 
 
 @dataclass
 class Context:
-    """What a method may see and use during one task."""
+    """What a method can see and use during one task."""
 
     position: int
     """0 for the first task."""
@@ -77,33 +77,33 @@ class Context:
     prompt: str
     """The task's training prompt."""
     rank: int
-    """The registered rank."""
+    """The suite's rank of an adapter."""
     scale: float
-    """alpha / rank of a registered adapter."""
+    """alpha / rank."""
     shapes: Mapping[str, tuple[int, int]]
     """Adapted layer -> (out, in)."""
     generator: torch.Generator
-    """For the method's own draws: seeded by (seed, position, method), on the CPU."""
+    """For the method's own random numbers; on the CPU, seeded by (seed, position, method)."""
     state: State
-    """What the previous task handed on."""
+    """The state after the previous task."""
     modules: Mapping[str, nn.Module]
     """Adapted layer -> the live module, for forward hooks."""
     sample: Callable[[Sequence[str], int, Mapping[str, Tensor]], Tensor]
     """`sample(prompts, images_each, weights)`: images of any model, prompt by prompt, float [N, 3, H, W] in [-1, 1].
 
-    Their noise is the method's own, never the evaluation's. Not in `loss`, whose graph needs the deployed weights.
+    Their noise differs from the evaluation's. Not to be called in `loss`, whose graph needs the deployed weights.
     """
     step: int = 0
     """The current training step."""
     adapter: Adapter | None = None
-    """While training: the live adapter, whose A and B are the trained parameters."""
-    batches: Callable[[int], Iterator[Batch]] = _only_later
-    """While training and in `end_task`: `batches(count)` draws more training batches, from a stream of their own."""
-    denoising_loss: Callable[[Batch], Tensor] = _only_later
-    """While training and in `end_task`: the diffusion loss of a batch under the live weights."""
+    """During training: the live adapter, whose A and B are the trained parameters."""
+    batches: Callable[[int], Iterator[Batch]] = _not_available
+    """During training and in `end_task`: `batches(count)` draws more training batches, with a generator of its own."""
+    denoising_loss: Callable[[Batch], Tensor] = _not_available
+    """During training and in `end_task`: the diffusion loss of a batch under the live weights."""
 
     def fresh_adapter(self) -> Adapter:
-        """PEFT's `gaussian` start: A ~ N(0, (1/r)^2), B = 0."""
+        """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0."""
         import torch
 
         from clbench.lora import Adapter
@@ -116,19 +116,19 @@ class Context:
 
 
 class NoConfig(BaseModel):
-    """The hyper-parameters of a method that has none."""
+    """The settings of a method that has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Method:
-    """Base class of all plugins; every hook has a default, which together make "keep the newest adapter merged"."""
+    """Base class of all plugins. Every hook has a default; together they merge each task's adapter into the weights."""
 
     name: ClassVar[str] = ""
-    """What `--method` takes; a class without one is not registered."""
+    """The name that `--method` takes; a class without one is not registered."""
     version: ClassVar[str] = "1"
     Config: ClassVar[type[BaseModel]] = NoConfig
-    """Hyper-parameters, as a pydantic model: `--set key=value` is checked against it and the result records it."""
+    """Settings, as a pydantic model: `--set key=value` is validated with it, and the result records them."""
 
     def __init__(self, /, **settings: Any) -> None:
         try:
@@ -137,7 +137,7 @@ class Method:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             if not self.Config.model_fields:
-                raise ClbenchError(f"method {self.name} has no settings, and so no {field!r}") from None
+                raise ClbenchError(f"method {self.name} has no settings, so {field!r} cannot be set") from None
             known = did_you_mean(field, list(self.Config.model_fields)) if first["type"] == "extra_forbidden" else ""
             raise ClbenchError(f"method {self.name}: setting {field!r}: {first['msg']}{known}") from None
 
@@ -147,19 +147,19 @@ class Method:
             REGISTRY[cls.name] = cls
 
     def begin_task(self, ctx: Context, state: State) -> Adapter | None:
-        """How the task's adapter starts: fresh. None trains nothing for this task; `end_task` is then given None."""
+        """The adapter to train; None trains nothing in this task, and `end_task` then receives None."""
         return ctx.fresh_adapter()
 
     def frozen(self, state: State) -> Delta:
-        """Which weight changes are frozen into the model while the adapter trains: what was merged."""
+        """The weight changes that the model has, frozen, while the adapter trains."""
         return state.merged
 
     def data(self, ctx: Context, examples: list[Example]) -> list[Example]:
-        """The training examples; a replay method adds its own."""
+        """The training examples; a replay method adds some of its own."""
         return examples
 
     def prompts(self, state: State, prompts: list[str]) -> list[str]:
-        """The prompts as this method's model wants them; a method that learns tokens replaces words."""
+        """The prompts that the model receives; a method that learns tokens replaces words in them."""
         return prompts
 
     def loss(self, ctx: Context, batch: Batch) -> Tensor | float:
@@ -167,25 +167,25 @@ class Method:
         return 0.0
 
     def on_gradients(self, ctx: Context) -> None:
-        """Called between backward and the optimizer's step, before clipping."""
+        """Called between the backward pass and the optimizer's step, before gradients are clipped."""
 
     def end_task(self, ctx: Context, state: State, adapter: Adapter) -> State:
-        """What is handed on; `adapter` is trained and detached (None where `begin_task` returned None)."""
+        """The state to pass on; `adapter` is trained and detached, or None if `begin_task` returned None."""
         return state.with_merged(state.merged + adapter.delta())
 
     def weights(self, state: State) -> Delta:
-        """The weight changes that are deployed, and so evaluated."""
+        """The weight changes to deploy, and so to evaluate."""
         return state.merged if state.adapter is None else state.merged + state.adapter.delta()
 
     def shapes_training(self) -> bool:
-        """Whether this class overrides a hook that acts inside training, so that its training is its own.
+        """Whether this class changes the training itself, because it overrides a hook that acts inside it.
 
-        Else its first task's training may be another method's. One that watches training through forward hooks of
-        `ctx.modules` overrides this to say True.
+        If it does not, the first task's training is shared with other methods. A method that observes training through
+        forward hooks on `ctx.modules` must override this to return True.
         """
         hooks = ("data", "prompts", "loss", "on_gradients")
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 
 REGISTRY: dict[str, type[Method]] = {}
-"""Name -> method, of all that are defined in this process; `clbench.plugins` fills it."""
+"""Name -> class of every method defined in this process; `clbench.plugins` loads the known plugins."""

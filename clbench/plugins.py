@@ -1,4 +1,4 @@
-"""Find, load and identify methods: those of the registry, of installed packages, and of single files."""
+"""Find, load and identify methods in `methods/`, in installed packages and in single files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from clbench.suite import content_root
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a method came from."""
+class MethodSource:
+    """The file that defines a method."""
 
     path: Path
     sha256: str
+    """Checksum of all files that define the method (see `source_of`)."""
     distribution: str | None
+    """Name and version of the installed package, if it comes from one."""
 
 
-_EXECUTED: dict[Path, str] = {}
-"""Plugin file -> sha256 of what this process ran of it; the file may have been edited since."""
+_EXECUTED_SHA256: dict[Path, str] = {}
+"""Plugin file -> sha256 of the content that this process executed; the file may have been edited since."""
 
 
 def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """All methods by name: `methods/`, entry points, and the given files (later ones win)."""
+    """All methods by name, from `methods/`, entry points and the given files; later ones replace earlier ones."""
     for path in sorted((content_root() / "methods").glob("*.py")):
         _load(path)
     for point in importlib.metadata.entry_points(group="clbench.methods"):
         try:
             point.load()
-        except Exception as error:  # somebody else's package must not stop the methods that are whole
+        except Exception as error:  # a broken package must not stop the other methods
             warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
     for path in plugins:
         _load(Path(path))
@@ -51,8 +53,8 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
     """An instance of a registered method.
 
     Raises:
-        ClbenchError: unknown name (with a suggestion) or a setting its Config refuses.
-        WorkFailed: a plugin file that does not load.
+        ClbenchError: the name is unknown (suggests one), or its Config rejects a setting.
+        WorkFailed: a plugin file does not load.
     """
     methods = list_methods(plugins)
     if name not in methods:
@@ -60,44 +62,44 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
     return methods[name](**(settings or {}))
 
 
-def source_of(method: Method) -> Source:
-    """The file that defines a method, its checksum, and the distribution that installed it, if one did.
+def source_of(method: Method) -> MethodSource:
+    """The file that defines a method, its checksum, and the installed distribution that contains it, if any.
 
-    The checksum is of that file alone; where the method inherits from classes in other files, or is a part of a
-    package, of all those files and of all that package's.
+    The checksum also covers the files of all classes that the method inherits from and, if it is part of a package, all
+    of the package's Python files.
     """
     own = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
     try:
         files = [Path(inspect.getfile(cls)) for cls in own]
     except (TypeError, OSError):
         raise ClbenchError(
-            f"method {method.name} is not defined in a file; write it into one and give it as a plugin"
+            f"method {method.name} is not defined in a file; save it in one and pass that as a plugin"
         ) from None
     module = type(method).__module__.split(".")[0]
     installed = _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
-    return Source(files[0], _sha256({*files, *_package_files(module)}), distribution)
+    return MethodSource(files[0], _sha256({*files, *_package_files(module)}), distribution)
 
 
 def _package_files(module: str) -> list[Path]:
-    """All Python files of a package; none of a module that is a file."""
+    """All Python files of a package; nothing for a module that is a single file."""
     return [path for folder in getattr(sys.modules[module], "__path__", ()) for path in Path(folder).rglob("*.py")]
 
 
 def _sha256(files: Iterable[Path]) -> str:
-    """Of one file's content; of several the checksum of their sorted checksums, wherever they lie."""
-    each = sorted(_EXECUTED.get(path) or hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    """One file's checksum; for several files the checksum of their sorted checksums, so that paths do not matter."""
+    each = sorted(_EXECUTED_SHA256.get(path) or hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
     return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Importable name -> the distributions that install it; reading all of them takes a third of a second."""
+    """Importable name -> distributions that install it; cached, because reading them takes a third of a second."""
     return importlib.metadata.packages_distributions()
 
 
 def _load(path: Path) -> None:
-    """Register the methods of a file: run once a process, registered every time, so that the file named last wins."""
+    """Register a file's methods. It is executed once a process but registered each time, so that the last file wins."""
     path = path.resolve()
     name = f"clbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = sys.modules.get(name) or _execute(path, name)
@@ -116,9 +118,9 @@ def _execute(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        content = path.read_bytes()  # once, and past all caches: what runs is what the checksum is of
+        content = path.read_bytes()  # read once, without bytecode caches: the checksum is that of the executed code
         exec(compile(content, path, "exec"), module.__dict__)
-        _EXECUTED[path] = hashlib.sha256(content).hexdigest()
+        _EXECUTED_SHA256[path] = hashlib.sha256(content).hexdigest()
     except Exception as error:
         del sys.modules[name]
         raise WorkFailed(f"the plugin {path} does not load: {type(error).__name__}: {error}") from error

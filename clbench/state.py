@@ -1,8 +1,8 @@
-"""What passes from one task to the next: its content, its size, its regime, its file.
+"""The state that a method passes from one task to the next: its content, size, regime and file.
 
 state = State().with_merged(adapter.delta())
-state.nbytes                       # what a method really hands on
-regime([state_1, state_2, ...])    # "model", "adapter", "constant" or "growing": measured, never declared
+state.nbytes                       # the size of all that the method passes on
+regime([state_1, state_2, ...])    # "model", "adapter", "constant" or "growing", from the measured sizes
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clbench.lora import Adapter, Delta
+from clbench.lora import Adapter, Delta, load_groups, save_tensors
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything a method hands from one task to the next; the public base weights are free."""
+    """Everything that a method passes from one task to the next; the public base weights do not count."""
 
     merged: Delta = field(default_factory=Delta)
     """Weight changes merged into the model."""
     adapter: Adapter | None = None
-    """One adapter that is passed on unmerged."""
+    """One adapter, passed on unmerged."""
     extra: dict[str, Tensor] = field(default_factory=dict)
-    """Anything more: statistics, earlier factors, kept images."""
+    """Anything else: statistics, earlier factors, kept images."""
 
     def with_merged(self, merged: Mapping[str, Tensor]) -> State:
         return replace(self, merged=Delta(merged))
@@ -43,34 +41,24 @@ class State:
         return replace(self, extra={**self.extra, **tensors})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under unique names, as they are written to disk."""
+        """All tensors under the unique names that they have in the file."""
         named = {f"merged/{name}": value for name, value in self.merged.items()}
-        if self.adapter is not None:
-            named |= {f"adapter.A/{name}": value for name, value in self.adapter.A.items()}
-            named |= {f"adapter.B/{name}": value for name, value in self.adapter.B.items()}
+        named |= self.adapter.tensors() if self.adapter else {}
         return named | {f"extra/{name}": value for name, value in self.extra.items()}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(value.numel() * value.element_size() for value in self.tensors().values())
+        """Size of all tensors in bytes."""
+        return _nbytes(self.tensors())
 
     def save(self, path: Path) -> None:
-        """As safetensors; an empty state is a file without tensors."""
-        # None, since safetensors writes a file that it cannot read where the metadata are an empty dictionary.
-        scale = None if self.adapter is None else {"scale": repr(self.adapter.scale)}
-        # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `extra`.
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors().items()}
-        save_file(tensors, path, scale)
+        """Write a safetensors file; an empty state is a file without tensors."""
+        # None instead of {} without an adapter: safetensors cannot read a file whose metadata are an empty dictionary.
+        save_tensors(self.tensors(), path, {"scale": repr(self.adapter.scale)} if self.adapter else None)
 
     @classmethod
     def load(cls, path: Path) -> State:
-        groups: dict[str, dict[str, Tensor]] = {"merged": {}, "adapter.A": {}, "adapter.B": {}, "extra": {}}
-        for name, value in load_file(path).items():
-            group, key = name.split("/", 1)
-            groups[group][key] = value
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        groups, metadata = load_groups(path)
         adapter = None
         if groups["adapter.A"]:
             adapter = Adapter(groups["adapter.A"], groups["adapter.B"], float(metadata["scale"]))
@@ -78,10 +66,10 @@ class State:
 
 
 def regime(states: Sequence[StateSize], rank: int) -> Literal["model", "adapter", "constant", "growing"]:
-    """The regime that the states after each task fit, from the strictest to the loosest.
+    """The strictest regime that fits the states after each task.
 
-    `model`: merged deltas only. `adapter`: one adapter of at most the registered rank and nothing else. `constant`:
-    more than that, but no more after the last task than after the second. `growing`: the rest.
+    `model`: only merged deltas. `adapter`: only one adapter, of at most the registered rank. `constant`: more than
+    that, but never larger than after the second task. `growing`: anything else.
     """
     if all(size.merged == size.total for size in states):
         return "model"
@@ -93,26 +81,29 @@ def regime(states: Sequence[StateSize], rank: int) -> Literal["model", "adapter"
 
 @dataclass(frozen=True)
 class StateSize:
-    """What a regime is read from."""
+    """The sizes that determine a regime."""
 
     total: int
-    """Bytes of everything."""
+    """Bytes of all tensors."""
     merged: int
-    """Bytes of merged deltas, at most one value a weight."""
+    """Bytes of the merged deltas, at most one value for each weight."""
     adapter: int
     """Bytes of the adapter."""
     rank: int
-    """The adapter's rank; 0 without one."""
+    """The adapter's rank; 0 without an adapter."""
 
     @classmethod
     def of(cls, state: State) -> StateSize:
-        merged = State(merged=state.merged).nbytes
-        adapter = State(adapter=state.adapter).nbytes
-        return cls(state.nbytes, merged, adapter, state.adapter.rank if state.adapter else 0)
+        adapter, rank = (_nbytes(state.adapter.tensors()), state.adapter.rank) if state.adapter else (0, 0)
+        return cls(state.nbytes, _nbytes(state.merged), adapter, rank)
+
+
+def _nbytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of named tensors: names, shapes, types and bytes."""
+    """sha256 over the names, shapes, dtypes and bytes of tensors."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

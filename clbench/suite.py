@@ -1,12 +1,12 @@
-"""The benchmark's definition: suites, tracks and tasks, read from data and hashed.
+"""The benchmark's definition: suites, tracks and tasks, read from YAML files and hashed.
 
-    suite = load_suite("mini-v2")                       # or a folder with a suite of your own
+    suite = load_suite("mini-v2")                       # or the folder of your own suite
     track = suite.track("styles")
     for task in track.ordered("0"):
         print(task.name, track.train_prompt(task), track.eval_prompts(task))
 
-A suite is `benchmark/<name>/suite.yaml` plus the task lists it names in `tasks/` (or beside it). It is never edited
-once it has results: a change is a new version with a `version_reason`. Nothing here imports torch.
+A suite is `benchmark/<name>/suite.yaml` and the task lists that it names, in `tasks/` or beside it. A suite that has
+results is never edited: a change is a new version with a `version_reason`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -33,45 +33,45 @@ from clbench.errors import ClbenchError, did_you_mean
 from clbench.metrics import ENCODER_OF
 
 
-class Frozen(BaseModel):
-    """A record that cannot change and refuses unknown fields, NaN and infinities."""
+class FrozenModel(BaseModel):
+    """An immutable record that rejects unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-"""Safe as a file name and in a page."""
+"""A name that is safe in file names and in web pages."""
 
 
-class Drawn(Frozen):
-    """Images that the bundled world draws: one for each entry of `shapes`."""
+class DrawnImages(FrozenModel):
+    """Images drawn by `clbench.miniworld`, one for each entry of `shapes`."""
 
     look: dict[str, str]
     """Factor -> value, e.g. {"fill_a": "red", "pattern": "dots"}."""
     shapes: tuple[str, ...]
-    """What each image shows."""
+    """The object in each image."""
     scenes: tuple[str, ...] = ()
-    """Where each image's object stands (photos only): empty, or one for each shape."""
+    """The background of each image: one for each shape, or empty for images in a style, whose look has one."""
     seed: int
-    """Seed of the poses."""
+    """Seed of the objects' poses and the noise."""
 
     @model_validator(mode="after")
-    def _scenes_match(self) -> Drawn:
+    def _scenes_match(self) -> DrawnImages:
         if self.scenes and len(self.scenes) != len(self.shapes):
             raise ValueError(f"{len(self.scenes)} scenes for {len(self.shapes)} shapes")
         return self
 
 
-class Photos(Frozen):
-    """Pictures of a data set, by name."""
+class PhotoImages(FrozenModel):
+    """Images of a data set, by file name."""
 
     dataset: str
     """A key of the suite's `datasets`."""
     files: tuple[str, ...] = Field(min_length=1)
-    """Below the data set's folder, e.g. "backpack/00.jpg"."""
+    """Paths relative to the data set's folder, e.g. "backpack/00.jpg"."""
 
     @model_validator(mode="after")
-    def _files_stay_inside(self) -> Photos:
+    def _files_stay_inside(self) -> PhotoImages:
         for file in self.files:
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise ValueError(f"{file!r} does not lie below the data set's folder")
@@ -81,50 +81,52 @@ class Photos(Frozen):
 
 
 def _kind_of_images(value: Any) -> str:
-    return "photos" if isinstance(value, Photos) or (isinstance(value, dict) and "dataset" in value) else "drawn"
+    return "photos" if isinstance(value, PhotoImages) or (isinstance(value, dict) and "dataset" in value) else "drawn"
 
 
-Images = Annotated[Annotated[Drawn, Tag("drawn")] | Annotated[Photos, Tag("photos")], Discriminator(_kind_of_images)]
+Images = Annotated[
+    Annotated[DrawnImages, Tag("drawn")] | Annotated[PhotoImages, Tag("photos")], Discriminator(_kind_of_images)
+]
 
 
-class Task(Frozen):
+class Task(FrozenModel):
     """One object or style to learn."""
 
     name: str
     """Unique within its track."""
     fields: dict[str, str]
-    """What fills the track's prompt templates, e.g. {"token": "sks", "class": "boot"}."""
+    """Values for the track's prompt templates, e.g. {"token": "sks", "class": "boot"}."""
     train: Images
-    """The images the task is learned from."""
+    """The training images."""
     reference: Images
-    """The images that generated ones are compared with."""
-    real: Drawn | None = None
-    """Real images of the evaluation prompts, in their order and in equal numbers, for the controls.
+    """The images with which generated ones are compared."""
+    real: DrawnImages | None = None
+    """Real images of the evaluation prompts, in the same order and number as generated ones, for the controls.
 
-    None where nobody has such images: the controls then compare the reference images with each other.
+    None if there are no such images: the controls then compare the reference images with each other.
     """
 
     @property
-    def photos(self) -> list[Photos]:
-        """What this task needs of data sets."""
-        return [images for images in (self.train, self.reference) if isinstance(images, Photos)]
+    def photos(self) -> list[PhotoImages]:
+        """The images that come from data sets."""
+        return [images for images in (self.train, self.reference) if isinstance(images, PhotoImages)]
 
 
-class Track(Frozen):
-    """Ten tasks, their prompts, orders and metrics."""
+class Track(FrozenModel):
+    """Tasks to learn one after another, with their prompts, orders and metrics."""
 
     name: str
     tasks: tuple[Task, ...] = Field(min_length=1)
     orders: dict[str, tuple[int, ...]] = Field(min_length=1)
-    """Order name -> explicit permutation of the task indices."""
+    """Order name -> permutation of the task indices."""
     seeds: dict[str, int] | None = None
-    """Order name -> its training seed; None where each of the suite's `seeds` is used with every order."""
+    """Order name -> its training seed; None if every order is run with each of the suite's `seeds`."""
     train_prompt_template: str
     eval_prompt_templates: tuple[str, ...] = Field(min_length=1)
     content_prompt_templates: tuple[str, ...] = ()
-    """What CLIP-T compares with: each evaluation prompt without the words that the task gives a new meaning."""
+    """The texts for CLIP-T: each evaluation prompt without the words to which the task gives a new meaning."""
     metrics: tuple[str, ...] = Field(min_length=1)
-    """Headline metrics first; `clip_t`, where present, is the secondary check that the prompt is followed."""
+    """Headline metrics first; `clip_t` is a secondary metric, which checks that the prompt is followed."""
 
     @model_validator(mode="after")
     def _orders_are_permutations(self) -> Track:
@@ -160,7 +162,7 @@ class Track(Frozen):
         return [task.name for task in self.tasks]
 
     def ordered(self, order: str) -> list[Task]:
-        """The tasks in the order of that name."""
+        """The tasks in an order, by its name."""
         if order not in self.orders:
             raise ClbenchError(f"track {self.name} has no order {order!r}{did_you_mean(order, list(self.orders))}")
         return [self.tasks[index] for index in self.orders[order]]
@@ -175,96 +177,96 @@ class Track(Frozen):
         return [template.format(**task.fields) for template in self.content_prompt_templates]
 
 
-class Weights(Frozen):
-    """A model by place and content."""
+class Weights(FrozenModel):
+    """Where a model is, and the checksums that identify it."""
 
     source: str
-    """`bundled:<folder>` under clbench/miniworld/weights, `hub:<owner>/<name>`, or a folder beside the definition."""
+    """`bundled:<folder>` in clbench/miniworld/weights, `hub:<owner>/<name>`, or a folder beside the definition."""
     sha256: str | None = None
-    """Of the folder's files, names included (`clbench.utils.files.folder_sha256`)."""
+    """Checksum of the folder's files and their names (`clbench.utils.files.folder_sha256`)."""
     revision: str | None = None
     """The commit, of a hub repository."""
     files: tuple[str, ...] | None = None
-    """What is needed of it; `a | b` where either will do. None: all there is."""
+    """The files that are needed; `a | b` means that either is enough. None means all files."""
     checksums: dict[str, str] | None = None
     """File -> sha256, of those where it is on record."""
     resize: int | None = None
-    """Of DINO: to what the shorter side is resized before the centre crop; None = as the folder says."""
+    """For DINO: size in pixels to which the shorter side is resized before the centre crop; None = as in the folder."""
     quick_gelu: bool | None = None
-    """Of CLIP: true where its activation must be OpenAI's QuickGELU."""
+    """For CLIP: true if its activation must be OpenAI's QuickGELU."""
 
 
-class Dataset(Frozen):
-    """Where photos come from."""
+class Dataset(FrozenModel):
+    """Where a data set of images is."""
 
     source: str
     """`hub:<owner>/<name>`, or a folder beside the definition."""
     revision: str | None = None
     """The commit, of a hub repository."""
     caption: str | None = None
-    """Where the hub has table rows instead of files: the caption of `<0>/<1>/n.jpg`, a pattern with {0} and {1}."""
+    """If the hub has tables instead of image files: the caption of the image `<0>/<1>/n.jpg`, with {0} and {1}."""
     checksums: dict[str, str] | None = None
     """File -> sha256, of those where it is on record."""
 
 
-class Training(Frozen):
-    """How every task is fitted (DreamBooth with LoRA)."""
+class Training(FrozenModel):
+    """How every task is trained (DreamBooth with LoRA)."""
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
     init: Literal["gaussian"] = "gaussian"
-    """How the default adapter's A is drawn: PEFT's `gaussian`, N(0, (1/r)^2); B is zero."""
+    """Initialisation of the default adapter: PEFT's `gaussian`, A ~ N(0, (1/r)^2) and B = 0."""
     targets: tuple[str, ...]
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float | None = Field(default=None, gt=0)
-    """AdamW's; None = 1e-8. A large one turns entries with small gradients less, which makes training gentle."""
+    """AdamW's epsilon; None = 1e-8. A large one makes the steps of entries with small gradients smaller."""
     balanced_batches: bool | None = None
-    """Whether a batch takes the images in turn, each as often as the others, instead of drawing them at random."""
+    """True: batches go through the images in turn, all equally often. Else images are drawn at random."""
     stratified_timesteps: bool | None = None
-    """Whether a batch of n takes one time step from each n-th of the range, instead of n independent ones."""
+    """True: a batch of n has one timestep from each n-th of the range. Else its timesteps are independent."""
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     adapted_layers: int | None = None
-    """How many layers `targets` must match, so that another architecture is not taken for this one."""
+    """Number of layers that `targets` must match, to detect another architecture."""
     adapter_parameters: int | None = None
-    """How many values one adapter must have."""
+    """Number of values that one adapter must have."""
 
 
-class Sampling(Frozen):
-    """How every cell's images are drawn."""
+class Sampling(FrozenModel):
+    """How the images for the evaluation are generated."""
 
     steps: int = Field(gt=0)
     guidance_scale: float = Field(ge=1)
     images_per_prompt: int = Field(gt=0)
     noise_seed: int
-    """The same CPU-drawn noise serves every prompt, task, model and method."""
+    """Seed of the initial noise, which is the same for every prompt, task, model and method."""
     scheduler: Literal["EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"] | None = None
-    """The sampler, whichever the model's folder names; None = the one it names."""
+    """The sampler; None = the one that the model's folder names."""
 
 
-class Suite(Frozen):
+class Suite(FrozenModel):
     """A frozen, versioned benchmark definition."""
 
     name: Name
     version: str
     version_reason: str
     for_development: bool | None = None
-    """True where settings are tuned on this suite, so that its results have no board."""
+    """True if settings are tuned on this suite, so that its results have no leaderboard."""
     resolution: int = Field(gt=0)
     backbone: Weights
     vae: Weights | None = None
-    """Takes the place of the backbone's own VAE."""
+    """Replaces the backbone's own VAE."""
     encoders: dict[str, Weights]
     datasets: dict[str, Dataset] | None = None
     precision: Literal["fp32", "bf16"] | None = None
-    """What a run uses unless told otherwise; None = fp32."""
+    """The default precision of a run; None = fp32."""
     training: Training
     sampling: Sampling
     seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Training seeds, each used with every order of a track that names no seeds of its own."""
+    """Training seeds, each used with every order of a track that has no seeds of its own."""
     tracks: dict[Name, Track]
 
     @model_validator(mode="after")
@@ -297,16 +299,16 @@ class Suite(Frozen):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the definition's content, so that comments and layout do not matter.
+        """Checksum of the definition's content; comments and layout of its files do not matter.
 
-        Nor do fields that are None: one that a later clbench adds leaves the hash of an older suite alone.
+        Fields that are None do not count, so that a new optional field does not change the checksums of older suites.
         """
         text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def content_root() -> Path:
-    """Where `benchmark/`, `tasks/` and `methods/` are: inside an installed wheel, else the checkout."""
+    """The folder with `benchmark/`, `tasks/` and `methods/`: inside an installed wheel, else the checkout."""
     package = Path(__file__).parent
     packaged = package / "content"
     return packaged if packaged.is_dir() else package.parent
@@ -317,7 +319,10 @@ def list_suites() -> list[str]:
 
 
 def suite_folder(name: str) -> Path:
-    """Where a suite's definition lies: `name` is one of `list_suites()`, or a folder that holds a `suite.yaml`.
+    """The folder of a suite's definition.
+
+    Args:
+        name: one of `list_suites()`, or a folder that holds a `suite.yaml`.
 
     Raises:
         ClbenchError: there is no such suite.
@@ -336,7 +341,7 @@ def load_suite(name: str) -> Suite:
     """Read and check a suite: a name of `list_suites()`, or a folder that holds a `suite.yaml`.
 
     Raises:
-        ClbenchError: unknown name, or a definition that does not fit the schema (names the file and the field).
+        ClbenchError: the name is unknown, or the definition is not valid (names the file and the field).
     """
     folder = suite_folder(name)
     path = folder / "suite.yaml"
@@ -354,11 +359,11 @@ def load_suite(name: str) -> Suite:
         field = ".".join(str(part) for part in first["loc"])
         raise ClbenchError(f"{path}: field {field or '(top)'}: {first['msg']}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise ClbenchError(f"{path}: the definition lacks or misshapes {error}") from None
+        raise ClbenchError(f"{path}: a part of the definition is missing or malformed: {error}") from None
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The same in C where PyYAML was built with it, ten times as fast."""
+"""The C loader, if PyYAML was built with it: it gives the same and is ten times as fast."""
 
 
 def _read_yaml(path: Path) -> dict:

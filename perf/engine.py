@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,20 +29,18 @@ from rich.console import Console
 from clbench.lora import Delta
 from clbench.method import Context
 from clbench.plugins import get_method
-from clbench.protocol import task_sequence as sequence
-from clbench.protocol import track_runtime as benches
+from clbench.protocol import task_sequence, track_runtime
 from clbench.protocol.device import one_thread
 from clbench.protocol.evaluator import Evaluator
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.track_runtime import Bench
-from clbench.protocol.trainer import Task as TrainingTask
-from clbench.protocol.trainer import fit
+from clbench.protocol.track_runtime import TrackRuntime
+from clbench.protocol.trainer import TaskDataset, fit
 from clbench.runner import harness
-from clbench.runner.config import Options
-from clbench.runner.engine import Crew, Unit, work_off
-from clbench.runner.engine.local import local
+from clbench.runner.config import RunConfig
+from clbench.runner.engine import PoolRequest, Unit, WorkerPool, execute
+from clbench.runner.engine.local import LocalEngine
 from clbench.runner.monitor.events import event_file
-from clbench.runner.monitor.progress import Display, Tally
+from clbench.runner.monitor.progress import Display, WorkCounter
 from clbench.runner.prepare import prepare
 from clbench.state import State
 from clbench.storage.store import Store
@@ -57,42 +55,44 @@ def bare_loop() -> list[float]:
     """merge_init on the track's first run (order and seed): the last row's scores."""
     suite = load_suite("mini-v2")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(suite, TRACK, Store(Path(folder)))  # never written to
+        runtime = TrackRuntime(suite, TRACK, Store(Path(folder)))  # never written to
     method, (order, seed) = get_method("merge_init"), suite.runs(TRACK)[0]
-    tasks = bench.track.ordered(order)
-    bench.evaluator.controls()
+    tasks = runtime.track.ordered(order)
+    runtime.models.evaluator(TRACK).controls()
     for task in tasks:
-        score(bench, task, Delta())
+        score(runtime, task, Delta())
     state, last = State(), []
     for position, task in enumerate(tasks):
         ctx: Any = Context(
             position=position,
             task=task.name,
-            prompt=bench.track.train_prompt(task),
+            prompt=runtime.track.train_prompt(task),
             rank=suite.training.rank,
-            scale=bench.backbone.scale,
-            shapes=bench.backbone.shapes,
+            scale=runtime.backbone.scale,
+            shapes=runtime.backbone.shapes,
             generator=generator(seed, "method", position),
             state=state,
-            modules=bench.backbone.layers,
+            modules=runtime.backbone.layers,
             sample=lambda *_: None,  # type: ignore[arg-type,return-value]
         )
         start = method.begin_task(ctx, state)
         assert start is not None, "merge_init trains on every task"
-        bench.backbone.deploy(state.merged)
-        examples = bench.examples(task, generator(seed, "crop", position))
-        data = TrainingTask(bench.backbone, examples, suite.resolution)
-        adapter = fit(bench.backbone, method, ctx, data, start, suite.training, seed)
-        bench.backbone.use_adapter(None)
+        runtime.backbone.deploy(state.merged)
+        examples = runtime.examples(task, generator(seed, "crop", position))
+        data = TaskDataset(runtime.backbone, examples, suite.resolution)
+        adapter = fit(runtime.backbone, method, ctx, data, start, suite.training, seed)
+        runtime.backbone.use_adapter(None)
         state = method.end_task(ctx, state, adapter)
-        last = [score(bench, seen, method.weights(state)) for seen in tasks[: position + 1]]
+        last = [score(runtime, seen, method.weights(state)) for seen in tasks[: position + 1]]
     return last
 
 
-def score(bench: Bench, task: Task, weights: Delta) -> float:
-    bench.backbone.deploy(weights)
-    images = draw_cell(bench.backbone, bench.track.eval_prompts(task), bench.suite.sampling, bench.suite.resolution)
-    return bench.evaluator.score(task, to_pil(images))[bench.track.metrics[0]]
+def score(runtime: TrackRuntime, task: Task, weights: Delta) -> float:
+    runtime.backbone.deploy(weights)
+    images = draw_cell(
+        runtime.backbone, runtime.track.eval_prompts(task), runtime.suite.sampling, runtime.suite.resolution
+    )
+    return runtime.models.evaluator(TRACK).score(task, to_pil(images))[runtime.track.metrics[0]]
 
 
 def by_the_engine(beforehand: Clock) -> list[float]:
@@ -104,16 +104,16 @@ def by_the_engine(beforehand: Clock) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
         output = Path(folder)
         with beforehand:
-            prepared = prepare(["merge_init"], [TRACK], "mini-v2", {}, Options(quick=True, workers=1, output=output))
+            plan = prepare(["merge_init"], [TRACK], "mini-v2", {}, RunConfig.of(quick=True, workers=1, output=output))
         console = Console(file=screen, force_terminal=True, width=120)  # drawn as on a terminal, wherever this runs
-        with event_file(output / "events.jsonl") as write, Display(prepared.plan.units, console) as display:
+        with event_file(output / "events.jsonl") as write, Display(plan.graph.units, console) as display:
 
-            def watch(event: dict[str, Any]) -> None:
-                display.watch(event)
+            def on_event(event: dict[str, Any]) -> None:
+                display.on_event(event)
                 write(event)
 
-            (result,) = harness.carry_out(prepared, watch)
-        return list(result.runs[0].matrix(prepared.suite.track(TRACK).metrics[0])[-1])
+            (result,) = harness.carry_out(plan, on_event)
+        return list(result.runs[0].matrix(plan.sweep.suite.track(TRACK).metrics[0])[-1])
 
 
 class Clock:
@@ -128,8 +128,8 @@ class Clock:
 
 here = sys.modules[__name__]
 PLACES: dict[str, tuple[Any, ...]] = {
-    "fit": (here, sequence),
-    "draw_cell": (here, benches),
+    "fit": (here, task_sequence),
+    "draw_cell": (here, track_runtime),
     "score": (Evaluator,),
     "controls": (Evaluator,),
 }
@@ -247,27 +247,34 @@ def units(with_ray: bool) -> None:
     chain = [
         Unit(f"unit-{n:05d}", f"unit {n}", 1.0, (f"unit-{n - 100:05d}",) if n >= 100 else ()) for n in range(COUNT)
     ]
-    here = str(Path(__file__).parent)
-    with tempfile.TemporaryDirectory() as folder, local(open_nothing, folder, [{"PYTHONPATH": here}] * 2) as crew:
-        timed(f"{COUNT} units through two processes", chain, crew)
-    if with_ray:
-        from clbench.runner.engine.ray import Cluster
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where workers find open_nothing
+    with tempfile.TemporaryDirectory() as folder:
+        request = PoolRequest(
+            executor=open_nothing(folder),
+            open_executor=open_nothing,
+            setup=lambda: nullcontext(folder),
+            workers=2,
+            device="cpu",
+            memory=10**8,
+        )
+        with LocalEngine().start(request) as pool:
+            timed(f"{COUNT} units through two processes", chain, pool)
+        if with_ray:
+            from clbench.runner.engine.ray import RayEngine
 
-        with tempfile.TemporaryDirectory() as folder:
-            cluster = Cluster.join(None)
-            with cluster.crew(open_nothing, folder, 2, "cpu", 10**8) as crew:
-                timed(f"{COUNT} units through two Ray actors", chain, crew)
+            with RayEngine.join(None).start(request) as pool:
+                timed(f"{COUNT} units through two Ray actors", chain, pool)
 
 
-def timed(what: str, chain: list[Unit], crew: Crew) -> None:
+def timed(what: str, chain: list[Unit], pool: WorkerPool) -> None:
     """Without the workers' start, which is told apart."""
     began = time.perf_counter()
-    failed = work_off(chain[:2], crew, lambda event: None)
+    failed = execute(chain[:2], pool, lambda event: None)
     started = time.perf_counter()
-    tally = Tally(chain)
-    failed |= work_off(chain, crew, tally.hear)
+    counter = WorkCounter(chain)
+    failed |= execute(chain, pool, counter.count)
     assert not failed
-    assert sum(tally.done.values()) == COUNT
+    assert sum(counter.done.values()) == COUNT
     print(f"{what}: {time.perf_counter() - started:.1f} s, after a start of {started - began:.1f} s")
 
 

@@ -20,8 +20,8 @@ from tabulate import tabulate
 
 from clbench.lora import Adapter
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.track_runtime import Bench
-from clbench.protocol.trainer import Task
+from clbench.protocol.track_runtime import TrackRuntime
+from clbench.protocol.trainer import TaskDataset
 from clbench.storage.store import Store
 from clbench.suite import load_suite
 
@@ -34,7 +34,7 @@ def main() -> None:
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Bench(load_suite("mini-v2"), "styles", Store(Path(folder))))
+        lab = Lab(TrackRuntime(load_suite("mini-v2"), "styles", Store(Path(folder))))
         if chosen.work:
             lab.both(1)
             sys.stdin.readline()  # all start together
@@ -49,11 +49,11 @@ def main() -> None:
 class Lab:
     """One task's training step and its cell."""
 
-    def __init__(self, bench: Bench) -> None:
-        suite, task = bench.suite, bench.track.tasks[0]
-        self.backbone, self.suite = bench.backbone, suite
-        self.prompts = bench.track.eval_prompts(task)
-        self.data = Task(self.backbone, bench.examples(task, torch.Generator()), suite.resolution)
+    def __init__(self, runtime: TrackRuntime) -> None:
+        suite, task = runtime.suite, runtime.track.tasks[0]
+        self.backbone, self.suite = runtime.backbone, suite
+        self.prompts = runtime.track.eval_prompts(task)
+        self.data = TaskDataset(self.backbone, runtime.examples(task, torch.Generator()), suite.resolution)
         generator = torch.Generator().manual_seed(0)
         shapes, rank = self.backbone.shapes, suite.training.rank
         self.adapter = Adapter(
@@ -73,7 +73,7 @@ class Lab:
         draw_cell(self.backbone, self.prompts, self.suite.sampling, self.suite.resolution)
 
     def cell_encoding_prompts(self) -> None:
-        self.backbone._prompts.clear()
+        self.backbone._encoded_prompts.clear()
         self.cell()
 
     def cell_one_by_one(self) -> None:
@@ -83,7 +83,7 @@ class Lab:
             draw_cell(self.backbone, [prompt], one_each, self.suite.resolution)
 
     def step(self) -> None:
-        live = self.backbone.use_adapter(self.adapter) if not self.backbone._live else None
+        live = self.backbone.use_adapter(self.adapter) if not self.backbone._adapter_enabled else None
         if live:
             self.parameters = [*live.A.values(), *live.B.values()]
             self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clbench.runner.engine import Unit, Watcher
+from clbench.runner.engine import EventHandler, Unit
 from clbench.storage.store import Store
 
 
@@ -12,7 +12,7 @@ class Nothing:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def do(self, unit: Unit, tell: Watcher) -> bool:
+    def do(self, unit: Unit, emit: EventHandler) -> bool:
         with self.store.try_lock(unit.key) as mine:
             return mine
 

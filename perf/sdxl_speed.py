@@ -39,10 +39,10 @@ from clbench.backbones.sdxl import Backbone
 from clbench.encoders import load_encoder
 from clbench.lora import Adapter
 from clbench.method import Example
-from clbench.protocol.device import default_device
+from clbench.protocol.device import LOW_MEMORY_BATCH, default_device
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.trainer import Task
-from clbench.runner.estimate import count, human_time, matmul_rate
+from clbench.protocol.trainer import TaskDataset
+from clbench.runner.estimate import count, format_time, matmul_rate
 from clbench.suite import load_suite
 from clbench.utils.images import to_pil
 from clbench.utils.seeding import generator
@@ -85,8 +85,15 @@ class Trial:
         self.prompts = suite.track("objects").eval_prompts(suite.track("objects").tasks[0])
         unet = write_pipeline(folder / "pipeline", full)
         write_clip(folder / "clip", full)
-        self.price = count(unet, training, self.resolution // 8)
-        self.backbone = Backbone.load(folder / "pipeline", training, device, self.precision, low_memory=low_memory)
+        self.footprint = count(unet, training, self.resolution // 8)
+        self.backbone = Backbone.load(
+            folder / "pipeline",
+            training,
+            device,
+            self.precision,
+            gradient_checkpointing=low_memory,
+            sample_batch_size=LOW_MEMORY_BATCH if low_memory else None,
+        )
         self.encoder = load_encoder("clip", folder / "clip", device)
         self.picture = Image.new("RGB", (self.resolution, self.resolution), "red")
         shapes, rank = self.backbone.shapes, training.rank
@@ -103,7 +110,7 @@ class Trial:
 
     def train(self, steps: int) -> None:
         pixels = torch.zeros(3, self.resolution, self.resolution)
-        data = Task(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
+        data = TaskDataset(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
         live = self.backbone.use_adapter(self.adapter)
         assert live is not None
         parameters = [*live.A.values(), *live.B.values()]
@@ -188,8 +195,8 @@ class Trial:
         plain_cell, plain_cell_peak = self.timed(lambda: self.plain_cell(pipeline))
         plain_cell += load * STATES / CELLS
         rate = matmul_rate(self.device, self.precision)
-        floor_step = 3 * self.price.pass_flops / rate  # a backward pass counts as two
-        floor_cell = self.images * 2 * self.sampling.steps * self.price.pass_flops / rate
+        floor_step = 3 * self.footprint.pass_flops / rate  # a backward pass counts as two
+        floor_cell = self.images * 2 * self.sampling.steps * self.footprint.pass_flops / rate
         rows = [
             ["training steps a second", 1 / step, 1 / plain_step, plain_step / step, f"{floor_step / step:.0%}"],
             [
@@ -205,10 +212,11 @@ class Trial:
             rows.append(["peak memory, sampling, GB", cell_peak, plain_cell_peak, plain_cell_peak / cell_peak, ""])
         name = torch.cuda.get_device_name() if self.device.startswith("cuda") else "CPU, one thread"
         print(f"{name}, {self.precision}, {self.resolution} px, rank {self.training.rank}, {rate / 1e12:.2f} TFLOP/s")
-        print(f"a U-Net pass is {self.price.pass_flops / 1e12:.3f} TFLOP, an adapter {self.price.adapter:,} values")
+        flops, values = self.footprint.pass_flops / 1e12, self.footprint.adapter
+        print(f"a U-Net pass is {flops:.3f} TFLOP, an adapter {values:,} values")
         print(tabulate(rows, ["", "ours", "plain", "ours is", "of the floor"], floatfmt=".3g"))
         run = STATES * self.training.steps * step + (CELLS + STATES) * cell
-        print(f"one run: {human_time(run)}; {RUNS} runs: {human_time(RUNS * run)}")
+        print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
 
     def timed(self, work: Callable[[], object], count: int = 1) -> tuple[float, float]:
         """Seconds a piece of work, and the peak of the device's memory in GB."""

@@ -18,8 +18,7 @@ from tabulate import tabulate
 
 BEGAN = time.perf_counter()
 
-from clbench.protocol import task_sequence as sequence  # noqa: E402
-from clbench.protocol import track_runtime as bench  # noqa: E402
+from clbench.protocol import task_sequence, track_runtime  # noqa: E402
 from clbench.protocol.evaluator import Evaluator  # noqa: E402
 from clbench.runner import harness  # noqa: E402
 
@@ -43,11 +42,11 @@ def main() -> None:
     parser.add_argument("--track", default="styles")
     arguments = parser.parse_args()
     spent["import torch and the libraries"] = time.perf_counter() - BEGAN
-    sequence.fit = timed("train", sequence.fit)
-    bench.draw_cell = timed("sample", bench.draw_cell)
+    task_sequence.fit = timed("train", task_sequence.fit)
+    track_runtime.draw_cell = timed("sample", track_runtime.draw_cell)
     Evaluator.score = timed("encode and score", Evaluator.score)
     Evaluator.controls = timed("controls (once a track; encoding within)", Evaluator.controls)
-    bench.Backbone.load = timed("load the pipeline", bench.Backbone.load)  # type: ignore[method-assign]
+    track_runtime.Backbone.load = timed("load the pipeline", track_runtime.Backbone.load)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         harness.run(arguments.method, arguments.track, quick=True, workers=1, output=Path(folder))
     total = time.perf_counter() - BEGAN

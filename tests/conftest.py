@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from functools import cache
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -38,16 +37,18 @@ def mock_suite(mock_folder):
 
 
 @pytest.fixture(scope="session")
-def models(mock_suite, tmp_path_factory):
-    """The suite's models, loaded once: `backbone` and `evaluators` by track."""
-    from clbench.protocol.track_runtime import Bench
-    from clbench.storage.store import Store
+def models(mock_suite, mock_folder):
+    """The suite's models, loaded once for all tests."""
+    from clbench.data.assets import resolve_assets
+    from clbench.data.locate import AssetPaths, default_data_root
+    from clbench.protocol.device import DeviceConfig
+    from clbench.protocol.models import Models
 
-    store = Store(tmp_path_factory.mktemp("unused"))
-    evaluators = {track: Bench(mock_suite, track, store).evaluator for track in mock_suite.tracks}
-    for evaluator in evaluators.values():
-        evaluator.controls = cache(evaluator.controls)
-    return SimpleNamespace(backbone=Bench(mock_suite, "styles", store).backbone, evaluators=evaluators)
+    loaded = Models(mock_suite, DeviceConfig(), {})
+    for track in mock_suite.tracks:
+        paths = AssetPaths(default_data_root(), Path(mock_folder))
+        loaded.folders.update(resolve_assets(mock_suite, mock_folder, track, paths).folders)
+    return loaded
 
 
 @pytest.fixture
@@ -59,21 +60,12 @@ def backbone(models):
 
 
 @pytest.fixture
-def shared_models(models, monkeypatch):
-    """Let every bench use the session's models."""
-    from clbench.protocol.track_runtime import Bench
-
-    monkeypatch.setattr(Bench, "backbone", models.backbone)
-    monkeypatch.setattr(Bench, "evaluator", property(lambda bench: models.evaluators[bench.track.name]))
-
-
-@pytest.fixture
-def bench(shared_models, mock_suite, tmp_path):
+def runtime(models, mock_suite, tmp_path):
     """The styles track with a store of its own."""
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
-    return Bench(mock_suite, "styles", Store(tmp_path / "store"))
+    return TrackRuntime(mock_suite, "styles", Store(tmp_path / "store"), models=models)
 
 
 @pytest.fixture(scope="session")
@@ -95,12 +87,12 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(shared_models, mock_folder, tmp_path):
+def run(mock_folder, models, tmp_path):
     """`harness.run` on the mock suite: one order and one seed, unless the caller chooses."""
     from clbench.runner import harness
 
     def make(method: str = "merge_ortho", track: str = "styles", **options):
-        options = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", **options}
-        return harness.run(method, track, mock_folder, **options)
+        usual = {"quick": True, "output": tmp_path / "runs", "plugins": FILES, "device": "cpu", "models": models}
+        return harness.run(method, track, mock_folder, **{**usual, **options})
 
     return make

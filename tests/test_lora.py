@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clbench.lora import Adapter, Delta, max_magnitude, orthogonal_columns, product
+from clbench.state import State, digest
 
 
 def by_svd(A: torch.Tensor) -> torch.Tensor:
@@ -136,6 +137,22 @@ def test_adapters_of_different_scale_cannot_be_added():
         _ = adapter + Adapter(adapter.A, adapter.B, 2.0)
 
 
+def test_an_adapters_file_is_that_of_a_state_that_holds_it_alone(tmp_path):
+    adapter = Adapter({"b": random(2, 5), "a": random(2, 3)}, {"b": random(3, 2), "a": random(4, 2)}, 0.75)
+    state = State(adapter=adapter)
+    assert [*adapter.tensors()] == [*state.tensors()] == ["adapter.A/b", "adapter.A/a", "adapter.B/b", "adapter.B/a"]
+    adapter.save(tmp_path / "adapter")
+    state.save(tmp_path / "state")
+    assert (tmp_path / "adapter").read_bytes() == (tmp_path / "state").read_bytes()
+    with_more = state.with_merged(adapter.delta()).with_extra(anchor=adapter.A["a"])
+    with_more.save(tmp_path / "more")
+    for name in ("adapter", "more"):
+        loaded = Adapter.load(tmp_path / name)
+        assert loaded.scale == adapter.scale
+        assert digest(loaded.tensors()) == digest(adapter.tensors())
+    assert digest(State.load(tmp_path / "more").tensors()) == digest(with_more.tensors())
+
+
 # --- the merged model ---
 
 
@@ -150,7 +167,7 @@ def test_a_merged_model_equals_base_plus_live_adapter(backbone):
 
     @torch.no_grad()
     def predicted() -> torch.Tensor:
-        return backbone.denoise(random(2, 4, 16, 16, seed=3), timesteps, hidden, pooled, time_ids)
+        return backbone.predict(random(2, 4, 16, 16, seed=3), timesteps, hidden, pooled, time_ids)
 
     base = predicted()
     backbone.use_adapter(adapter)

@@ -3,26 +3,27 @@
 import pytest
 import torch
 from paths import PLUGINS
+from watching import Events
 
 from clbench.method import Method
 from clbench.plugins import get_method
-from clbench.protocol import task_sequence as engine
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
+from clbench.protocol.trainer import TaskDataset
 from clbench.state import State
 from clbench.storage.store import Store
 from clbench.utils.seeding import generator
 
 
 @pytest.fixture
-def sequence(bench, tmp_path):
+def sequence(runtime, tmp_path):
     """A sequence of a method from tests/support/plugins (or `methods/`), each with a store of its own."""
 
-    def make(name: str, **settings) -> Sequence:
+    def make(name: str, **settings) -> TaskSequence:
         plugins = [path for path in [PLUGINS / f"{name}.py"] if path.exists()]
-        own = Bench(bench.suite, "styles", Store(tmp_path / f"{name}{settings}"))
-        return Sequence(own, get_method(name, settings, plugins), "forward", 0)
+        own = TrackRuntime(runtime.suite, "styles", Store(tmp_path / f"{name}{settings}"), models=runtime.models)
+        return TaskSequence(own, get_method(name, settings, plugins), "forward", 0)
 
     return make
 
@@ -68,12 +69,12 @@ def test_ewc_stays_nearer_to_what_earlier_tasks_needed(sequence):
 def test_ewcs_fisher_information_is_the_mean_squared_gradient_under_the_trained_adapter(sequence, backbone):
     made = sequence("ewc")
     state = made.state(0)
-    examples = made.bench.examples(made.tasks[0], generator(0, "crop", 0))
-    data = engine.TrainingTask(backbone, examples, made.bench.suite.resolution)
+    examples = made.runtime.examples(made.tasks[0], generator(0, "crop", 0))
+    data = TaskDataset(backbone, examples, made.runtime.suite.resolution)
     backbone.deploy({})
     live = State(adapter=backbone.use_adapter(state.adapter)).tensors()
     expected = {name: torch.zeros_like(value) for name, value in live.items()}
-    for batch in data.batches(4, made.bench.suite.training, generator(0, "method batches", 0)):
+    for batch in data.batches(4, made.runtime.suite.training, generator(0, "method batches", 0)):
         gradients = torch.autograd.grad(data.loss(batch), list(live.values()))
         expected = {name: expected[name] + g**2 / 4 for name, g in zip(live, gradients, strict=True)}
     assert state.extra.keys() == expected.keys()
@@ -94,41 +95,41 @@ class Inspector(Method):
         return super().end_task(ctx, state, adapter).with_extra(**seen, losses=torch.stack(losses).detach())
 
 
-def test_end_task_sees_the_live_trained_adapter_also_where_training_was_found_in_the_store(bench, monkeypatch):
-    first, again = (Sequence(bench, Inspector(), "forward", 0) for _ in range(2))
+def test_end_task_sees_the_live_trained_adapter_also_where_training_was_found_in_the_store(runtime):
+    first, again = (TaskSequence(runtime, Inspector(), "forward", 0) for _ in range(2))
     state = first.state(0)
-    bench.store.drop(first.state_key(0), ".safetensors")
-    monkeypatch.setattr(engine, "fit", lambda *_: pytest.fail("the first task was trained again"))
+    runtime.store.drop(first.keys.state(0), ".safetensors")
+    seen = Events()
+    runtime.emit = seen.append
     assert equal(again.state(0).tensors(), state.tensors())
+    assert not seen.trainings, "the first task was trained again"
 
 
 # --- self-replay ---
 
 
-def spied(monkeypatch) -> list[tuple[list, list[set[int]]]]:
-    """(examples, rows drawn into each batch) of every training from now on."""
-    seen = []
+def spied(method: Method) -> list[tuple[list, list[set[int]]]]:
+    """(examples, rows drawn into each batch) of every training of a method from now on."""
+    seen, data, loss = [], method.data, method.loss
 
-    class Spy(engine.TrainingTask):
-        def __init__(self, backbone, examples, resolution):
-            super().__init__(backbone, examples, resolution)
-            seen.append((examples, []))
+    def seen_data(ctx, examples):
+        changed = data(ctx, examples)
+        seen.append((changed, []))
+        return changed
 
-        def batches(self, count, training, source):
-            drawn = seen[-1][1]
-            for batch in super().batches(count, training, source):
-                drawn.append(set(batch.examples.tolist()))
-                yield batch
+    def seen_loss(ctx, batch):
+        seen[-1][1].append(set(batch.examples.tolist()))
+        return loss(ctx, batch)
 
-    monkeypatch.setattr(engine, "TrainingTask", Spy)
+    method.data, method.loss = seen_data, seen_loss
     return seen
 
 
-def test_replayed_images_of_earlier_prompts_enter_training(sequence, monkeypatch):
-    seen = spied(monkeypatch)
+def test_replayed_images_of_earlier_prompts_enter_training(sequence):
     made = sequence("self_replay")
+    seen = spied(made.method)
     state = made.state(2)
-    prompts = [made.bench.track.train_prompt(task) for task in made.tasks]
+    prompts = [made.runtime.track.train_prompt(task) for task in made.tasks]
     for position, (examples, _) in enumerate(seen):
         replayed = [prompt for prompt in prompts[:position] for _ in range(2)]
         assert [example.prompt for example in examples] == [prompts[position]] * 5 + replayed
@@ -136,22 +137,22 @@ def test_replayed_images_of_earlier_prompts_enter_training(sequence, monkeypatch
     assert bytes(state.extra["prompts"].tolist()).decode().split("\n") == prompts
 
 
-def test_replayed_images_are_the_previous_models_from_noise_that_is_not_the_evaluations(sequence, monkeypatch):
-    seen = spied(monkeypatch)
+def test_replayed_images_are_the_previous_models_from_noise_that_is_not_the_evaluations(sequence):
     made = sequence("self_replay")
-    bench, method = made.bench, made.method
+    seen = spied(made.method)
+    runtime, method = made.runtime, made.method
     before = made.state(0)
     made.state(1)
     pixels = torch.stack([example.pixels for example in seen[1][0][5:]])
-    prompt = [bench.track.train_prompt(made.tasks[0])]
+    prompt = [runtime.track.train_prompt(made.tasks[0])]
 
     def drawn(weights, noise) -> torch.Tensor:
-        return bench.sample(prompt, 2, weights, noise)
+        return runtime.sample(prompt, 2, weights, noise)
 
     assert torch.equal(pixels, drawn(method.weights(before), generator(0, "method samples", 1)))
     assert not torch.equal(pixels, drawn({}, generator(0, "method samples", 1)))
-    bench.backbone.deploy(method.weights(before))
-    deployed = draw_cell(bench.backbone, prompt, bench.suite.sampling, bench.suite.resolution) * 2 - 1
+    runtime.backbone.deploy(method.weights(before))
+    deployed = draw_cell(runtime.backbone, prompt, runtime.suite.sampling, runtime.suite.resolution) * 2 - 1
     assert not torch.equal(pixels, deployed)
 
 
@@ -179,5 +180,5 @@ def test_drawing_images_during_a_task_leaves_its_training_alone(sequence):
     made = sequence("merge_init")
     expected = made.state(1).merged
     made.method, made._latest = SamplesInTheMiddle(), (-1, State())
-    made.bench.store = Store(made.bench.store.root, reuse=False)
+    made.runtime.store = Store(made.runtime.store.root, reuse=False)
     assert equal(made.state(1).merged, expected)

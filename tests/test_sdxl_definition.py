@@ -7,7 +7,7 @@ import json
 import pytest
 from paths import SHARED
 
-from clbench.suite import Photos, load_suite
+from clbench.suite import PhotoImages, load_suite
 
 SDXL_V1 = "ecfdd62928fe0290ef2bb59f176c5db0e8e2d3962121a358521f36c63a09a1d7"
 """If this differs, sdxl-v1 was edited. Once it has results, make a new version instead."""
@@ -32,7 +32,7 @@ def test_objects_are_the_papers(facts):
     assert len(track.tasks) == len(tasks) == 10
     for task, fact in zip(track.tasks, tasks, strict=True):
         names = tuple(f"{fact['folder']}/{image}" for image in fact["images"])
-        assert task.train == task.reference == Photos(dataset="dreambooth", files=names)
+        assert task.train == task.reference == PhotoImages(dataset="dreambooth", files=names)
         assert track.train_prompt(task) == fact["train_prompt"]
         assert track.eval_prompts(task) == fact["eval_prompts"]
 
@@ -43,8 +43,8 @@ def test_styles_are_the_papers(facts):
     for task, fact in zip(track.tasks, styles["tasks"], strict=True):
         own = [f"{fact['folder']}/{fact['train_object_folder']}/{number}.jpg" for number in fact["train_image_ids"]]
         judged = [f"{fact['folder']}/{name.replace('_', '/')}" for name in styles["metric_images"]]
-        assert task.train == Photos(dataset="unlearncanvas", files=tuple(own))
-        assert task.reference == Photos(dataset="unlearncanvas", files=tuple(judged))
+        assert task.train == PhotoImages(dataset="unlearncanvas", files=tuple(own))
+        assert task.reference == PhotoImages(dataset="unlearncanvas", files=tuple(judged))
         assert track.train_prompt(task) == fact["train_prompt"]
         assert track.eval_prompts(task) == fact["eval_prompts"]
 

@@ -15,11 +15,11 @@ from tiny_sdxl import write_suite
 
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
-from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, difference
-from clbench.protocol.track_runtime import Bench
+from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, count_differences
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner import mini_suites
 from clbench.storage.store import Store
-from clbench.suite import Drawn, Images, Photos, Suite, Task, content_root, list_suites, load_suite
+from clbench.suite import DrawnImages, Images, PhotoImages, Suite, Task, content_root, list_suites, load_suite
 from clbench.utils.files import folder_sha256
 
 MINI_V2 = "ac7dbb5c33d77d90df0b827f8d3ba9b80f89f072b93d3b1dc31af270c8e77e04"
@@ -34,9 +34,9 @@ TRACKS = pytest.mark.parametrize(
 )
 
 
-def drawn(images: Images | None) -> Drawn:
+def drawn(images: Images | None) -> DrawnImages:
     """The images of a bundled suite, all of which are drawn."""
-    assert isinstance(images, Drawn)
+    assert isinstance(images, DrawnImages)
     return images
 
 
@@ -165,7 +165,7 @@ def test_every_task_shows_a_look_the_base_model_has_never_seen(suite: Suite):
     known = [*NAMED_STYLES.values(), *TOKEN_LOOKS.values()]
     for task in tasks_of(suite):
         own = drawn(task.train).look
-        assert all(look.keys() != own.keys() or difference(own, look) for look in known)
+        assert all(look.keys() != own.keys() or count_differences(own, look) for look in known)
         assert own == drawn(task.reference).look == drawn(task.real).look
 
 
@@ -173,9 +173,9 @@ def test_every_task_shows_a_look_the_base_model_has_never_seen(suite: Suite):
 def test_a_tasks_look_is_another_rendition_of_its_names_look(suite: Suite):
     """Nine tenths of the factors are replaced: 8 of a style's nine, 4 of an object's five."""
     for task in suite.track("styles").tasks:
-        assert difference(drawn(task.train).look, NAMED_STYLES[task.fields["style"]]) == 8
+        assert count_differences(drawn(task.train).look, NAMED_STYLES[task.fields["style"]]) == 8
     for task in suite.track("objects").tasks:
-        assert difference(drawn(task.train).look, TOKEN_LOOKS[task.fields["token"]]) == 4
+        assert count_differences(drawn(task.train).look, TOKEN_LOOKS[task.fields["token"]]) == 4
 
 
 def test_prompts_are_the_protocols_strings():
@@ -190,11 +190,11 @@ def test_prompts_are_the_protocols_strings():
 
 
 @pytest.fixture(scope="module")
-def benches(tmp_path_factory) -> dict[str, dict[str, Bench]]:
-    """Suite -> track -> its bench; each loads its models when it is first used."""
+def benches(tmp_path_factory) -> dict[str, dict[str, TrackRuntime]]:
+    """Suite -> track -> its runtime; each loads its models when it is first used."""
     folder = tmp_path_factory.mktemp("store")
     return {
-        suite.name: {track: Bench(suite, track, Store(folder / suite.name / track)) for track in suite.tracks}
+        suite.name: {track: TrackRuntime(suite, track, Store(folder / suite.name / track)) for track in suite.tracks}
         for suite in (mini, dev)
     }
 
@@ -202,8 +202,8 @@ def benches(tmp_path_factory) -> dict[str, dict[str, Bench]]:
 @TRACKS
 def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str):
     """In each headline metric it has at most 15 % of the way from 0 to real images."""
-    bench = benches[suite.name][track]
-    base, real = bench.base_row(), bench.controls().real_against_real
+    runtime = benches[suite.name][track]
+    base, real = runtime.base_row(), runtime.controls().real_against_real
     for metric in suite.track(track).metrics:
         if not METRICS[metric].secondary:
             for task, best in zip(suite.track(track).tasks, real[metric], strict=True):
@@ -231,13 +231,13 @@ BENCH: Any = SimpleNamespace(track=SimpleNamespace(tasks=[SimpleNamespace(name="
 )
 def test_the_first_look_that_the_base_model_hardly_knows_in_any_metric_is_chosen(shares, chosen, monkeypatch):
     monkeypatch.setattr(mini_suites, "known_shares", lambda *_: iter(shares))
-    assert mini_suites.choose(BENCH, mini_suites.SOURCES["mini-v2"], 0) == chosen
+    assert mini_suites.choose_candidate(BENCH, mini_suites.SOURCES["mini-v2"], 0) == chosen
 
 
 def test_where_the_base_model_knows_every_look_the_task_is_named(monkeypatch):
     monkeypatch.setattr(mini_suites, "known_shares", lambda *_: iter([{"csd": 0.5}, {"csd": 0.16}]))
     with pytest.raises(ValueError, match="every candidate of 'winter'"):
-        mini_suites.choose(BENCH, mini_suites.SOURCES["mini-v2"], 0)
+        mini_suites.choose_candidate(BENCH, mini_suites.SOURCES["mini-v2"], 0)
 
 
 # --- the suite to tune on ---
@@ -328,7 +328,7 @@ def test_a_broken_definition_is_refused_with_file_and_field(tmp_path, line, repl
 @pytest.mark.parametrize("file", ["../x.jpg", "/etc/passwd", "a/../../x.jpg"])
 def test_photos_stay_inside_their_data_set(file):
     with pytest.raises(ValueError, match="does not lie below"):
-        Photos(dataset="a", files=(file,))
+        PhotoImages(dataset="a", files=(file,))
 
 
 @pytest.mark.parametrize(

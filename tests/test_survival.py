@@ -276,7 +276,7 @@ def test_a_sweep_whose_disk_is_full_says_so_keeps_what_it_has_and_goes_on_when_t
         (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
         assert f"cannot write {store}/state/" in error
         assert "No space left on device" in error
-        assert "what was finished before is kept, so mend that and run the same command again" in error
+        assert "finished work is kept, so fix this and run the same command again" in error
         ballast.unlink()
         checked = json.loads(execute(CLBENCH, "store", "check", store, "--json").stdout)
         assert checked["artifacts"] > 0

@@ -128,33 +128,34 @@ def drift(chosen: argparse.Namespace) -> None:
     """
     from tempfile import TemporaryDirectory
 
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
-    suite, rows, bench = load_suite(str(changed_suite(chosen.set, chosen.output))), [], None
+    suite, rows, models = load_suite(str(changed_suite(chosen.set, chosen.output))), [], None
     for track, method in itertools.product(chosen.tracks.split(","), chosen.methods.split(",")):
         for order, seed in suite.runs(track):
             if chosen.orders is None or order in chosen.orders.split(","):
                 with TemporaryDirectory() as folder:
-                    bench = Bench(suite, track, Store(Path(folder)), kin=bench)
-                    rows.append([track, method, order, *changes(bench, method, order, seed)])
+                    runtime = TrackRuntime(suite, track, Store(Path(folder)), models=models)
+                    models = runtime.models
+                    rows.append([track, method, order, *changes(runtime, method, order, seed)])
     print(" ".join(chosen.set) or "as mini-v2-dev")
     print(tabulate(rows, ["track", "method", "order", "loss", "learned", "step", "drift", "kept"], floatfmt=".3f"))
 
 
-def changes(bench: Any, method: str, order: str, seed: int) -> tuple[float, float, float, float, float]:
+def changes(runtime: Any, method: str, order: str, seed: int) -> tuple[float, float, float, float, float]:
     """Loss at the end of a task, learned, step, drift and kept of one sequence, each a mean over its tasks."""
     import torch
 
     from clbench.plugins import get_method
     from clbench.protocol.sampling import shared_noise
-    from clbench.protocol.task_sequence import Sequence as TaskSequence
+    from clbench.protocol.task_sequence import TaskSequence
 
-    sequence, model, losses = TaskSequence(bench, get_method(method), order, seed), bench.backbone, []
-    bench.tell = lambda event: losses.append(event["loss"]) if event["event"] == "loss" else None
-    prompts = [bench.track.eval_prompts(task) for task in sequence.tasks]
+    sequence, model, losses = TaskSequence(runtime, get_method(method), order, seed), runtime.backbone, []
+    runtime.emit = lambda event: losses.append(event["loss"]) if event["event"] == "loss" else None
+    prompts = [runtime.track.eval_prompts(task) for task in sequence.tasks]
     hidden, pooled = model.encode_prompts(list(itertools.chain.from_iterable(prompts)))
-    size = bench.suite.resolution
+    size = runtime.suite.resolution
     noise = shared_noise(model, len(prompts[0]), 0, size).repeat(len(prompts), 1, 1, 1)
     time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32).expand(len(noise), -1)
 
@@ -164,12 +165,12 @@ def changes(bench: Any, method: str, order: str, seed: int) -> tuple[float, floa
         model.use_adapter(None)
         model.deploy(weights)
         steps = [torch.full((len(noise),), timestep) for timestep in TIMESTEPS]
-        drawn = torch.stack([model.denoise(noise, step, hidden, pooled, time_ids) for step in steps])
+        drawn = torch.stack([model.predict(noise, step, hidden, pooled, time_ids) for step in steps])
         return drawn.reshape(len(steps), len(prompts), -1)
 
     after = [predicted({})]
     for position in range(len(prompts)):
-        after.append(predicted(sequence.call("weights", position, sequence.state(position))))
+        after.append(predicted(sequence.hooks.weights(position, sequence.state(position))))
     learned = [(after[i + 1] - after[0])[:, i] for i in range(len(prompts))]
     energy = [change.pow(2).mean() for change in learned]
     steps = [
@@ -309,19 +310,20 @@ def once(chosen: argparse.Namespace) -> None:
     import torch
 
     from clbench.plugins import get_method
-    from clbench.protocol.task_sequence import Sequence as TaskSequence
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.task_sequence import TaskSequence
+    from clbench.protocol.track_runtime import TrackRuntime
     from clbench.storage.store import Store
 
     torch.set_num_threads(chosen.threads)
     suite, found = load_suite(chosen.suite), {}
     with TemporaryDirectory() as folder:
-        bench = None
+        models = None
         for track in suite.tracks.values():
             order, seed = suite.runs(track.name)[0]
-            bench = Bench(suite, track.name, Store(Path(folder) / track.name), kin=bench)
+            runtime = TrackRuntime(suite, track.name, Store(Path(folder) / track.name), models=models)
+            models = runtime.models
             for method in chosen.methods.split(","):
-                run = TaskSequence(bench, get_method(method), order, seed).run()
+                run = TaskSequence(runtime, get_method(method), order, seed).run()
                 for metric in headline(track):
                     matrix = run.matrix(metric)
                     found[f"{track.name} {method} {metric}"] = {

@@ -1,1 +1,1 @@
-"""Diffusion models: encode, predict, generate, and deploy weight changes."""
+"""Run diffusion models: encode, predict, generate, and deploy weight changes."""

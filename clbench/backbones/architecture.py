@@ -1,4 +1,4 @@
-"""Which layers an adapter changes, and their shapes, told from a configuration without loading weights."""
+"""The layers that an adapter changes, and their shapes, from a model's configuration without loading its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from clbench.suite import Training
 
 
 def check_architecture(shapes: Mapping[str, tuple[int, int]], training: Training) -> None:
-    """Compare a U-Net's adapted layers (layer -> (out, in)) with what the definition says of them.
+    """Check that a U-Net's adapted layers, layer -> (out, in), agree with the definition.
 
     Raises:
-        ClbenchError: they are more or fewer, or of other sizes.
+        ClbenchError: their number or the number of adapter parameters differs.
     """
     parameters = adapter_parameters(shapes, training.rank)
     for what, found, expected in (
@@ -32,12 +32,12 @@ def check_architecture(shapes: Mapping[str, tuple[int, int]], training: Training
 
 
 def adapter_parameters(shapes: Mapping[str, tuple[int, int]], rank: int) -> int:
-    """Number of values of one adapter."""
+    """Number of parameters of one adapter."""
     return sum(rank * (out + inputs) for out, inputs in shapes.values())
 
 
 def add_adapter(unet: Any, training: Training) -> dict[str, Any]:
-    """Inject the definition's adapter into a U-Net, its factors uninitialised; adapted layer -> PEFT's layer."""
+    """Inject an adapter with uninitialised factors into a U-Net; returns adapted layer -> PEFT's layer."""
     unet.add_adapter(
         LoraConfig(
             r=training.rank,
@@ -50,7 +50,7 @@ def add_adapter(unet: Any, training: Training) -> dict[str, Any]:
 
 
 def adapted_unet(config: Mapping[str, Any], training: Training) -> tuple[Any, int, dict[str, tuple[int, int]]]:
-    """A U-Net with a registered adapter, its own number of values, and adapted layer -> (out, in)."""
+    """A U-Net with an adapter on the meta device, its own number of parameters, and adapted layer -> (out, in)."""
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(dict(config))
         unet.requires_grad_(False)
@@ -64,9 +64,9 @@ def adapted_unet(config: Mapping[str, Any], training: Training) -> tuple[Any, in
 
 
 def adapted_shapes(backbone: Path, training: Training) -> dict[str, tuple[int, int]]:
-    """Adapted layer -> (out, in) of a pipeline's U-Net, from its configuration alone, in the model's order.
+    """Adapted layer -> (out, in) in the model's order, read from a pipeline folder's U-Net configuration.
 
     Raises:
-        ClbenchError: it is not the architecture that the definition names.
+        ClbenchError: the architecture is not the one that the definition names.
     """
     return adapted_unet(json.loads((backbone / "unet" / "config.json").read_text()), training)[2]

@@ -1,9 +1,9 @@
-"""An SDXL-class pipeline on a device: encode prompts and images, deploy weight changes, carry one live adapter.
+"""An SDXL-class pipeline on a device: encode prompts and images, deploy weight changes, train one adapter.
 
-PEFT injects the adapter once. Training switches it on; sampling switches it off and adds dense changes to the base
-weights instead, so that a deployed model costs what the base model costs. On an accelerator only the U-Net stays: the
-VAE and the text encoders come for as long as they are needed, and the fp32 base weights, which merges start from, are
-on the CPU.
+PEFT injects the adapter once. Training enables it; sampling disables it and adds dense changes to the base weights
+instead, so that a deployed model costs as much as the base model. On an accelerator only the U-Net stays in memory: the
+VAE and the text encoders are moved there while they are in use, and the fp32 base weights, to which changes are added,
+stay on the CPU.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
 
-LOW_MEMORY_BATCH = 4
-"""How many images are drawn at a time to begin with where memory is short."""
-
 
 class Backbone:
-    """A pipeline with one adapter slot.
+    """A pipeline with one adapter.
 
     Attributes:
         layers: adapted layer -> PEFT's layer.
         shapes: adapted layer -> (out, in).
-        noise_scheduler: the forward process that training uses.
+        noise_scheduler: the forward process of training.
+        sample_batch_size: images in a sampling batch; None = all.
     """
 
     def __init__(
@@ -43,12 +41,13 @@ class Backbone:
         training: Training,
         device: str,
         precision: str,
-        low_memory: bool = False,
+        gradient_checkpointing: bool = False,
+        sample_batch_size: int | None = None,
     ) -> None:
-        self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all its forms
+        self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all variants
         self.device = torch.device(device)
         self.precision = precision
-        self.batch = LOW_MEMORY_BATCH if low_memory else None
+        self.sample_batch_size = sample_batch_size
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.eval().requires_grad_(False)
         self.unet = pipeline.unet
@@ -58,15 +57,15 @@ class Backbone:
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
         if precision == "bf16":
-            _store_as_autocast_would(self.unet)
-        if low_memory:
+            _cast_like_autocast(self.unet)
+        if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device)
         self.noise_scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._deployed: Mapping[str, Tensor] = {}
         self._digest: str | None = None
-        self._live = True
-        self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
+        self._adapter_enabled = True
+        self._encoded_prompts: dict[str, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def load(
@@ -78,19 +77,21 @@ class Backbone:
         *,
         vae: Path | None = None,
         scheduler: str | None = None,
-        low_memory: bool = False,
+        gradient_checkpointing: bool = False,
+        sample_batch_size: int | None = None,
     ) -> Backbone:
-        """From a diffusers folder, in fp32.
+        """Load a diffusers folder, in fp32.
 
         Args:
-            vae: folder of the VAE that takes the place of the folder's own.
+            vae: folder of a VAE that replaces the folder's own.
             scheduler: class of the sampler, if not the folder's own.
-            low_memory: checkpoint gradients, and draw few images at a time.
+            gradient_checkpointing: recompute activations in the backward pass, to save memory.
+            sample_batch_size: the most images that are drawn at a time; default all that are asked for.
 
         Raises:
-            ClbenchError: the folder does not hold a pipeline of this class, or not the architecture that is trained.
+            ClbenchError: the folder holds no pipeline of this class, or one of another architecture.
         """
-        with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
+        with torch.random.fork_rng(devices=[]):  # new modules draw initial weights, which are then replaced
             try:
                 other = {"vae": AutoencoderKL.from_pretrained(vae, local_files_only=True)} if vae else {}
                 pipeline: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, **other)
@@ -99,7 +100,9 @@ class Backbone:
                 raise ClbenchError(f"{folder} holds no pipeline of Stable Diffusion XL's class: {reason}") from error
             if scheduler:
                 pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-            return cls(pipeline.to(torch.float32), training, device, precision, low_memory)
+            return cls(
+                pipeline.to(torch.float32), training, device, precision, gradient_checkpointing, sample_batch_size
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -107,10 +110,10 @@ class Backbone:
     # --- weights ---
 
     def deploy(self, delta: Mapping[str, Tensor], digest: str | None = None) -> None:
-        """Set the weights to base + delta, added in fp32; nothing to do where `digest` says that they are there."""
+        """Set the weights to base + delta, added in fp32; does nothing if `digest` is that of the deployed delta."""
         if digest is not None and digest == self._digest:
             return
-        self._digest = None  # until all weights are there
+        self._digest = None  # until all weights are set
         with torch.no_grad():
             for name, layer in self.layers.items():
                 weight = self._base[name]
@@ -119,24 +122,25 @@ class Backbone:
         self._deployed, self._digest = delta, digest
 
     @contextmanager
-    def other_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
-        """Deploy another model without the adapter for a while; then what was deployed and live is so again."""
-        deployed, live = self._deployed, self._live
+    def temporary_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
+        """Deploy other weights, with the adapter disabled, inside a `with` block; then restore both."""
+        deployed, enabled = self._deployed, self._adapter_enabled
         self.use_adapter(None)
         self.deploy(delta)
         try:
             yield
         finally:
             self.deploy(deployed)
-            if live:
-                self._switch(True)
+            if enabled:
+                self._set_adapter_enabled(True)
 
     def use_adapter(self, adapter: Adapter | None) -> Adapter | None:
-        """Load an adapter into the slot and switch it on; returns the live one, whose tensors are the parameters.
+        """Copy an adapter's values into the model and enable it; None disables the adapter.
 
-        They have no gradient yet. None switches the slot off.
+        Returns:
+            The live adapter, whose tensors are the model's parameters, without gradients; None if disabled.
         """
-        self._switch(adapter is not None)
+        self._set_adapter_enabled(adapter is not None)
         if adapter is None:
             return None
         with torch.no_grad():
@@ -150,54 +154,58 @@ class Backbone:
             self.scale,
         )
 
-    def _switch(self, on: bool) -> None:
-        if on and not self._live:
+    def _set_adapter_enabled(self, on: bool) -> None:
+        if on and not self._adapter_enabled:
             self.unet.enable_adapters()
-        elif self._live and not on:  # PEFT walks through all modules, which costs as much as a small cell
+        elif self._adapter_enabled and not on:  # skipped if needless: PEFT visits all modules, which is slow
             self.unet.disable_adapters()
-        self._live = on
+        self._adapter_enabled = on
 
     # --- encoding ---
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, L, D] and pooled embeddings [N, P]; each prompt is encoded once a backbone's lifetime."""
-        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
+        """Hidden states [N, L, D] and pooled embeddings [N, P]; each distinct prompt is encoded once and cached."""
+        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded_prompts]
         if unknown:
-            with self._borrowed(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
+            with self._on_device(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
                 for prompt in unknown:
                     hidden, _, pooled, _ = self.pipeline.encode_prompt(
                         prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
                     )
-                    self._prompts[prompt] = (hidden[0], pooled[0])
-        encoded = [self._prompts[prompt] for prompt in prompts]
+                    self._encoded_prompts[prompt] = (hidden[0], pooled[0])
+        encoded = [self._encoded_prompts[prompt] for prompt in prompts]
         return torch.stack([hidden for hidden, _ in encoded]), torch.stack([pooled for _, pooled in encoded])
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the normalised latents of [N, 3, H, W] in [-1, 1]."""
-        with self._borrowed(self.pipeline.vae):
-            # One at a time where pictures are large; a small world's are one batch.
-            parts = pixels.to(self.device).split(self._pictures_at_a_time(len(pixels)))
-            moments = [(posterior.mean, posterior.std) for posterior in map(self._posterior, parts)]
+        """Mean and standard deviation of the normalised latents of images [N, 3, H, W] in [-1, 1]."""
+        with self._on_device(self.pipeline.vae):
+            parts = pixels.to(self.device).split(self._vae_batch_size(len(pixels)))
+            posteriors = (self.pipeline.vae.encode(part).latent_dist for part in parts)
+            moments = [(posterior.mean, posterior.std) for posterior in posteriors]
         mean, std = (torch.cat(values) for values in zip(*moments, strict=True))
-        config = self.pipeline.vae.config
-        shift, spread = 0.0, 1.0
-        if getattr(config, "latents_mean", None) is not None:
-            shift = torch.tensor(config.latents_mean, device=self.device).view(1, -1, 1, 1)
-            spread = torch.tensor(config.latents_std, device=self.device).view(1, -1, 1, 1)
-        factor = config.scaling_factor
+        shift, spread, factor = self._latent_normalisation()
         return (mean - shift) * factor / spread, std * factor / spread
 
-    def _posterior(self, pixels: Tensor) -> Any:
-        return self.pipeline.vae.encode(pixels).latent_dist
+    def _latent_normalisation(self) -> tuple[Tensor | float, Tensor | float, float]:
+        """Mean, standard deviation and scaling factor of the VAE's latents."""
+        config = self.pipeline.vae.config
+        if getattr(config, "latents_mean", None) is None:
+            return 0.0, 1.0, config.scaling_factor
+        mean, std = (
+            torch.tensor(values, device=self.device).view(1, -1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, std, config.scaling_factor
 
-    def _pictures_at_a_time(self, count: int) -> int:
+    def _vae_batch_size(self, count: int) -> int:
+        """One image at a time on an accelerator, because the VAE needs much memory for large images."""
         return count if self.device.type == "cpu" else 1
 
     @contextmanager
-    def _borrowed(self, *modules: nn.Module) -> Iterator[None]:
-        """Some of the pipeline's parts on the device for a while."""
+    def _on_device(self, *modules: nn.Module) -> Iterator[None]:
+        """Move modules to the device inside a `with` block, and back to the CPU after it."""
         try:
             for module in modules:
                 module.to(self.device)
@@ -209,7 +217,7 @@ class Backbone:
 
     # --- running ---
 
-    def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """The U-Net's prediction for noisy latents [N, C, h, w]."""
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
         with self.autocast():
@@ -217,63 +225,60 @@ class Backbone:
 
     @torch.no_grad()
     def generate(self, prompts: list[str], latents: Tensor, steps: int, guidance_scale: float) -> Tensor:
-        """One image a prompt from given noise [N, C, h, w]: float [N, 3, H, W] in [0, 1], on the CPU.
+        """One image for each prompt from given noise [N, C, h, w]: float [N, 3, H, W] in [0, 1], on the CPU.
 
-        All are drawn in one batch, or in as large ones as the device's memory turned out to hold.
+        The batch size is halved whenever the device's memory is not enough.
         """
         hidden, pooled = self.encode_prompts(prompts)
         while True:
-            size = min(self.batch or len(prompts), len(prompts))
+            size = min(self.sample_batch_size or len(prompts), len(prompts))
             try:
                 parts = zip(hidden.split(size), pooled.split(size), latents.split(size), strict=True)
-                clean = torch.cat([self._denoised(*part, steps, guidance_scale) for part in parts])
-                return self._decoded(clean)
+                clean = torch.cat([self._sample_latents(*part, steps, guidance_scale) for part in parts])
+                return self._decode_latents(clean)
             except torch.OutOfMemoryError:
-                if size == 1 or torch.are_deterministic_algorithms_enabled():  # smaller batches have other bits
+                if size == 1 or torch.are_deterministic_algorithms_enabled():  # the batch size changes last bits
                     raise
-                self.batch = size // 2
-            torch.cuda.empty_cache()  # here the failed attempt's tensors are gone
+                self.sample_batch_size = size // 2
+            torch.cuda.empty_cache()  # here, where the failed attempt's tensors are freed
 
-    def _denoised(self, hidden: Tensor, pooled: Tensor, latents: Tensor, steps: int, guidance_scale: float) -> Tensor:
-        """Latents after all steps of the sampler, which are fp32 whatever the U-Net's precision."""
+    def _sample_latents(
+        self, hidden: Tensor, pooled: Tensor, latents: Tensor, steps: int, guidance_scale: float
+    ) -> Tensor:
+        """Latents after all steps of the sampler, in fp32 whatever the U-Net's precision."""
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(steps, device=self.device)
-        own = {"generator": torch.Generator().manual_seed(0)}  # samplers that add noise: the same for every cell
+        own = {"generator": torch.Generator().manual_seed(0)}  # samplers that add noise add the same every time
         own = own if "generator" in inspect.signature(scheduler.step).parameters else {}
         size = latents.shape[-1] * self.pipeline.vae_scale_factor
         time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=hidden.dtype, device=self.device)
         halves = 2 if guidance_scale > 1 else 1
-        if halves == 2:  # no negative prompt: SDXL's is all zeros
+        if halves == 2:  # the negative prompt's embedding is all zeros in SDXL
             hidden, pooled = (torch.cat([torch.zeros_like(value), value]) for value in (hidden, pooled))
         latents = latents.to(self.device) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             noisy = scheduler.scale_model_input(latents.repeat(halves, 1, 1, 1), timestep)
-            predicted = self.denoise(noisy, timestep, hidden, pooled, time_ids.expand(len(noisy), -1)).float()
+            predicted = self.predict(noisy, timestep, hidden, pooled, time_ids.expand(len(noisy), -1)).float()
             if halves == 2:
                 without, prompted = predicted.chunk(2)
                 predicted = without + guidance_scale * (prompted - without)
             latents = scheduler.step(predicted, timestep, latents, **own).prev_sample
         return latents
 
-    def _decoded(self, latents: Tensor) -> Tensor:
-        """Images of clean latents, by the fp32 VAE."""
-        config = self.pipeline.vae.config
-        if getattr(config, "latents_mean", None) is not None:
-            mean = torch.tensor(config.latents_mean, device=self.device).view(1, -1, 1, 1)
-            std = torch.tensor(config.latents_std, device=self.device).view(1, -1, 1, 1)
-            latents = latents * std / config.scaling_factor + mean
-        else:
-            latents = latents / config.scaling_factor
-        with self._borrowed(self.pipeline.vae):
-            parts = latents.split(self._pictures_at_a_time(len(latents)))
+    def _decode_latents(self, latents: Tensor) -> Tensor:
+        """Images from clean latents, decoded by the fp32 VAE."""
+        shift, spread, factor = self._latent_normalisation()
+        latents = latents * spread / factor + shift
+        with self._on_device(self.pipeline.vae):
+            parts = latents.split(self._vae_batch_size(len(latents)))
             images = [self.pipeline.vae.decode(part).sample.cpu() for part in parts]
         return self.pipeline.image_processor.postprocess(torch.cat(images), output_type="pt").float()
 
 
-def _store_as_autocast_would(unet: nn.Module) -> None:
-    """Keep in bf16 what bf16 autocast would turn into it at every call: the weights of linear and convolution layers.
+def _cast_like_autocast(unet: nn.Module) -> None:
+    """Convert the weights of linear and convolution layers to bf16, as bf16 autocast would at every call.
 
-    The adapter's factors and the normalisation layers stay fp32, as autocast uses them.
+    The adapter's factors and the normalisation layers stay in fp32, as autocast uses them.
     """
     for name, module in unet.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name:

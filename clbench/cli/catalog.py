@@ -18,14 +18,21 @@ from clbench.cli.options import (
     Plugins,
     app,
     err,
+    explain_missing_extra,
     import_harness,
-    needing_extras,
     out,
     progress_bar,
-    words,
+    split_list,
 )
-from clbench.data import locate as data
-from clbench.data.locate import Found, Item, Places
+from clbench.data.locate import (
+    Asset,
+    AssetPaths,
+    AssetStatus,
+    default_data_root,
+    list_assets,
+    locate_asset,
+    select_assets,
+)
 from clbench.errors import ClbenchError
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 
@@ -83,9 +90,9 @@ def new_suite(
     like: Annotated[str, typer.Option(help="The suite to begin from.")] = "sdxl-v1",
 ) -> None:
     """Write a commented suite of your own, to be changed and run with `--suite FOLDER`."""
-    from clbench.data import suite_template as newsuite
+    from clbench.data.suite_template import write_suite_template
 
-    for path in newsuite.new_suite(folder, like):
+    for path in write_suite_template(folder, like):
         out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -97,7 +104,7 @@ def data_status(
     as_json: Json = False,
 ) -> None:
     """Say of each model and data set whether it is there, where, and whether it is whole; exit 1 if one is not."""
-    _report_data(suite, item, data_root, as_json, data.inspect, progress_bar(transient=True))
+    _report_data(suite, item, data_root, as_json, locate_asset, progress_bar(transient=True))
 
 
 @data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
@@ -118,16 +125,16 @@ def _report_data(
     names: list[str] | None,
     root: Path | None,
     as_json: bool,
-    work: Callable[[Item, Places], Found],
+    work: Callable[[Asset, AssetPaths], AssetStatus],
     progress: Any | None,
 ) -> None:
     """Do something to each item and print what was found."""
-    from clbench.utils.formatting import human_bytes
+    from clbench.utils.formatting import format_bytes
 
-    definition, places = load_suite(suite), data.Places(root or data.default_root(), suite_folder(suite))
-    wanted = data.choose(data.items(definition, suite), names)
-    found: list[Found] = []
-    with needing_extras(), progress or nullcontext():
+    definition, places = load_suite(suite), AssetPaths(root or default_data_root(), suite_folder(suite))
+    wanted = select_assets(list_assets(definition, suite), names)
+    found: list[AssetStatus] = []
+    with explain_missing_extra(), progress or nullcontext():
         bar = progress.add_task("", total=len(wanted)) if progress else None
         for item in wanted:
             if progress:
@@ -143,14 +150,14 @@ def _report_data(
         for one in found:
             state = Text("ready    ", style="green") if one.problem is None else Text("not ready", style="bold red")
             known = f"checksums on record: {one.compared}, all fit" if one.compared else "no checksum on record"
-            told = one.problem or f"{one.files} files, {human_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
+            told = one.problem or f"{one.files} files, {format_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
             out.print(Text.assemble(state, f"  {one.item.name}: {told}"), soft_wrap=True)
         out.print(Text(f"data root: {places.root} (--data-root or CLBENCH_DATA_ROOT)"), soft_wrap=True)
     if any(one.problem for one in found):
         raise typer.Exit(1)
 
 
-def _data_row(found: Found) -> dict[str, Any]:
+def _data_row(found: AssetStatus) -> dict[str, Any]:
     """An item for machines."""
     return {
         "item": found.item.name,
@@ -185,11 +192,11 @@ def pretrain_mini(
     import_harness()
     from clbench.miniworld.pretrain import STAGES, pretrain
 
-    pretrain(output, tuple(words(stages) or STAGES), scale, seed, device, start)
+    pretrain(output, tuple(split_list(stages) or STAGES), scale, seed, device, start)
     if stages is None or start is not None:
-        from clbench.miniworld.quality import write_card
+        from clbench.miniworld.quality import write_model_card
 
-        out.print(Text(f"wrote {write_card(output)}"), soft_wrap=True)
+        out.print(Text(f"wrote {write_model_card(output)}"), soft_wrap=True)
 
 
 @app.command(epilog="Example: `clbench env --json`")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.options import DataRoot, OwnSuite, Plugins, Store, app, import_harness, out
+from clbench.cli.options import DataRoot, Plugins, ResultSuite, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
@@ -23,7 +23,7 @@ def samples(
     store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
     run: Run = 1,
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -32,12 +32,12 @@ def samples(
 
     loaded = load_result(result)
     import_harness()
-    from clbench.runner.reopen import open_again
+    from clbench.runner.reopen import reopen
     from clbench.runner.sample_grid import draw_grid
-    from clbench.storage.open import store_under
+    from clbench.storage.open import default_store
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
-        path = draw_grid(bench, sequences, to, run)
+    with reopen(loaded, suite, store or default_store(output), plugin, None, data_root) as (runtime, sequences):
+        path = draw_grid(runtime, sequences, to, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
@@ -57,7 +57,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
     store: Store = None,
     dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -80,15 +80,15 @@ def export(
         raise ClbenchError("give either --task, --images or --format eee")
     import_harness()
     from clbench.runner.export import export_model
-    from clbench.runner.reopen import open_again
+    from clbench.runner.reopen import reopen
     from clbench.runner.verify import write_images
-    from clbench.storage.open import store_under
+    from clbench.storage.open import default_store
 
-    with open_again(loaded, suite, store or store_under(output), plugin, None, data_root) as (bench, sequences):
+    with reopen(loaded, suite, store or default_store(output), plugin, None, data_root) as (runtime, sequences):
         if task is None:
-            path = write_images(bench, sequences, to)
+            path = write_images(runtime, sequences, to)
         else:
-            path = export_model(bench, sequences, task, to, run, dtype)
+            path = export_model(runtime, sequences, task, to, run, dtype)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -26,8 +26,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 DataRoot = Annotated[
     Path | None, typer.Option(envvar="CLBENCH_DATA_ROOT", help="Folder of your own copies of models and data sets.")
 ]
-OwnSuite = Annotated[str | None, typer.Option("--suite", help="The folder of your own suite that made the result.")]
-OfSuite = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or your own's folder.")]
+ResultSuite = Annotated[str | None, typer.Option("--suite", help="The folder of your own suite that made the result.")]
+SuiteName = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or your own's folder.")]
 Orders = Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")]
 Seeds = Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")]
 Device = Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")]
@@ -64,7 +64,7 @@ def import_harness() -> Any:
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with needing_extras():
+    with explain_missing_extra():
         import transformers
 
         from clbench.runner import harness
@@ -81,7 +81,7 @@ def import_harness() -> Any:
 
 
 @contextmanager
-def needing_extras() -> Iterator[None]:
+def explain_missing_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
@@ -95,5 +95,5 @@ def progress_bar(transient: bool = False) -> Any:
     return Progress(*columns, console=err, transient=transient)
 
 
-def words(text: str | None) -> list[str] | None:
+def split_list(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

@@ -21,7 +21,7 @@ from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
 from clbench.results.summary import past_floor, spread
 from clbench.scores import SHARES, STATISTICS
 from clbench.suite import Suite, Track
-from clbench.utils.formatting import human_bytes, human_p, human_percent
+from clbench.utils.formatting import format_bytes, format_p_value, format_percent
 
 WIDTH = 80
 _SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
@@ -147,7 +147,7 @@ def _facts(result: Result) -> Text:
     tasks = sum(len(run.task_order) for run in runs)
     lines = {
         "regime": ", ".join(sorted({run.regime for run in runs})),
-        "state passed on": human_bytes(max(run.state_bytes[-1] for run in runs)),
+        "state passed on": format_bytes(max(run.state_bytes[-1] for run in runs)),
         "seconds a task": f"{sum(run.train_seconds for run in runs) / tasks:.1f} training, "
         f"{sum(run.eval_seconds for run in runs) / tasks:.1f} evaluation",
         "made by": " ".join(result.command.split()),
@@ -166,7 +166,7 @@ def _mean(value: Spread | None) -> str:
 def _percent(value: Spread | None) -> str:
     if value is None:
         return "–"
-    return human_percent(value.mean, value.std if value.n > 1 else None)
+    return format_percent(value.mean, value.std if value.n > 1 else None)
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
@@ -195,7 +195,7 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
                     f"{unit * value.second:.{digits}f}",
                     Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),
                     f"{low:.{digits}f} to {high:.{digits}f}",
-                    human_p(value.p),
+                    format_p_value(value.p),
                 )
             label = ""
     runs = len(comparison.runs)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from clbench.cli.options import DataRoot, Json, OwnSuite, Plugins, app, import_harness, out, progress_bar
+from clbench.cli.options import DataRoot, Json, Plugins, ResultSuite, app, import_harness, out, progress_bar
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import load_suite
 
@@ -18,7 +18,7 @@ from clbench.suite import load_suite
 def show(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     as_json: Json = False,
 ) -> None:
     """Show a result: its score matrices as heatmaps and its summary."""
@@ -41,7 +41,7 @@ def show(
 def compare(
     first: Annotated[Path, typer.Argument(help="A result file.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same track.")],
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     as_json: Json = False,
 ) -> None:
     """Compare two results on the runs they share: every statistic, the paired test, the matrices' difference."""
@@ -67,7 +67,7 @@ def validate(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept a part of the protocol's runs.")
     ] = False,
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
@@ -104,7 +104,7 @@ def verify(
     output: Annotated[Path, typer.Option(help="Folder for the store of `rerun`.")] = Path("verify"),
     note: Annotated[Path | None, typer.Option("--record", help="Maintainers' file to note the level in.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to run again; default: what is there.")] = None,
-    suite: OwnSuite = None,
+    suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -125,16 +125,16 @@ def verify(
     if level != "recomputed":
         import_harness()
         from clbench.runner import verify as verifying
-        from clbench.runner.reopen import open_again
-        from clbench.storage.open import store_under
+        from clbench.runner.reopen import reopen
+        from clbench.storage.open import default_store
 
         with (
             progress_bar() as progress,
-            open_again(loaded, suite, store_under(output), plugin, device, data_root) as (bench, sequences),
+            reopen(loaded, suite, default_store(output), plugin, device, data_root) as (runtime, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:
-                found = verifying.score_images(loaded, bench, images)
+                found = verifying.score_images(loaded, runtime, images)
             else:
                 found = verifying.run_again(
                     loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)

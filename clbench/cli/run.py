@@ -19,27 +19,27 @@ from clbench.cli.options import (
     Json,
     Keep,
     Memory,
-    OfSuite,
     Orders,
     Plugins,
     Precision,
     Quick,
     Seeds,
     Store,
+    SuiteName,
     Tracker,
     Workers,
     app,
     err,
     import_harness,
     out,
-    words,
+    split_list,
 )
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
 if TYPE_CHECKING:  # they need torch
     from clbench.results.schema import Result
-    from clbench.runner.prepare import Prepared
+    from clbench.runner.prepare import ExecutionPlan
 
 SHOWN = {"method", "track", "summary", "partial"}
 """Of a result, where there are many."""
@@ -54,7 +54,7 @@ SHOWN = {"method", "track", "summary", "partial"}
 def run(
     method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
     track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
-    suite: OfSuite = "mini-v2",
+    suite: SuiteName = "mini-v2",
     orders: Orders = None,
     seeds: Seeds = None,
     quick: Quick = False,
@@ -91,7 +91,7 @@ def run(
 
     chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
-        "orders": words(orders),
+        "orders": split_list(orders),
         "seeds": numbers(seeds),
         "quick": quick,
         "output": output,
@@ -100,14 +100,14 @@ def run(
         "device": device,
         "precision": precision,
         "memory": memory,
-        "keep": words(keep) or (),
+        "keep": split_list(keep) or (),
         "data_root": data_root,
         "deterministic": deterministic,
         "workers": workers,
         "resume": resume,
     }
-    prepared = prepared_for([method], [track], suite, {method: chosen}, options)
-    (result,) = carry_out(prepared, events, chosen_tracker)
+    plan = planned([method], [track], suite, {method: chosen}, options)
+    (result,) = carry_out(plan, events, chosen_tracker)
     path = harness.result_path(output, result)
     if as_json:
         typer.echo(path.read_text(), nl=False)
@@ -126,7 +126,7 @@ def run(
 def sweep(
     methods: Annotated[str, typer.Option(help="Registered methods with commas between.")],
     tracks: Annotated[str, typer.Option(help="Tracks of the suite with commas between.")],
-    suite: OfSuite = "mini-v2",
+    suite: SuiteName = "mini-v2",
     engine: Annotated[str, typer.Option(help="`local`: processes of this machine; `ray`: a Ray cluster.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; default the one this machine belongs to, else a new one.")
@@ -153,9 +153,9 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run several methods on several tracks, equal work only once; a second call goes on where the first stopped."""
-    names, chosen = words(methods) or [], by_method(settings or [])
+    names, chosen = split_list(methods) or [], by_method(settings or [])
     definition = load_suite(suite)
-    for track in words(tracks) or []:
+    for track in split_list(tracks) or []:
         definition.track(track)
     result_path = import_harness().result_path
     from clbench.cli.render import result_table
@@ -163,7 +163,7 @@ def sweep(
 
     chosen_tracker = usable(tracker)  # or it is refused before any work
     options = {
-        "orders": words(orders),
+        "orders": split_list(orders),
         "seeds": numbers(seeds),
         "quick": quick,
         "output": output,
@@ -172,22 +172,22 @@ def sweep(
         "device": device,
         "precision": precision,
         "memory": memory,
-        "keep": words(keep) or (),
+        "keep": split_list(keep) or (),
         "data_root": data_root,
         "deterministic": deterministic,
         "workers": workers,
         "engine": engine,
         "address": address,
     }
-    prepared = prepared_for(names, words(tracks) or [], suite, chosen, options)
+    plan = planned(names, split_list(tracks) or [], suite, chosen, options)
     if dry_run and as_json:
-        typer.echo(json.dumps(prepared.summary(), indent=1))
+        typer.echo(json.dumps(plan.summary(), indent=1))
         return
     if not as_json:
-        print_plan(prepared)
+        print_plan(plan)
     if dry_run:
         return
-    results = carry_out(prepared, events, chosen_tracker)
+    results = carry_out(plan, events, chosen_tracker)
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json", include=SHOWN) for result in results], indent=1))
         return
@@ -196,11 +196,11 @@ def sweep(
         out.print(Text(f"result: {result_path(output, result)}"), soft_wrap=True)
 
 
-def prepared_for(
+def planned(
     methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: dict[str, Any]
-) -> Prepared:
+) -> ExecutionPlan:
     """Checked and planned; says what it will take."""
-    from clbench.runner.config import Options
+    from clbench.runner.config import RunConfig
     from clbench.runner.prepare import prepare
 
     with err.status("looking at models and data") as status:
@@ -210,10 +210,10 @@ def prepared_for(
             if event["event"] == "expect":
                 err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-        return prepare(methods, tracks, suite, settings, Options(**options), told)
+        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), told)
 
 
-def carry_out(prepared: Prepared, events: Path | None, tracker: str) -> list[Result]:
+def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
     """Work under a live display, and tell whoever else is to know."""
     from clbench.runner import harness
     from clbench.runner.monitor.events import event_file
@@ -222,25 +222,25 @@ def carry_out(prepared: Prepared, events: Path | None, tracker: str) -> list[Res
 
     with (
         event_file(events) as write,
-        trackers(tracker, prepared) as track,
-        Display(prepared.plan.units, err) as display,
+        trackers(tracker, plan) as track,
+        Display(plan.graph.units, err) as display,
         warnings.catch_warnings(),
     ):
 
-        def watch(event: dict[str, Any]) -> None:
-            for one in (display.watch, write, track):
+        def on_event(event: dict[str, Any]) -> None:
+            for one in (display.on_event, write, track):
                 one(event)
 
         def warn(message: Warning | str, *rest: Any, **more: Any) -> None:
-            watch({"event": "warning", "message": str(message)})
+            on_event({"event": "warning", "message": str(message)})
 
         warnings.showwarning = warn  # as the warnings of workers
-        return harness.carry_out(prepared, watch)
+        return harness.carry_out(plan, on_event)
 
 
-def print_plan(prepared: Prepared) -> None:
+def print_plan(plan: ExecutionPlan) -> None:
     """What a sweep will do."""
-    summary = prepared.summary()
+    summary = plan.summary()
     table = Table("Units", "All", "To do", title=f"runs: {summary['runs']}, workers: {summary['workers']}")
     for kind, counts in summary["units"].items():
         table.add_row(kind, str(counts["all"]), str(counts["to_do"]))
@@ -265,7 +265,7 @@ def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
 
 def numbers(text: str | None) -> list[int] | None:
     try:
-        return None if text is None else [int(word) for word in words(text) or []]
+        return None if text is None else [int(word) for word in split_list(text) or []]
     except ValueError:
         raise ClbenchError(f"--seeds takes whole numbers with commas between, e.g. 0,5, not {text!r}") from None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from clbench.data.locate import Places, ready
+from clbench.data.locate import AssetPaths, require_assets
 from clbench.errors import ClbenchError
-from clbench.suite import Frozen, Suite
+from clbench.suite import FrozenModel, Suite
 
 
-class Assets(Frozen):
+class TrackAssets(FrozenModel):
     """Where the models and data sets of one track lie."""
 
     folders: dict[str, Path]
@@ -19,33 +19,33 @@ class Assets(Frozen):
     """Item -> checksum of its files, as they were found."""
 
 
-def gather(
-    suite: Suite, name: str, track: str, places: Places, report: Callable[[str], None] = lambda item: None
-) -> Assets:
+def resolve_assets(
+    suite: Suite, name: str, track: str, places: AssetPaths, report: Callable[[str], None] = lambda item: None
+) -> TrackAssets:
     """All that a track needs.
 
     Args:
         name: what `--suite` takes.
 
     Raises:
-        ClbenchError: as `clbench.data.locate.ready`, or a CSD checkpoint that cannot be converted.
+        ClbenchError: as `clbench.data.locate.require_assets`, or a CSD checkpoint that cannot be converted.
     """
-    found = ready(suite, name, track, places, report)
+    found = require_assets(suite, name, track, places, report)
     folders = {key: one.folder.absolute() for key, one in found.items() if one.folder is not None}
     if "csd" in folders:
-        folders["csd"] = loadable_csd(folders["csd"], places)
-    return Assets(folders=folders, sha256={key: one.sha256 for key, one in found.items()})
+        folders["csd"] = convert_csd(folders["csd"], places)
+    return TrackAssets(folders=folders, sha256={key: one.sha256 for key, one in found.items()})
 
 
-def loadable_csd(source: Path, places: Places) -> Path:
+def convert_csd(source: Path, places: AssetPaths) -> Path:
     """The folder that `CSDEncoder` loads; a published checkpoint is converted once, under the data root.
 
     Raises:
         ClbenchError: it is not a CSD checkpoint.
     """
-    from clbench.encoders.csd import converted
+    from clbench.encoders.csd import convert_checkpoint
 
     try:
-        return converted(source, places.root)
+        return convert_checkpoint(source, places.root)
     except (OSError, ValueError) as error:
         raise ClbenchError(f"{source} is not a CSD checkpoint: {error}; put the published one in its place") from None

@@ -12,19 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from clbench.data.locate import EITHER, Found, Item, Places, hub_kind, inspect
+from clbench.data.locate import ALTERNATIVE, Asset, AssetPaths, AssetStatus, hub_repo_type, locate_asset
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import Dataset
 from clbench.utils.files import write_atomic
 
 
-def fetch(item: Item, places: Places) -> Found:
+def fetch(item: Asset, places: AssetPaths) -> AssetStatus:
     """Get an item, unless it is there and whole; returns what there is then.
 
     Raises:
         ClbenchError: the hub does not have it, or it is not the hub's. WorkFailed: the hub cannot be reached.
     """
-    found = inspect(item, places)
+    found = locate_asset(item, places)
     if found.problem is None:
         return found
     if not item.from_hub:
@@ -37,14 +37,14 @@ def fetch(item: Item, places: Places) -> Found:
             _fetch_rows(item, item.spec, places.own(item.place))
         else:
             _fetch_files(item)
-    found = inspect(item, places)
+    found = locate_asset(item, places)
     if found.problem:
         raise WorkFailed(found.problem)
     return found
 
 
 @contextmanager
-def _in_one_sentence(item: Item) -> Iterator[None]:
+def _in_one_sentence(item: Asset) -> Iterator[None]:
     from huggingface_hub import errors
     from huggingface_hub.utils import logging
 
@@ -65,16 +65,18 @@ def _in_one_sentence(item: Item) -> Iterator[None]:
         ) from error
 
 
-def _fetch_files(item: Item) -> None:
+def _fetch_files(item: Asset) -> None:
     from huggingface_hub import snapshot_download
 
-    names = [name for file in item.files or () for name in file.split(EITHER)]
+    names = [name for file in item.files or () for name in file.split(ALTERNATIVE)]
     if isinstance(item.spec, Dataset):  # its checkout and its hub repository put the files into a folder
         names += [f"dataset/{name}" for name in names]
-    snapshot_download(item.place, repo_type=hub_kind(item), revision=item.spec.revision, allow_patterns=names or None)
+    snapshot_download(
+        item.place, repo_type=hub_repo_type(item), revision=item.spec.revision, allow_patterns=names or None
+    )
 
 
-def _fetch_rows(item: Item, dataset: Dataset, folder: Path) -> None:
+def _fetch_rows(item: Asset, dataset: Dataset, folder: Path) -> None:
     from huggingface_hub import HfApi, HfFileSystem
 
     revision = dataset.revision or "main"
@@ -82,10 +84,10 @@ def _fetch_rows(item: Item, dataset: Dataset, folder: Path) -> None:
     tables = sorted(name for name in names if name.endswith(".parquet"))
     files = HfFileSystem()
     opened = (files.open(f"datasets/{item.place}@{revision}/{name}", block_size=2**20) for name in tables)
-    extract_rows(opened, len(tables), dataset, item.files or (), folder)
+    extract_images(opened, len(tables), dataset, item.files or (), folder)
 
 
-def extract_rows(tables: Any, count: int, dataset: Dataset, wanted: tuple[str, ...], folder: Path) -> None:
+def extract_images(tables: Any, count: int, dataset: Dataset, wanted: tuple[str, ...], folder: Path) -> None:
     """Write the wanted pictures `<style>/<object>/<n>.jpg` of parquet tables with columns `text` and `image`.
 
     Only the captions and file names of a table are read, and then the row groups that hold a wanted picture.

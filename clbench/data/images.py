@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clbench.suite import Drawn, Photos
+from clbench.suite import DrawnImages, PhotoImages
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def load_images(images: Drawn | Photos, resolution: int, folders: Mapping[str, Path]) -> list[Image.Image]:
+def load_images(images: DrawnImages | PhotoImages, resolution: int, folders: Mapping[str, Path]) -> list[Image.Image]:
     """The images in their order; photos come at their own size.
 
     Args:
         resolution: side of a drawn image.
         folders: data set -> folder.
     """
-    if isinstance(images, Photos):
+    if isinstance(images, PhotoImages):
         return [open_photo(folders[images.dataset] / file) for file in images.files]
     from clbench.miniworld.render import draw_set
 
@@ -63,7 +63,7 @@ def check_photo(path: Path, upright_rgb: bool) -> None:
         warnings.warn(f"{path}: {' and '.join(oddities)}; it is used as upright RGB", stacklevel=2)
 
 
-STRIP = 192
+THUMBNAIL_SIZE = 192
 """Side, in pixels, of the largest picture in a cell's strip."""
 
 
@@ -72,11 +72,13 @@ def image_suffix(number: int) -> str:
     return f".{number:03d}.png"
 
 
-def smaller(image: Image.Image) -> Image.Image:
-    """For the strip: at most `STRIP` pixels wide."""
+def thumbnail(image: Image.Image) -> Image.Image:
+    """For the strip: at most `THUMBNAIL_SIZE` pixels wide."""
     from PIL import Image
 
-    return image if image.width <= STRIP else image.resize((STRIP, STRIP), Image.Resampling.LANCZOS)
+    if image.width <= THUMBNAIL_SIZE:
+        return image
+    return image.resize((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:

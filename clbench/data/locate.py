@@ -1,9 +1,9 @@
 """Where a suite's models and data sets lie, and whether they are whole: looked at before any work begins.
 
-    places = Places(Path("~/data").expanduser(), beside=suite_folder("sdxl-v1"))
-    for item in items(suite):
-        print(inspect(item, places))
-    found = ready(suite, "styles", places)          # name -> Found, or the sentence that says what is wrong
+    paths = AssetPaths(Path("~/data").expanduser(), suite_folder("sdxl-v1"))
+    for asset in list_assets(suite, "sdxl-v1"):
+        print(locate_asset(asset, paths))
+    found = require_assets(suite, "sdxl-v1", "styles", paths)      # name -> AssetStatus; raises if one is not usable
 
 What a definition names by hub id is looked for under the data root FOLDER, where `FOLDER/data.toml` says
 (`"google/dreambooth" = "/datasets/dreambooth"`) or as `FOLDER/dreambooth`; then in the hub's cache, at the pinned
@@ -28,14 +28,14 @@ from clbench.metrics import ENCODER_OF
 from clbench.suite import Dataset, Suite, Track, Weights
 from clbench.utils.files import file_sha256
 
-EITHER = " | "
+ALTERNATIVE = " | "
 """Between the names of a needed file, where any of several will do."""
 DATASET_FOLDERS = ("", "dataset", "data")
 """Below which a data set's files may lie: its checkout and its hub repository put them into `dataset`."""
 
 
 @dataclass(frozen=True)
-class Places:
+class AssetPaths:
     """Where to look."""
 
     root: Path
@@ -68,7 +68,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Item:
+class Asset:
     """One model or data set that a suite needs."""
 
     name: str
@@ -99,10 +99,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Found:
+class AssetStatus:
     """What there is of an item."""
 
-    item: Item
+    item: Asset
     folder: Path | None
     """Where its files are; None where nothing was found."""
     origin: str = ""
@@ -122,19 +122,19 @@ class _Wrong(Exception):
     """What is wrong with an item, without its name and its remedy."""
 
 
-def items(suite: Suite, name: str, track: str | None = None) -> list[Item]:
+def list_assets(suite: Suite, name: str, track: str | None = None) -> list[Asset]:
     """What a suite needs, or one track of it; `name` is what `--suite` takes."""
     tracks = suite.tracks.values() if track is None else [suite.track(track)]
     encoders = {ENCODER_OF[metric] for chosen in tracks for metric in chosen.metrics}
     models = {"backbone": suite.backbone} | ({"vae": suite.vae} if suite.vae else {})
     models |= {encoder: suite.encoders[encoder] for encoder in sorted(encoders)}
-    found = [Item(key, weights, weights.files, name) for key, weights in models.items()]
+    found = [Asset(key, weights, weights.files, name) for key, weights in models.items()]
     for key, dataset in (suite.datasets or {}).items():
         files = sorted({file for chosen in tracks for file in photo_files(chosen, key)})
         if key in models:
             raise ClbenchError(f"the data set {key!r} of suite {suite.name} needs another name: a model has this one")
         if files:
-            found.append(Item(key, dataset, tuple(files), name))
+            found.append(Asset(key, dataset, tuple(files), name))
     return found
 
 
@@ -146,7 +146,7 @@ def photo_files(track: Track, dataset: str) -> Iterator[str]:
                 yield from photos.files
 
 
-def choose(known: list[Item], names: Iterable[str] | None) -> list[Item]:
+def select_assets(known: list[Asset], names: Iterable[str] | None) -> list[Asset]:
     """The items of those names; all by default."""
     if names is None:
         return known
@@ -157,18 +157,18 @@ def choose(known: list[Item], names: Iterable[str] | None) -> list[Item]:
     return [by_name[name] for name in names]
 
 
-def ready(
-    suite: Suite, name: str, track: str, places: Places, report: Callable[[str], None] = lambda item: None
-) -> dict[str, Found]:
-    """Item -> where it is, for all that a track needs, every file looked at.
+def require_assets(
+    suite: Suite, name: str, track: str, places: AssetPaths, report: Callable[[str], None] = lambda item: None
+) -> dict[str, AssetStatus]:
+    """Asset -> where it is, for all that a track needs, every file looked at.
 
     Raises:
         ClbenchError: an item is missing, incomplete, damaged or another one (says which, and what to do).
     """
     found = {}
-    for item in items(suite, name, track):
+    for item in list_assets(suite, name, track):
         report(item.name)
-        found[item.name] = inspect(item, places)
+        found[item.name] = locate_asset(item, places)
     wrong = [one.problem for one in found.values() if one.problem]
     if wrong:
         more = f" (and {len(wrong) - 1} more: see `clbench data status --suite {name}`)" if len(wrong) > 1 else ""
@@ -176,7 +176,7 @@ def ready(
     return found
 
 
-def inspect(item: Item, places: Places) -> Found:
+def locate_asset(item: Asset, places: AssetPaths) -> AssetStatus:
     """Find an item and look at each file that is needed: there, whole, the right one?"""
     folder, origin = None, ""
     try:
@@ -196,12 +196,12 @@ def inspect(item: Item, places: Places) -> Found:
     except _Wrong as error:
         where = f" in {folder}" if folder is not None else ""
         what = "data set" if isinstance(item.spec, Dataset) else "model"
-        return Found(item, folder, origin, f"the {what} {item.name} ({item.place}){where} {error}; {item.remedy}")
+        return AssetStatus(item, folder, origin, f"the {what} {item.name} ({item.place}){where} {error}; {item.remedy}")
     size = sum(path.stat().st_size for path in paths.values())
-    return Found(item, folder, origin, None, len(paths), size, compared, sha.hexdigest())
+    return AssetStatus(item, folder, origin, None, len(paths), size, compared, sha.hexdigest())
 
 
-def _find(item: Item, places: Places) -> tuple[Path, str]:
+def _find(item: Asset, places: AssetPaths) -> tuple[Path, str]:
     chosen = places.chosen(item.place) if item.from_hub else None
     if chosen is not None:
         if not chosen.exists():
@@ -223,27 +223,27 @@ def _bundled(source: str) -> Path:
     return Path(__file__).parent.parent / "miniworld" / "weights" / source.removeprefix("bundled:")
 
 
-def hub_kind(item: Item) -> str:
+def hub_repo_type(item: Asset) -> str:
     """What the hub calls this kind of repository."""
     return "dataset" if isinstance(item.spec, Dataset) else "model"
 
 
-def _in_hub_cache(item: Item) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.file_download import repo_folder_name
+def _in_hub_cache(item: Asset) -> Path:
+    from huggingface_hub import scan_cache_dir, snapshot_download
+    from huggingface_hub.errors import CacheNotFound, LocalEntryNotFoundError
 
-    revision = item.spec.revision
+    kind, revision = hub_repo_type(item), item.spec.revision
     with suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(item.place, repo_type=hub_kind(item), revision=revision, local_files_only=True))
-    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=item.place, repo_type=hub_kind(item))
-    others = sorted(path.name[:12] for path in (cache / "snapshots").glob("*"))
-    if others and revision:
-        raise _Wrong(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
+        return Path(snapshot_download(item.place, repo_type=kind, revision=revision, local_files_only=True))
+    with suppress(CacheNotFound):
+        copies = [repo for repo in scan_cache_dir().repos if (repo.repo_type, repo.repo_id) == (kind, item.place)]
+        others = sorted(snapshot.commit_hash[:12] for repo in copies for snapshot in repo.revisions)
+        if others and revision:
+            raise _Wrong(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
     raise _Wrong("is missing: it is neither under the data root nor in the hub's cache")
 
 
-def _needed(item: Item, folder: Path) -> tuple[Path, dict[str, Path]]:
+def _needed(item: Asset, folder: Path) -> tuple[Path, dict[str, Path]]:
     """The folder that the files' names start from, and where each needed file is.
 
     Raises:
@@ -267,13 +267,13 @@ def _needed(item: Item, folder: Path) -> tuple[Path, dict[str, Path]]:
 def _those_there(base: Path, files: tuple[str, ...]) -> dict[str, Path]:
     found = {}
     for file in files:
-        present = [base / name for name in file.split(EITHER) if (base / name).is_file()]
+        present = [base / name for name in file.split(ALTERNATIVE) if (base / name).is_file()]
         if present:
             found[file] = present[0]
     return found
 
 
-def _incomplete(item: Item, found: dict[str, Path], missing: list[str]) -> str:
+def _incomplete(item: Asset, found: dict[str, Path], missing: list[str]) -> str:
     """How much is missing, told by the first folder that lacks something."""
     first = Path(missing[0]).parent
     siblings = [file for file in item.files or () if Path(file).parent == first]
@@ -285,7 +285,7 @@ def _incomplete(item: Item, found: dict[str, Path], missing: list[str]) -> str:
     return f"{count}: missing {', '.join(Path(file).name if first != Path() else file for file in lacking[:3])}{more}"
 
 
-def _check_file(item: Item, file: str, path: Path) -> tuple[str, bool]:
+def _check_file(item: Asset, file: str, path: Path) -> tuple[str, bool]:
     """A file's sha256, and whether one is on record for it.
 
     Raises:
@@ -334,7 +334,7 @@ def _git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def default_root() -> Path:
+def default_data_root() -> Path:
     """`$CLBENCH_DATA_ROOT`, else `clbench` in the user's cache folder."""
     chosen = os.environ.get("CLBENCH_DATA_ROOT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -24,7 +24,7 @@ ABOUT = """\
 """
 
 
-def new_suite(folder: Path, like: str) -> list[Path]:
+def write_suite_template(folder: Path, like: str) -> list[Path]:
     """Write `folder/suite.yaml` and its task lists; returns the files.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Images to unit vectors: CLIP, DINO and CSD.
+"""Turn images into unit vectors with CLIP, DINO and CSD.
 
 encoder = load_encoder("clip", folder)
 score = mean_pairwise_cosine(encoder.embed(generated), encoder.embed(references))
@@ -16,30 +16,31 @@ from clbench.errors import ClbenchError, did_you_mean
 
 
 class Encoder(Protocol):
-    """What every encoder offers."""
+    """The interface of an encoder."""
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """One image as the tower wants it, float [3, H, W]."""
+        """One image as the model's input, float [3, H, W]."""
         ...
 
     def embed(self, images: list[Image.Image]) -> Tensor:
-        """Unit rows, float32 [N, D] on the CPU."""
+        """One unit vector for each image, float32 [N, D] on the CPU."""
         ...
 
 
 def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
-    """Mean over references, then over samples, of the cosine; rows are unit vectors [N, D] and [M, D]."""
+    """Mean cosine of all pairs of rows; the rows of [N, D] and [M, D] are unit vectors."""
     return (generated @ reference.T).mean(dim=1).mean().item()
 
 
 def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) -> Encoder:
-    """An encoder by name from a local folder.
+    """Load an encoder from a local folder.
 
     Args:
-        settings: what a definition says beside the folder: `resize` of dino, `quick_gelu` of clip.
+        name: `clip`, `csd` or `dino`.
+        settings: `resize` for dino, `quick_gelu` for clip.
 
     Raises:
-        ClbenchError: unknown name, a folder that does not hold such a model, or a setting that it does not have.
+        ClbenchError: the name or a setting is unknown, or the folder does not hold such a model.
     """
     from clbench.encoders.clip import CLIPEncoder
     from clbench.encoders.csd import CSDEncoder

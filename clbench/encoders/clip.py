@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class CLIPEncoder:
-    """An open_clip model in a local folder (open_clip's own layout: configuration, weights, tokenizer).
+    """An open_clip model from a local folder in open_clip's layout: configuration, weights, tokenizer.
 
     Args:
-        quick_gelu: refuse a folder whose model lacks OpenAI's activation: the same weights would load, and mislead.
+        quick_gelu: reject a model without OpenAI's activation: it loads the same weights, but gives wrong vectors.
     """
 
     def __init__(self, source: Path, device: str = "cpu", quick_gelu: bool = False) -> None:
@@ -39,5 +39,5 @@ class CLIPEncoder:
 
     @torch.no_grad()
     def embed_text(self, prompts: list[str]) -> Tensor:
-        """Unit rows, float32 [N, D] on the CPU."""
+        """One unit vector for each prompt, float32 [N, D] on the CPU."""
         return F.normalize(self.model.encode_text(self._tokenize(prompts).to(self.device)), dim=-1).float().cpu()

@@ -1,6 +1,6 @@
-"""CSD: a CLIP image tower without its projection, times a style head (Somepalli et al. 2024).
+"""CSD: a CLIP image tower without its projection, followed by a linear style head (Somepalli et al. 2024).
 
-folder = converted(Path("csd_checkpoint.pth"), cache)      # once; never unpickles anything but tensors
+folder = convert_checkpoint(Path("csd_checkpoint.pth"), cache)      # once; never unpickles anything but tensors
 CSDEncoder(folder).embed(images)
 """
 
@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -24,11 +23,13 @@ from clbench.utils.files import file_sha256, write_atomic, write_text
 
 
 class CSD(nn.Module):
-    """The style embedding is the tower's feature times `last_layer_style`; the content head is kept as published."""
+    """The style embedding is the tower's feature times `last_layer_style`; the content head is kept, but not used."""
 
     def __init__(self, vision_cfg: dict, embed_dim: int, quick_gelu: bool = False) -> None:
         super().__init__()
-        tower: Any = _build_vision_tower(embed_dim, CLIPVisionCfg(**vision_cfg), quick_gelu)
+        # open_clip's public classes build a tower as a part of CLIP; the text tower is thrown away, so it is tiny.
+        text_cfg = CLIPTextCfg(context_length=1, vocab_size=1, width=1, heads=1, layers=1)
+        tower: Any = CLIP(embed_dim, CLIPVisionCfg(**vision_cfg), text_cfg, quick_gelu=quick_gelu).visual
         width = tower.proj.shape[0]
         tower.proj = None
         self.backbone = tower
@@ -36,12 +37,12 @@ class CSD(nn.Module):
         self.last_layer_content = nn.Parameter(torch.zeros(width, embed_dim), requires_grad=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, D], not normalised."""
+        """Style embeddings of [N, 3, H, W]: [N, D], not normalised."""
         return self.backbone(pixels) @ self.last_layer_style
 
 
 class CSDEncoder:
-    """CSD from a folder with `config.json` (tower and preprocessing, in open_clip's terms) and `model.safetensors`."""
+    """CSD from a folder with `model.safetensors` and `config.json` (tower and preprocessing in open_clip's terms)."""
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
         config = json.loads((source / "config.json").read_text())
@@ -61,11 +62,11 @@ class CSDEncoder:
         return F.normalize(self.model(pixels), dim=-1).float().cpu()
 
 
-def converted(source: Path, cache: Path) -> Path:
-    """The folder `CSDEncoder` loads: `source` itself, or the weights found there in that form, kept under `cache`.
+def convert_checkpoint(source: Path, cache: Path) -> Path:
+    """A folder that `CSDEncoder` can load: `source` itself, or one under `cache` with the converted checkpoint.
 
     Args:
-        source: such a folder, or a published checkpoint or the folder that holds it.
+        source: a folder in `CSDEncoder`'s format, a published checkpoint, or a folder that holds one.
 
     Raises:
         ValueError: the weights are not those of a CSD model on OpenAI's CLIP. OSError: they cannot be read or written.
@@ -83,7 +84,7 @@ def converted(source: Path, cache: Path) -> Path:
         patches = state["backbone.positional_embedding"].shape[0] - 1
         config = {
             "embed_dim": state["last_layer_style"].shape[1],
-            "quick_gelu": True,  # it was fine-tuned from OpenAI's CLIP
+            "quick_gelu": True,  # as in OpenAI's CLIP, from which CSD was fine-tuned
             "vision_cfg": {
                 "image_size": patch * math.isqrt(patches),
                 "layers": sum(name.endswith(".ln_1.weight") for name in state),
@@ -99,20 +100,20 @@ def converted(source: Path, cache: Path) -> Path:
         }
         wrong = CSD(config["vision_cfg"], config["embed_dim"], True).load_state_dict(state, strict=False)
         if wrong.missing_keys or wrong.unexpected_keys:
-            raise ValueError(f"it lacks {wrong.missing_keys[:2]} and has {wrong.unexpected_keys[:2]} too many")
+            raise ValueError(f"missing tensors: {wrong.missing_keys[:2]}, unexpected ones: {wrong.unexpected_keys[:2]}")
         write_atomic(folder / "model.safetensors", lambda path: save_file(state, path))
         write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
     return folder
 
 
 def _published_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under the names of `CSD`, in fp32; anything but tensors in it is an error."""
+    """A checkpoint's tensors under `CSD`'s names, in fp32; raises ValueError if it holds anything but tensors."""
     if path.suffix == ".safetensors":
         loaded: Any = load_file(path)
     else:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch wraps what is wrong with a file in many kinds of error
+        except Exception as error:  # torch reports a bad file by many types of error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"{path.name} is not a file of tensors: {reason}") from None
     for wrapper in ("model_state_dict", "state_dict"):

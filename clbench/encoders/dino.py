@@ -1,4 +1,4 @@
-"""DINO through transformers: the class token of the last hidden state, no pooling layer (Caron et al. 2021)."""
+"""DINO through transformers: the class token of the last hidden state, without a pooling layer (Caron et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from transformers import ViTModel
 
 
 class DINOEncoder:
-    """A ViT folder of transformers; resizing is PIL's, bicubic, to the size in its `preprocessor_config.json`.
+    """A ViT from a transformers folder; images are resized by PIL, bicubic, as its `preprocessor_config.json` says.
 
     Args:
-        resize: resize the shorter side to this instead, and cut that size out of the centre.
+        resize: size in pixels to which to resize the shorter side instead, before a centre crop.
     """
 
     def __init__(self, source: Path, device: str = "cpu", resize: int | None = None) -> None:
         model = ViTModel.from_pretrained(source, add_pooling_layer=False, local_files_only=True)
         self.model = model.to(device).eval().float()  # type: ignore[arg-type]
         settings = json.loads((source / "preprocessor_config.json").read_text())
-        size = settings["size"]  # older files have one number
+        size = settings["size"]  # older files hold one number
         size = (size, size) if isinstance(size, int) else (size["height"], size["width"])
         self._transform = v2.Compose(
             [

@@ -29,8 +29,8 @@ from clbench.results.summary import summarize
 from clbench.results.verification import UNVERIFIED, Verification, status
 from clbench.suite import Suite, Track, load_suite
 from clbench.utils.files import write_text
-from clbench.utils.formatting import human_bytes, human_p, human_percent
-from clbench.utils.parallel import over_cores
+from clbench.utils.formatting import format_bytes, format_p_value, format_percent
+from clbench.utils.parallel import parallel_map
 
 BLANK = Cell("–")
 SHARES_SAY = {
@@ -116,7 +116,7 @@ def read_submissions(submissions: Path, load: Callable[[str], Suite]) -> dict[tu
     """
     boards: dict[tuple[str, str], list[Result]] = {}
     wrong = []
-    for read in over_cores(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
+    for read in parallel_map(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
         if isinstance(read, Result):
             boards.setdefault((read.suite.name, read.track), []).append(read)
         else:
@@ -208,7 +208,7 @@ def leaderboard_table(
             *cells(headline, "plasticity", _mean),
             *cells(headline, "backward_transfer", _mean),
             *cells(secondary, "average_score", _mean_std),
-            own(human_bytes(final_state_bytes(result)), "state_bytes"),
+            own(format_bytes(final_state_bytes(result)), "state_bytes"),
             own(", ".join(method.regimes), "regime"),
             own(f"{train:.1f}", "train_seconds"),
             own(f"{evaluation:.1f}", "eval_seconds"),
@@ -324,8 +324,8 @@ def pairs_table(ranking: Ranking) -> Table:
             Cell(pair.worse, mark="code"),
             Cell(f"{pair.difference:.3f}"),
             *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
-            Cell(human_p(pair.p)),
-            Cell(human_p(pair.p_corrected)),
+            Cell(format_p_value(pair.p)),
+            Cell(format_p_value(pair.p_corrected)),
             Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
         )
         for pair in ranking.pairs
@@ -363,4 +363,4 @@ def _mean(value: Spread | None) -> Cell:
 
 
 def _percent(value: Spread | None) -> Cell:
-    return Cell(human_percent(value.mean, value.std), value=round(value.mean, 2)) if value else BLANK
+    return Cell(format_percent(value.mean, value.std), value=round(value.mean, 2)) if value else BLANK

@@ -14,25 +14,25 @@ from clbench.errors import ClbenchError
 from clbench.leaderboard.tables import Cell, Column, Table, to_markdown
 from clbench.metrics import METRICS
 from clbench.results.schema import Result, Spread
-from clbench.suite import Frozen, content_root
+from clbench.suite import FrozenModel, content_root
 
 Printed = dict[str, tuple[float, float | None]]
 """Metric -> mean and standard deviation, as printed."""
 
 
-class PublishedRow(Frozen):
+class PublishedRow(FrozenModel):
     average_score: Printed
     average_forgetting: Printed | None
     """In the released code's convention: the mean over all tasks, the last of which adds 0."""
 
 
-class PublishedTrack(Frozen):
+class PublishedTrack(FrozenModel):
     metrics: tuple[str, ...]
     rows: dict[str, PublishedRow]
     """Method -> its row; `base` is the untouched model."""
 
 
-class StudyRow(Frozen):
+class StudyRow(FrozenModel):
     """One prompt template of the paper's Tables 4 and 5."""
 
     template: str
@@ -43,12 +43,12 @@ class StudyRow(Frozen):
     """The most recently trained task first."""
 
 
-class PromptStudy(Frozen):
+class PromptStudy(FrozenModel):
     tasks: int
     rows: tuple[StudyRow, ...]
 
 
-class Published(Frozen):
+class Published(FrozenModel):
     """The paper's results."""
 
     source: str

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from clbench.miniworld.render import Pictures
+from clbench.miniworld.render import PictureBatch
 from clbench.miniworld.world import (
     COLOURS,
     EFFECTS,
@@ -60,7 +60,7 @@ def vocabulary() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Mix:
+class CaptionMix:
     """Shares of the kinds of pictures; what is left are pictures in random styles, captioned by their attributes."""
 
     named: float = 0.38
@@ -91,7 +91,7 @@ def _described(rng: random.Random, look: Look, shape: str, detail: float) -> str
     return " ".join(words)
 
 
-def _photo(rng: random.Random, look: Look, shape: str, scene: str, mix: Mix) -> str:
+def _photo(rng: random.Random, look: Look, shape: str, scene: str, mix: CaptionMix) -> str:
     thing = _described(rng, look, shape, mix.detail)
     if rng.random() >= mix.scenes:
         return f"a photo of a {thing}"
@@ -110,7 +110,7 @@ def _described_style(rng: random.Random, look: Look, shape: str, detail: float) 
     return " ".join(words)
 
 
-def _one(rng: random.Random, shape: str, mix: Mix) -> tuple[str | None, Look, str]:
+def _one(rng: random.Random, shape: str, mix: CaptionMix) -> tuple[str | None, Look, str]:
     """Scene, look and caption of one picture of a shape."""
     kind, scene = rng.random(), rng.choice(SCENES)
     if kind < mix.named:
@@ -127,12 +127,12 @@ def _one(rng: random.Random, shape: str, mix: Mix) -> tuple[str | None, Look, st
     return None, look, _described_style(rng, look, shape, mix.detail)
 
 
-EVERYDAY = Mix()
+EVERYDAY = CaptionMix()
 
 
-def captioned(
-    count: int, rng: random.Random, mix: Mix = EVERYDAY, group: int = 1, differ: str = "shape"
-) -> tuple[Pictures, list[str]]:
+def captioned_pictures(
+    count: int, rng: random.Random, mix: CaptionMix = EVERYDAY, group: int = 1, differ: str = "shape"
+) -> tuple[PictureBatch, list[str]]:
     """`count` pictures with captions.
 
     Args:
@@ -147,7 +147,7 @@ def captioned(
             shapes.append(shape if differ == "shape" else one_shape)
             rest.append(_one(own, shapes[-1], mix))
     scenes, looks, captions = zip(*rest[:count], strict=True)
-    return Pictures.of(shapes[:count], scenes, looks), list(captions)
+    return PictureBatch.from_names(shapes[:count], scenes, looks), list(captions)
 
 
 def name_captions(rng: random.Random) -> tuple[list[str], list[int]]:
@@ -165,14 +165,14 @@ def name_captions(rng: random.Random) -> tuple[list[str], list[int]]:
     return captions, last
 
 
-def style_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:
+def style_pairs(count: int, rng: random.Random) -> tuple[PictureBatch, PictureBatch]:
     """Pairs that share the style and nothing else (for CSD)."""
     looks = [rng.choice(look_pool("style")) for _ in range(count)]
-    views = [Pictures.of(rng.choices(SHAPES, k=count), [None] * count, looks) for _ in range(2)]
+    views = [PictureBatch.from_names(rng.choices(SHAPES, k=count), [None] * count, looks) for _ in range(2)]
     return views[0], views[1]
 
 
-def view_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:
+def view_pairs(count: int, rng: random.Random) -> tuple[PictureBatch, PictureBatch]:
     """Two views of one thing (for DINO): the same object elsewhere, or a style with the same or another shape."""
     first: tuple[list, list] = ([], [])
     second: tuple[list, list] = ([], [])
@@ -188,4 +188,4 @@ def view_pairs(count: int, rng: random.Random) -> tuple[Pictures, Pictures]:
         for view, (shapes, scenes) in zip(views, (first, second), strict=True):
             shapes.append(view[0])
             scenes.append(view[1])
-    return Pictures.of(*first, looks), Pictures.of(*second, looks)
+    return PictureBatch.from_names(*first, looks), PictureBatch.from_names(*second, looks)

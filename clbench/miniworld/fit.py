@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from clbench.miniworld.render import Pictures, draw
+from clbench.miniworld.render import PictureBatch, draw
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepRng:
     """One step's randomness: python's for captions, torch's for pictures, poses and noise."""
 
     python: random.Random
@@ -28,11 +29,11 @@ class Draw:
     device: str
 
     @classmethod
-    def of(cls, *purpose: object, device: str = "cpu") -> Draw:
+    def seeded(cls, *purpose: object, device: str = "cpu") -> StepRng:
         python = random.Random("/".join(map(str, purpose)))
         return cls(python, torch.Generator().manual_seed(python.getrandbits(62)), device)
 
-    def pictures(self, pictures: Pictures) -> Tensor:
+    def pictures(self, pictures: PictureBatch) -> Tensor:
         """float [N, 3, 32, 32] in [-1, 1]."""
         return (draw(pictures, self.torch) * 2 - 1).to(self.device)
 
@@ -46,7 +47,7 @@ class Draw:
 def fit(
     stage: str,
     model: nn.Module,
-    loss: Callable[[Draw], Tensor],
+    loss: Callable[[StepRng], Tensor],
     *,
     folder: Path,
     seed: int = 0,
@@ -80,14 +81,13 @@ def fit(
         for step in range(start, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(step)
-            value = loss(Draw.of(seed, stage, step, device=device))
+            value = loss(StepRng.seeded(seed, stage, step, device=device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimizer.step()
             decay = min(ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+            get_ema_multi_avg_fn(decay)(list(average.values()), [p.detach() for p in parameters.values()], step)
             recent.append(value.item())
             progress.update(bar, advance=1, loss=f"loss {sum(recent[-50:]) / len(recent[-50:]):.4f}")
             spent = before + time.monotonic() - began

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTModel
 
 from clbench.miniworld import models
-from clbench.miniworld.captions import Mix, captioned, name_captions
-from clbench.miniworld.fit import Draw
-from clbench.miniworld.render import Pictures
+from clbench.miniworld.captions import CaptionMix, captioned_pictures, name_captions
+from clbench.miniworld.fit import StepRng
+from clbench.miniworld.render import PictureBatch
 from clbench.miniworld.world import STYLE_NAMES
 
 
-def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[Draw], Tensor]:
+def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[StepRng], Tensor]:
     """L1 + 0.5 MSE + L1 of the image gradients + 1e-3 KL."""
 
-    def loss(step: Draw) -> Tensor:
-        pictures, _ = captioned(batch, step.python, Mix(named=0.15, marked=0.1, photos=0.25))
+    def loss(step: StepRng) -> Tensor:
+        pictures, _ = captioned_pictures(batch, step.python, CaptionMix(named=0.15, marked=0.1, photos=0.25))
         images = step.pictures(pictures)
         posterior = vae.encode(images).latent_dist  # type: ignore[union-attr]
         noise = step.normal(*posterior.mean.shape)
@@ -53,7 +53,7 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-class Texts(nn.Module):
+class TextModels(nn.Module):
     """CLIP and the pipeline's text encoders, which learn from CLIP's image tower in the same steps."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
@@ -69,7 +69,9 @@ NAME_LENGTH = 2.5
 """How many times as long as other tokens' features those at a name's token should be."""
 
 
-def name_features(texts: Texts | StableDiffusionXLPipeline, tokenizer: CLIPTokenizer, step: Draw) -> dict[str, Tensor]:
+def name_features(
+    texts: TextModels | StableDiffusionXLPipeline, tokenizer: CLIPTokenizer, step: StepRng
+) -> dict[str, Tensor]:
     """What the U-Net reads of every name, in captions that differ in nothing else: place -> [names, D]."""
     captions, last = name_captions(step.python)
     ids = tokenize(tokenizer, captions).to(step.device)
@@ -79,27 +81,27 @@ def name_features(texts: Texts | StableDiffusionXLPipeline, tokenizer: CLIPToken
     return {"name": at_name, "first end": hidden[rows, end], "last end": hidden[:, -1], "pooled": pooled}
 
 
-def between_names(features: Tensor) -> Tensor:
+def pairwise_cosines(features: Tensor) -> Tensor:
     """Cosines of all pairs of different rows of [N, D]: [N * (N - 1)]."""
     unit = F.normalize(features, dim=-1)
     return (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
 
 
-def overlap(features: Tensor) -> Tensor:
+def mean_squared_cosine(features: Tensor) -> Tensor:
     """Mean squared cosine between names, within styles, within identifiers and among all of them in equal parts."""
     parts = (features[: len(STYLE_NAMES)], features[len(STYLE_NAMES) :], features)
-    return torch.stack([between_names(part).pow(2).mean() for part in parts]).mean()
+    return torch.stack([pairwise_cosines(part).pow(2).mean() for part in parts]).mean()
 
 
-def separation_loss(texts: Texts, tokenizer: CLIPTokenizer, step: Draw) -> Tensor:
+def separation_loss(texts: TextModels, tokenizer: CLIPTokenizer, step: StepRng) -> Tensor:
     """Pull names apart: the mean squared cosine between different names' features.
 
     Names whose features overlap pass a tenth of every task's change on to each other name, whatever a method does.
     At the name's own token the features are also pulled away from those of captions without names, and made longer.
     """
     features = name_features(texts, tokenizer, step)
-    overlaps = {place: overlap(rows) for place, rows in features.items()}
-    _, captions = captioned(64, step.python, Mix(named=0, marked=0, photos=0.5))
+    overlaps = {place: mean_squared_cosine(rows) for place, rows in features.items()}
+    _, captions = captioned_pictures(64, step.python, CaptionMix(named=0, marked=0, photos=0.5))
     ids = tokenize(tokenizer, captions).to(step.device)
     hidden, _ = encode_prompts(texts.text_encoder, texts.text_encoder_2, ids)
     others = hidden[torch.arange(ids.shape[1], device=ids.device) <= _first_end(ids, tokenizer)[:, None]]
@@ -109,15 +111,15 @@ def separation_loss(texts: Texts, tokenizer: CLIPTokenizer, step: Draw) -> Tenso
     return pulled + from_others + 0.1 * too_short
 
 
-def text_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
+def text_loss(texts: TextModels, tokenizer: CLIPTokenizer, batch: int) -> Callable[[StepRng], Tensor]:
     """Captions meet their pictures (InfoNCE), and names are pulled apart.
 
     Half of each batch are groups that differ in their shape alone: else a style's name drowns the object's.
     """
 
-    def loss(step: Draw) -> Tensor:
-        mix = Mix(named=0.25, marked=0.25, photos=0.3, detail=0.8)
-        halves = [captioned(batch // 2, step.python, mix, group=group) for group in (1, 16)]
+    def loss(step: StepRng) -> Tensor:
+        mix = CaptionMix(named=0.25, marked=0.25, photos=0.3, detail=0.8)
+        halves = [captioned_pictures(batch // 2, step.python, mix, group=group) for group in (1, 16)]
         ids = tokenize(tokenizer, halves[0][1] + halves[1][1]).to(step.device)
         images = torch.cat([step.pictures(pictures) for pictures, _ in halves])
         image = texts.clip.encode_image(images, normalize=True)
@@ -133,12 +135,12 @@ def text_loss(texts: Texts, tokenizer: CLIPTokenizer, batch: int) -> Callable[[D
     return loss
 
 
-def clip_loss(clip: Any, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw], Tensor]:
+def clip_loss(clip: Any, tokenizer: CLIPTokenizer, batch: int) -> Callable[[StepRng], Tensor]:
     """Captions that name every attribute; half of each batch are groups that differ in their look alone."""
-    mix = Mix(named=0.15, marked=0.1, photos=0.55, detail=1.0, scenes=0.2)
+    mix = CaptionMix(named=0.15, marked=0.1, photos=0.55, detail=1.0, scenes=0.2)
 
-    def loss(step: Draw) -> Tensor:
-        halves = [captioned(batch // 2, step.python, mix, group, "look") for group in (1, 16)]
+    def loss(step: StepRng) -> Tensor:
+        halves = [captioned_pictures(batch // 2, step.python, mix, group, "look") for group in (1, 16)]
         ids = tokenize(tokenizer, halves[0][1] + halves[1][1]).to(step.device)
         images = torch.cat([step.pictures(pictures) for pictures, _ in halves])
         image, text = clip.encode_image(images, normalize=True), clip.encode_text(ids, normalize=True)
@@ -149,11 +151,11 @@ def clip_loss(clip: Any, tokenizer: CLIPTokenizer, batch: int) -> Callable[[Draw
 
 def pair_loss(
     embed: Callable[[Tensor], Tensor],
-    pairs: Callable[[int, random.Random], tuple[Pictures, Pictures]],
+    pairs: Callable[[int, random.Random], tuple[PictureBatch, PictureBatch]],
     batch: int,
     temperature: float,
-) -> Callable[[Draw], Tensor]:
-    def loss(step: Draw) -> Tensor:
+) -> Callable[[StepRng], Tensor]:
+    def loss(step: StepRng) -> Tensor:
         first, second = pairs(batch, step.python)
         views = torch.cat([step.pictures(first), step.pictures(second)])
         a, b = F.normalize(embed(views), dim=-1).chunk(2)
@@ -175,7 +177,7 @@ def encode_prompts(
     return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
 
 
-def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[Draw], Tensor]:
+def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[StepRng], Tensor]:
     """v-prediction; half the time steps are uniform-like, half lean to high noise, where shapes are decided."""
     scheduler = models.scheduler()
     device = pipeline.device
@@ -184,8 +186,8 @@ def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[Draw
     factor = pipeline.vae.config.scaling_factor
     time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]], device=device).expand(batch, -1)
 
-    def loss(step: Draw) -> Tensor:
-        pictures, captions = captioned(batch, step.python)
+    def loss(step: StepRng) -> Tensor:
+        pictures, captions = captioned_pictures(batch, step.python)
         with torch.no_grad():
             latents = (pipeline.vae.encode(step.pictures(pictures)).latent_dist.mean - mean) * factor / std
             ids = tokenize(pipeline.tokenizer, captions).to(step.device)

@@ -24,9 +24,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from clbench.encoders.csd import CSD
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.miniworld import models
-from clbench.miniworld.captions import captioned, style_pairs, view_pairs
-from clbench.miniworld.fit import Draw, fit
-from clbench.miniworld.losses import Texts, class_token, clip_loss, pair_loss, text_loss, unet_loss, vae_loss
+from clbench.miniworld.captions import captioned_pictures, style_pairs, view_pairs
+from clbench.miniworld.fit import StepRng, fit
+from clbench.miniworld.losses import TextModels, class_token, clip_loss, pair_loss, text_loss, unet_loss, vae_loss
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
@@ -44,10 +44,10 @@ SHIPPED = {
 
 def latent_statistics(vae: AutoencoderKL) -> tuple[list[float], list[float]]:
     """Per-channel mean and standard deviation of the latents of 2,048 random pictures."""
-    step = Draw.of("latent statistics")
+    step = StepRng.seeded("latent statistics")
     with torch.no_grad():
         latents = torch.cat(
-            [vae.encode(step.pictures(captioned(256, step.python)[0])).latent_dist.mean for _ in range(8)]  # type: ignore[union-attr]
+            [vae.encode(step.pictures(captioned_pictures(256, step.python)[0])).latent_dist.mean for _ in range(8)]  # type: ignore[union-attr]
         )
     return latents.mean((0, 2, 3)).tolist(), latents.std((0, 2, 3)).tolist()
 
@@ -104,7 +104,7 @@ def pretrain(
     tokenizer: Any = CLIPTokenizer.from_pretrained(folder) if folder.exists() else models.tokenizer(folder)
 
     def run(
-        stage: str, model: nn.Module, loss: Callable[[Draw], Tensor], rate: float = 1e-3, ema: float = 0.998
+        stage: str, model: nn.Module, loss: Callable[[StepRng], Tensor], rate: float = 1e-3, ema: float = 0.998
     ) -> None:
         steps = max(1, round(STEPS[stage] * scale))
         if start is not None:
@@ -132,7 +132,7 @@ def pretrain(
             vae.register_to_config(latents_mean=mean, latents_std=std, scaling_factor=1.0)
             vae.half().save_pretrained(weights / "pipeline" / "vae")
         elif stage == "text":
-            texts = Texts(tokenizer)
+            texts = TextModels(tokenizer)
             run(stage, texts, text_loss(texts, tokenizer, BATCH[stage]))
             texts.text_encoder.half().save_pretrained(weights / "pipeline" / "text_encoder")
             texts.text_encoder_2.half().save_pretrained(weights / "pipeline" / "text_encoder_2")

@@ -17,11 +17,11 @@ from torch import Tensor
 from clbench.backbones.sdxl import Backbone
 from clbench.encoders import Encoder, load_encoder, mean_pairwise_cosine
 from clbench.miniworld import models
-from clbench.miniworld.captions import Mix, captioned
-from clbench.miniworld.fit import Draw, fit
-from clbench.miniworld.losses import between_names, name_features
+from clbench.miniworld.captions import CaptionMix, captioned_pictures
+from clbench.miniworld.fit import StepRng, fit
+from clbench.miniworld.losses import name_features, pairwise_cosines
 from clbench.miniworld.pretrain import BATCH, STAGES
-from clbench.miniworld.render import Pictures, draw
+from clbench.miniworld.render import PictureBatch, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -39,7 +39,7 @@ from clbench.utils.images import to_pil
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 900, 64
 
 
-def write_card(output: Path) -> Path:
+def write_model_card(output: Path) -> Path:
     """Measure `output/weights` and write its model card beside it."""
     weights, checkpoints = output / "weights", output / "checkpoints"
     figures = measure(weights, classifier(checkpoints))
@@ -106,8 +106,8 @@ def classifier(folder: Path) -> torch.nn.Module:
     """The shape classifier that judges the generator, trained in `folder` (a minute or five)."""
     model = models.ShapeClassifier(len(SHAPES))
 
-    def loss(step: Draw) -> Tensor:
-        pictures, _ = captioned(CLASSIFIER_BATCH, step.python, Mix(named=0.4, marked=0.15, photos=0.3))
+    def loss(step: StepRng) -> Tensor:
+        pictures, _ = captioned_pictures(CLASSIFIER_BATCH, step.python, CaptionMix(named=0.4, marked=0.15, photos=0.3))
         return F.cross_entropy(model(step.pictures(pictures)), pictures.shape)
 
     return fit("classifier", model, loss, folder=folder, steps=CLASSIFIER_STEPS)
@@ -136,13 +136,15 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
         found = judge(images * 2 - 1).argmax(dim=1)
         return (found == torch.tensor([SHAPES.index(shape) for shape in shapes])).float().mean().item()
 
-    figures = names_apart(backbone.pipeline)
+    figures = name_cosines(backbone.pipeline)
     shapes = list(SHAPES) * 10
     scenes = [rng.choice(SCENES) for _ in shapes]
-    photos = Pictures.of(shapes, scenes, [random_look(rng, OBJECT_FACTORS) for _ in shapes])
-    styles = Pictures.of(shapes, [None] * len(shapes), [random_look(rng, STYLE_FACTORS) for _ in shapes])
+    photos = PictureBatch.from_names(shapes, scenes, [random_look(rng, OBJECT_FACTORS) for _ in shapes])
+    styles = PictureBatch.from_names(shapes, [None] * len(shapes), [random_look(rng, STYLE_FACTORS) for _ in shapes])
     names = [(style, shape) for style in NAMED_STYLES for shape in rng.sample(SHAPES, 10)]
-    named = Pictures.of([s for _, s in names], [None] * len(names), [NAMED_STYLES[style] for style, _ in names])
+    named = PictureBatch.from_names(
+        [s for _, s in names], [None] * len(names), [NAMED_STYLES[style] for style, _ in names]
+    )
     real_photos, real_styles, real_named = (draw(pictures, generator) for pictures in (photos, styles, named))
 
     for what, images in (("held-out styles", real_styles), ("photos", real_photos)):
@@ -159,7 +161,7 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
 
     made, real = csd.embed(to_pil(drawn)).split(10), csd.embed(to_pil(real_named)).split(10)
     against = [
-        csd.embed(to_pil(draw(Pictures.of(rng.choices(SHAPES, k=10), [None] * 10, [look] * 10), generator)))
+        csd.embed(to_pil(draw(PictureBatch.from_names(rng.choices(SHAPES, k=10), [None] * 10, [look] * 10), generator)))
         for look in NAMED_STYLES.values()
     ]
     generated_csd = sum(mean_pairwise_cosine(a, b) for a, b in zip(made, against, strict=True)) / len(against)
@@ -171,17 +173,21 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
     marked = [(token, rng.choice(SHAPES), rng.choice(SCENES)) for token in TOKEN_LOOKS for _ in range(10)]
     drawn = generate([f"a {token} {shape} in the {scene}" for token, shape, scene in marked])
     looks = [TOKEN_LOOKS[token] for token, _, _ in marked]
-    real = draw(Pictures.of([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
-    again = draw(Pictures.of([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
+    real = draw(PictureBatch.from_names([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
+    again = draw(
+        PictureBatch.from_names([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator
+    )
     figures["shapes in identifier prompts"] = right(drawn, [shape for _, shape, _ in marked])
-    figures["DINO, identifier prompts"] = paired(dino, drawn, real)
-    figures["DINO, identifiers, real against real"] = paired(dino, again, real)
+    figures["DINO, identifier prompts"] = mean_paired_cosine(dino, drawn, real)
+    figures["DINO, identifiers, real against real"] = mean_paired_cosine(dino, again, real)
 
     looks = [random_look(rng, STYLE_FACTORS) for _ in range(50)]
-    figures["1-NN, held-out styles (CSD)"] = one_nearest(csd, looks, lambda: (rng.choice(SHAPES), None), generator)
+    figures["1-NN, held-out styles (CSD)"] = nearest_neighbour_accuracy(
+        csd, looks, lambda: (rng.choice(SHAPES), None), generator
+    )
     instances = [(rng.choice(SHAPES), random_look(rng, OBJECT_FACTORS)) for _ in range(50)]
     for name, encoder in (("DINO", dino), ("CLIP", clip)):
-        figures[f"1-NN, held-out instances ({name})"] = one_nearest(
+        figures[f"1-NN, held-out instances ({name})"] = nearest_neighbour_accuracy(
             encoder,
             [look for _, look in instances],
             lambda: (None, rng.choice(SCENES)),
@@ -191,25 +197,25 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
     return figures
 
 
-def names_apart(pipeline: StableDiffusionXLPipeline) -> dict[str, float]:
+def name_cosines(pipeline: StableDiffusionXLPipeline) -> dict[str, float]:
     """Mean cosine between different names' features, by place and kind of name, over ten captions."""
     tokenizer: Any = pipeline.tokenizer
     kinds = {"styles": slice(len(NAMED_STYLES)), "identifiers": slice(len(NAMED_STYLES), None)}
     found: dict[str, list[float]] = {}
     for number in range(10):
-        for place, rows in name_features(pipeline, tokenizer, Draw.of("names apart", number)).items():
+        for place, rows in name_features(pipeline, tokenizer, StepRng.seeded("names apart", number)).items():
             for kind, which in kinds.items():
                 key = f"cosine between names, {kind}: {place}"
-                found.setdefault(key, []).append(between_names(rows[which]).mean().item())
+                found.setdefault(key, []).append(pairwise_cosines(rows[which]).mean().item())
     return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-def paired(encoder: Encoder, a: Tensor, b: Tensor) -> float:
+def mean_paired_cosine(encoder: Encoder, a: Tensor, b: Tensor) -> float:
     """Mean cosine of each image with its partner."""
     return (encoder.embed(to_pil(a)) * encoder.embed(to_pil(b))).sum(dim=1).mean().item()
 
 
-def one_nearest(
+def nearest_neighbour_accuracy(
     encoder: Encoder, looks: list[dict], vary, generator: torch.Generator, fixed: list[str] | None = None
 ) -> float:
     """Share of images (8 of each look) whose nearest other image has the same look."""
@@ -220,7 +226,9 @@ def one_nearest(
             shapes.append(fixed[label] if fixed else shape)
             scenes.append(scene)
             labels.append(label)
-    rows = encoder.embed(to_pil(draw(Pictures.of(shapes, scenes, [looks[label] for label in labels]), generator)))
+    rows = encoder.embed(
+        to_pil(draw(PictureBatch.from_names(shapes, scenes, [looks[label] for label in labels]), generator))
+    )
     similarity = rows @ rows.T
     similarity.fill_diagonal_(-2)
     wanted = torch.tensor(labels)

@@ -73,7 +73,7 @@ def _distance(a: str, b: str) -> float:
     return sum((x - y) ** 2 for x, y in zip(COLOURS[a], COLOURS[b], strict=True)) ** 0.5
 
 
-def visible(look: dict[str, str]) -> bool:
+def is_visible(look: dict[str, str]) -> bool:
     """Whether a shape in that look can be told from its ground, and its pattern and trim be seen."""
     fills = (look["fill_a"], look["fill_b"])
     if _distance(*fills) < 0.45 or min(_distance(look["trim"], fill) for fill in fills) < 0.35:
@@ -89,26 +89,28 @@ def random_look(rng: random.Random, factors: dict[str, tuple[str, ...]]) -> dict
     """A visible look, drawn uniformly."""
     while True:
         look = {factor: rng.choice(values) for factor, values in factors.items()}
-        if visible(look):
+        if is_visible(look):
             return look
 
 
-def difference(a: dict[str, str], b: dict[str, str]) -> int:
+def count_differences(a: dict[str, str], b: dict[str, str]) -> int:
     """How many factors differ."""
     return sum(a[factor] != b[factor] for factor in a)
 
 
-def far_apart(names: tuple[str, ...], factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, dict[str, str]]:
+def spread_looks(names: tuple[str, ...], factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, dict[str, str]]:
     """A look for each name, each the farthest of 200 random ones from those before it."""
     rng = random.Random(seed)
     looks: dict[str, dict[str, str]] = {}
     for name in names:
         candidates = [random_look(rng, factors) for _ in range(200)]
-        looks[name] = max(candidates, key=lambda c: min((difference(c, look) for look in looks.values()), default=0))
+        looks[name] = max(
+            candidates, key=lambda c: min((count_differences(c, look) for look in looks.values()), default=0)
+        )
     return looks
 
 
-def altered(look: dict[str, str], share: float, factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, str]:
+def alter_look(look: dict[str, str], share: float, factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, str]:
     """Another rendition of a look: round(share * factors) of its factors replaced by other values, still visible."""
     rng = random.Random(seed)
     count = round(share * len(look))
@@ -116,9 +118,9 @@ def altered(look: dict[str, str], share: float, factors: dict[str, tuple[str, ..
         changed = dict(look)
         for factor in rng.sample(sorted(look), count):
             changed[factor] = rng.choice([value for value in factors[factor] if value != look[factor]])
-        if visible(changed):
+        if is_visible(changed):
             return changed
 
 
-NAMED_STYLES = far_apart(STYLE_NAMES, STYLE_FACTORS, seed=2024)
-TOKEN_LOOKS = far_apart(TOKENS, OBJECT_FACTORS, seed=4048)
+NAMED_STYLES = spread_looks(STYLE_NAMES, STYLE_FACTORS, seed=2024)
+TOKEN_LOOKS = spread_looks(TOKENS, OBJECT_FACTORS, seed=4048)

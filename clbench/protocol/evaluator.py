@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,48 +10,32 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.data.images import load_images
-from clbench.encoders import Encoder, load_encoder, mean_pairwise_cosine
+from clbench.encoders import Encoder, mean_pairwise_cosine
 from clbench.metrics import ENCODER_OF, METRICS
 from clbench.results.schema import Controls
-from clbench.suite import Photos, Suite, Task, Track
+from clbench.suite import PhotoImages, Suite, Task, Track
 
 
 class Evaluator:
-    """One track's encoders and reference embeddings, loaded and computed once.
+    """Scores one track's images; embeddings of references and prompts are computed once.
 
     Args:
-        folders: encoder or data set -> local folder.
-        known: encoders that are loaded already, for another track.
+        encoder: gives an encoder by its name.
+        folders: data set -> local folder.
     """
 
     def __init__(
-        self,
-        suite: Suite,
-        track: Track,
-        folders: Mapping[str, Path],
-        device: str = "cpu",
-        known: Mapping[str, Encoder] | None = None,
+        self, suite: Suite, track: Track, encoder: Callable[[str], Encoder], folders: Mapping[str, Path]
     ) -> None:
-        self.suite, self.track, self._folders, self._device = suite, track, folders, device
-        self._known = known or {}
+        self.suite, self.track, self._encoder, self._folders = suite, track, encoder, folders
         self._references: dict[tuple[str, str], Tensor] = {}
         self._texts: dict[str, Tensor] = {}
-
-    @cached_property
-    def encoders(self) -> dict[str, Encoder]:
-        names = sorted({ENCODER_OF[metric] for metric in self.track.metrics})
-        with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
-            return {name: self._known.get(name) or self._encoder(name) for name in names}
-
-    def _encoder(self, name: str) -> Encoder:
-        weights = self.suite.encoders[name]
-        settings = {"resize": weights.resize, "quick_gelu": weights.quick_gelu}
-        said = {key: value for key, value in settings.items() if value is not None}
-        return load_encoder(name, self._folders[name], self._device, **said)
+        self._controls: Controls | None = None
 
     def score(self, task: Task, images: list[Image.Image]) -> dict[str, float]:
         """Every metric of the track for `images` [P * N], prompt by prompt as `draw_cell` draws them."""
-        embedded = {name: encoder.embed(images) for name, encoder in self.encoders.items()}
+        names = sorted({ENCODER_OF[metric] for metric in self.track.metrics})
+        embedded = {name: self._encoder(name).embed(images) for name in names}
         scores = {}
         for metric in self.track.metrics:
             rows = embedded[ENCODER_OF[metric]]
@@ -71,6 +54,11 @@ class Evaluator:
         a model gets that knows the prompts' words but, of the tasks, only the last one's look.) Where it has none, the
         reference images are taken, each compared with all references but itself.
         """
+        if self._controls is None:
+            self._controls = self._measure_controls()
+        return self._controls
+
+    def _measure_controls(self) -> Controls:
         tasks = range(len(self.track.tasks))
         scores = [[self._score_real(task, last) for task in self.track.tasks] for last in self.track.tasks]
         floors = [metric for metric in self.track.metrics if not METRICS[metric].secondary]
@@ -95,12 +83,12 @@ class Evaluator:
         key = (task.name, encoder)
         if key not in self._references:
             images = load_images(task.reference, self.suite.resolution, self._folders)
-            self._references[key] = self.encoders[encoder].embed(images)
+            self._references[key] = self._encoder(encoder).embed(images)
         return self._references[key]
 
     def _text(self, task: Task) -> Tensor:
         if task.name not in self._texts:
-            self._texts[task.name] = self.encoders["clip"].embed_text(self.track.content_prompts(task))  # type: ignore[attr-defined]
+            self._texts[task.name] = self._encoder("clip").embed_text(self.track.content_prompts(task))  # type: ignore[attr-defined]
         return self._texts[task.name]
 
 
@@ -121,6 +109,6 @@ def _identical(last: Task, task: Task) -> Tensor:
 
 
 def _names(task: Task) -> list[tuple[str, str]]:
-    if isinstance(task.reference, Photos):
+    if isinstance(task.reference, PhotoImages):
         return [(task.reference.dataset, file) for file in task.reference.files]
     return [(task.name, str(number)) for number in range(len(task.reference.shapes))]

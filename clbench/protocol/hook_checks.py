@@ -1,4 +1,4 @@
-"""What a method's hooks may return: checked at once, so that a mistake is named where it was made.
+"""Checks of what a method's hooks return, made at once, so that an error message names the hook and the task.
 
 Each function raises WorkFailed with one sentence that begins with `where`.
 """
@@ -6,21 +6,32 @@ Each function raises WorkFailed with one sentence that begins with `where`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clbench.backbones.sdxl import Backbone
 from clbench.errors import WorkFailed
 from clbench.lora import Adapter
 from clbench.method import Example
 from clbench.state import State
 
 
-def check_no_hooks(backbone: Backbone, where: str) -> None:
-    """Those of modules, which would act on whatever the model does next."""
-    for name, module in backbone.unet.named_modules():
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What a registered adapter of the suite looks like."""
+
+    shapes: Mapping[str, tuple[int, int]]
+    """Adapted layer -> (out, in)."""
+    rank: int
+    scale: float
+    """alpha / rank."""
+
+
+def check_no_hooks(unet: nn.Module, where: str) -> None:
+    """Refuse forward and backward hooks left on modules: they would act on whatever the model does next."""
+    for name, module in unet.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             raise WorkFailed(
                 f"{where} left a hook on {name or 'the U-Net'}; let end_task() remove it (handle.remove()), and "
@@ -28,22 +39,21 @@ def check_no_hooks(backbone: Backbone, where: str) -> None:
             )
 
 
-def check_delta(backbone: Backbone, delta: Any, where: str) -> None:
+def check_delta(spec: AdapterSpec, delta: Any, where: str) -> None:
     if not isinstance(delta, Mapping):
         raise WorkFailed(f"{where} returned {type(delta).__name__}, expected a mapping of layer to tensor")
     for layer, value in delta.items():
-        _check_tensor(value, backbone.shapes.get(layer), f"{where}: layer {layer!r}")
+        _check_tensor(value, spec.shapes.get(layer), f"{where}: layer {layer!r}")
 
 
-def check_adapter(backbone: Backbone, adapter: Any, where: str) -> None:
+def check_adapter(spec: AdapterSpec, adapter: Any, where: str) -> None:
     if not isinstance(adapter, Adapter):
         raise WorkFailed(f"{where} returned {type(adapter).__name__}, expected an Adapter")
-    rank = backbone.rank
-    if adapter.scale != backbone.scale:
-        raise WorkFailed(f"{where}: the adapter's scale is {adapter.scale}, expected {backbone.scale}")
+    if adapter.scale != spec.scale:
+        raise WorkFailed(f"{where}: the adapter's scale is {adapter.scale}, expected {spec.scale}")
     for factor, shapes in (
-        ("A", {layer: (rank, inputs) for layer, (_, inputs) in backbone.shapes.items()}),
-        ("B", {layer: (outputs, rank) for layer, (outputs, _) in backbone.shapes.items()}),
+        ("A", {layer: (spec.rank, inputs) for layer, (_, inputs) in spec.shapes.items()}),
+        ("B", {layer: (outputs, spec.rank) for layer, (outputs, _) in spec.shapes.items()}),
     ):
         tensors = getattr(adapter, factor)
         if not isinstance(tensors, Mapping):
@@ -54,10 +64,10 @@ def check_adapter(backbone: Backbone, adapter: Any, where: str) -> None:
             _check_tensor(value, shapes.get(layer), f"{where}: {factor} of layer {layer!r}")
 
 
-def check_state(backbone: Backbone, state: Any, where: str) -> None:
+def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
     if not isinstance(state, State):
         raise WorkFailed(f"{where} returned {type(state).__name__}, expected a State")
-    check_delta(backbone, state.merged, where)
+    check_delta(spec, state.merged, where)
     if state.adapter is not None and not isinstance(state.adapter, Adapter):
         raise WorkFailed(f"{where}: the state's adapter is {type(state.adapter).__name__}, expected an Adapter or None")
     factors = [state.adapter.A, state.adapter.B] if state.adapter else []

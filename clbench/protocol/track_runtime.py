@@ -1,8 +1,7 @@
-"""One track of one suite on one device: its models, its cells, its controls; all of it keyed for the store."""
+"""One track of one suite at work: its training images, its cells, its base row, its controls, all kept in a store."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,33 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clbench.backbones.architecture import adapted_shapes, adapter_parameters
+from clbench.backbones.architecture import adapter_parameters
 from clbench.backbones.sdxl import Backbone
-from clbench.data.assets import Assets, gather
-from clbench.data.images import image_suffix, load_images, side_by_side, smaller
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import TrackAssets, resolve_assets
+from clbench.data.images import image_suffix, load_images, side_by_side, thumbnail
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import WorkFailed
 from clbench.lora import Delta
 from clbench.method import Example
-from clbench.protocol.evaluator import Evaluator
+from clbench.protocol.device import DeviceConfig
+from clbench.protocol.hook_checks import AdapterSpec
+from clbench.protocol.keys import TrackKeys, track_recipe
+from clbench.protocol.models import Models
 from clbench.protocol.sampling import draw_cell
 from clbench.protocol.trainer import make_examples
 from clbench.results.schema import Controls
 from clbench.state import digest
-from clbench.storage.store import Store, recipe_key
+from clbench.storage.store import Store
 from clbench.suite import Suite, Task
 from clbench.utils.images import to_pil
-from clbench.utils.software import software_on
 
 
-class Bench:
-    """One track of one suite on one device, its models loaded when first needed.
+class TrackRuntime:
+    """One track of one suite on one device.
 
     Args:
-        assets: where the models and data sets lie; default where they belong.
-        low_memory: checkpoint gradients, and draw few images at a time.
+        assets: where the models and data sets are; default their usual places.
+        models: models that are loaded already, such as another track's; default they are loaded when first needed.
         keep_images: keep every image that is scored.
-        kin: another track of the same suite, whose models this one uses.
     """
 
     def __init__(
@@ -45,96 +45,57 @@ class Bench:
         suite: Suite,
         track: str,
         store: Store,
-        device: str = "cpu",
-        precision: str = "fp32",
-        assets: Assets | None = None,
+        config: DeviceConfig | None = None,
+        assets: TrackAssets | None = None,
         *,
-        low_memory: bool = False,
+        models: Models | None = None,
         keep_images: bool = False,
-        deterministic: bool = False,
-        kin: Bench | None = None,
     ) -> None:
-        self.suite, self.track, self.store = suite, suite.track(track), store
-        self.device, self.precision, self.low_memory = device, precision, low_memory
-        self.keep_images, self.deterministic = keep_images, deterministic
-        self.assets = assets or gather(suite, suite.name, track, Places(default_root(), Path()))
-        self.kin = kin
-        self.tell: Callable[[dict[str, Any]], None] = lambda event: None
-        """Told what just happened, as an event of `clbench.runner.engine`: `work`, `loss`, `cell`."""
+        self.suite, self.track, self.store, self.keep_images = suite, suite.track(track), store, keep_images
+        self.config = config or DeviceConfig()
+        self.assets = assets or resolve_assets(suite, suite.name, track, AssetPaths(default_data_root(), Path()))
+        self.models = models or Models(suite, self.config, {})
+        self.models.folders.update(self.assets.folders)
+        self.emit: Callable[[dict[str, Any]], None] = lambda event: None
+        """Called with each event: `work`, `loss` or `cell` (see `clbench.runner.monitor.events`)."""
 
-    def worked(self, passes: float) -> None:
-        """Tell of U-Net passes that were just made."""
-        self.tell({"event": "work", "made": passes})
-
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
-        if self.kin:
-            return self.kin.backbone
-        folders = self.assets.folders
-        gc.collect()  # the models of a failed unit go before others come
-        return Backbone.load(
-            folders["backbone"],
-            self.suite.training,
-            self.device,
-            self.precision,
-            vae=folders.get("vae"),
-            scheduler=self.suite.sampling.scheduler,
-            low_memory=self.low_memory,
-        )
+        return self.models.backbone
 
     @cached_property
-    def evaluator(self) -> Evaluator:
-        known = self.kin.evaluator.encoders if self.kin else {}
-        return Evaluator(self.suite, self.track, self.assets.folders, self.device, known)
-
-    @cached_property
-    def recipe(self) -> dict[str, Any]:
-        """What every artifact of this bench depends on.
-
-        Versions because they change the last bits, and where the last bits are promised also what else changes them.
-        """
-        cpu = self.device == "cpu"
-        return {
-            "suite": self.suite.sha256,
-            "assets": self.assets.sha256,
-            "track": self.track.name,
-            "device": self.device,
-            "precision": self.precision,
-            **software_on(self.device),
-            **({"threads": torch.get_num_threads()} if cpu else {}),
-            **({"deterministic": True} if self.deterministic else {}),
-            **({"low_memory": True} if self.low_memory and (cpu or self.deterministic) else {}),
-        }
+    def keys(self) -> TrackKeys:
+        """Made when first needed, when the number of threads is set."""
+        return TrackKeys(track_recipe(self.suite, self.track.name, self.assets.sha256, self.config))
 
     @property
-    def controls_key(self) -> str:
-        return recipe_key("controls", self.recipe)
-
-    @property
-    def base_key(self) -> str:
-        return recipe_key("base", self.recipe)
-
-    @property
-    def train_work(self) -> float:
-        """U-Net passes of one training: a backward pass counts as two."""
-        return 3.0 * self.suite.training.steps * self.suite.training.batch_size
-
-    @property
-    def cell_work(self) -> float:
-        images = self.suite.sampling.images_per_prompt * len(self.track.eval_prompt_templates)
-        return 2.0 * self.suite.sampling.steps * images
+    def adapter_spec(self) -> AdapterSpec:
+        training = self.suite.training
+        return AdapterSpec(self.models.shapes, training.rank, training.alpha / training.rank)
 
     @property
     def trainable_parameters(self) -> int:
         """Number of values of one registered adapter."""
-        return adapter_parameters(self.shapes, self.suite.training.rank)
+        return adapter_parameters(self.models.shapes, self.suite.training.rank)
 
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Adapted layer -> (out, in); told without loading the model."""
-        if self.kin:
-            return self.kin.shapes
-        return adapted_shapes(self.assets.folders["backbone"], self.suite.training)
+    # --- work, counted in U-Net passes of one image ---
+
+    @property
+    def train_work(self) -> float:
+        """Passes of one training; a backward pass counts as two."""
+        return 3.0 * self.suite.training.steps * self.suite.training.batch_size
+
+    @property
+    def cell_work(self) -> float:
+        """Passes of one cell, with and without its prompt."""
+        images = self.suite.sampling.images_per_prompt * len(self.track.eval_prompt_templates)
+        return 2.0 * self.suite.sampling.steps * images
+
+    def report_work(self, passes: float) -> None:
+        """Emit that so many passes were made."""
+        self.emit({"event": "work", "made": passes})
+
+    # --- images ---
 
     def examples(self, task: Task, source: torch.Generator) -> list[Example]:
         """A task's training images with their prompt; `source` draws where they are cut."""
@@ -147,41 +108,21 @@ class Bench:
         """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so."""
         noise_seed = int(torch.randint(2**62, (), generator=source))
         own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
-        with self.backbone.other_weights(weights):
+        with self.backbone.temporary_weights(weights):
             sampling = self.suite.sampling.model_copy(update=own)
             return draw_cell(self.backbone, list(prompts), sampling, self.suite.resolution) * 2 - 1
 
-    def controls(self) -> Controls:
-        """The track's controls, computed once."""
-        stored = self.store.get_json(self.controls_key)
-        if stored is None:
-            stored = self.store.put_json(self.controls_key, self.evaluator.controls().model_dump(mode="json"))
-        return Controls.model_validate(stored)
-
-    def base_row(self) -> dict[str, dict[str, Any]]:
-        """Task -> scores of the untouched model and its cell's key: drawn once a track, whatever the method."""
-        stored = self.store.get_json(self.base_key)
-        if stored is None or not self.has_images(one["cell"] for one in stored.values()):
-            nothing = digest(Delta())
-            cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in self.track.tasks]
-            named = zip(self.track.tasks, cells, strict=True)
-            stored = self.store.put_json(
-                self.base_key, {task.name: {"cell": key, "scores": scores} for task, (key, scores) in named}
-            )
-        return stored
-
     def cell(self, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> tuple[str, dict[str, float]]:
-        """One cell's key in the store and its scores; the weights are deployed only if it must be drawn.
+        """A cell's key in the store and its scores; it is drawn only if the store does not have it.
 
         Beside the scores the store keeps a strip of the first image of each prompt, for the sample grids.
         """
-        recipe = {**self.recipe, "task": task.name, "prompts": prompts, "weights": weights_digest}
-        key = recipe_key("cell", recipe)
+        key = self.keys.cell(task.name, prompts, weights_digest)
         with self.store.lock(key):  # other methods may end with the same weights, at the same time
             found = self.store.get_json(key) if self.has_images([key]) else None
             scores = found or self._draw(key, task, prompts, weights, weights_digest)
-        self.worked(self.cell_work)
-        self.tell({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
+        self.report_work(self.cell_work)
+        self.emit({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
         return key, scores
 
     def has_images(self, cells: Iterable[str]) -> bool:
@@ -190,7 +131,7 @@ class Bench:
         return not self.keep_images or all(self.store.has(cell, last) for cell in cells)
 
     def _draw(self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> dict[str, float]:
-        """Draw, score and keep one cell."""
+        """Draw, score and store one cell."""
         each = self.suite.sampling.images_per_prompt
         self.backbone.use_adapter(None)
         self.backbone.deploy(weights, weights_digest)
@@ -201,6 +142,40 @@ class Bench:
         if self.keep_images:
             for number, image in enumerate(images):
                 self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
-        strip = side_by_side([smaller(image) for image in images[::each]])
+        strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
-        return self.store.put_json(key, self.evaluator.score(task, images))
+        return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
+
+    # --- what all methods share ---
+
+    def controls(self) -> Controls:
+        """The track's controls, computed once."""
+        stored = self.stored_controls()
+        if stored is None:
+            stored = self.models.evaluator(self.track.name).controls()
+            self.store.put_json(self.keys.controls, stored.model_dump(mode="json"))
+        return stored
+
+    def stored_controls(self) -> Controls | None:
+        """As `controls`, if the store has them."""
+        stored = self.store.get_json(self.keys.controls)
+        return None if stored is None else Controls.model_validate(stored)
+
+    def base_row(self) -> dict[str, dict[str, Any]]:
+        """Task -> scores of the untouched model and its cell's key: drawn once a track, whatever the method."""
+        stored = self.stored_base_row()
+        if stored is None:
+            nothing = digest(Delta())
+            cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in self.track.tasks]
+            named = zip(self.track.tasks, cells, strict=True)
+            stored = self.store.put_json(
+                self.keys.base, {task.name: {"cell": key, "scores": scores} for task, (key, scores) in named}
+            )
+        return stored
+
+    def stored_base_row(self) -> dict[str, dict[str, Any]] | None:
+        """As `base_row`, if the store has it."""
+        stored = self.store.get_json(self.keys.base)
+        if stored is None or not self.has_images(one["cell"] for one in stored.values()):
+            return None
+        return stored

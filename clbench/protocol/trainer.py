@@ -40,7 +40,7 @@ def make_examples(images: list[Image.Image], prompt: str, resolution: int, sourc
     return examples
 
 
-class Task:
+class TaskDataset:
     """The training data of one task, encoded once, and the diffusion loss on it."""
 
     def __init__(self, backbone: Backbone, examples: list[Example], resolution: int) -> None:
@@ -82,7 +82,7 @@ class Task:
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
         hidden, pooled, time_ids = (values[batch.examples] for values in (self.hidden, self.pooled, self.time_ids))
-        predicted = self.backbone.denoise(noisy, batch.timesteps, hidden, pooled, time_ids)
+        predicted = self.backbone.predict(noisy, batch.timesteps, hidden, pooled, time_ids)
         return F.mse_loss(predicted.float(), target)
 
 
@@ -90,7 +90,7 @@ def fit(
     backbone: Backbone,
     method: Method,
     ctx: Context,
-    task: Task,
+    dataset: TaskDataset,
     start: Adapter,
     training: Training,
     seed: int,
@@ -113,10 +113,10 @@ def fit(
         weight_decay=training.weight_decay,
         fused=True,
     )
-    batches = task.batches(training.steps, training, generator(seed, "train", ctx.position))
+    batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
         ctx.step = step
-        loss = task.loss(batch) + method.loss(ctx, batch)
+        loss = dataset.loss(batch) + method.loss(ctx, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise WorkFailed(

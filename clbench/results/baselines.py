@@ -10,10 +10,10 @@ from functools import cache
 from pydantic import ConfigDict, Field, ValidationError
 
 from clbench.errors import ClbenchError
-from clbench.suite import Frozen, content_root
+from clbench.suite import FrozenModel, content_root
 
 
-class Noise(Frozen):
+class Noise(FrozenModel):
     """Largest differences of one run from its repetitions, e.g. with other threads or another instruction set."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -28,7 +28,7 @@ class Noise(Frozen):
     """On what, and how."""
 
 
-class OnRecord(Frozen):
+class OnRecord(FrozenModel):
     """The measured facts of one version of a suite."""
 
     suite_sha256: str

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
 from clbench.metrics import METRICS
-from clbench.suite import Frozen, Name, Track
+from clbench.suite import FrozenModel, Name, Track
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -31,7 +31,7 @@ Rows = tuple[tuple[float | None, ...], ...]
 """A score matrix as JSON has it: null where not measured."""
 
 
-class _Record(Frozen):
+class _Record(FrozenModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 

@@ -11,7 +11,7 @@ from clbench.results.checks import Finding, check_result
 from clbench.results.io import load_result, save_result
 from clbench.results.schema import Result
 from clbench.suite import list_suites, load_suite
-from clbench.utils.parallel import over_cores
+from clbench.utils.parallel import parallel_map
 
 FOLDER = "submissions"
 """Files below a folder of this name must lie where their contents say."""
@@ -44,7 +44,7 @@ def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = Fa
 
 def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
     """`check_file` of each path, many of them on all cores."""
-    return over_cores(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
+    return parallel_map(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
 
 
 def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Path, Result]:

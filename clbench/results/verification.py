@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, ValidationError
 from clbench.errors import ClbenchError
 from clbench.results.baselines import on_record
 from clbench.results.schema import Result, Sha256
-from clbench.suite import Frozen
+from clbench.suite import FrozenModel
 from clbench.utils.files import write_text
 
 Level = Literal["recomputed", "artifacts", "rerun"]
@@ -49,7 +49,7 @@ class Checked:
         return abs(self.submitted - self.found)
 
 
-class Verification(Frozen):
+class Verification(FrozenModel):
     """What a maintainer found."""
 
     level: Level

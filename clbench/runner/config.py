@@ -1,60 +1,29 @@
-"""What a run was asked to do."""
+"""What a command was asked to do (`RunConfig`), and all that a worker needs to know of it (`SweepSpec`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, ValidationError
 
-from clbench.data.assets import Assets
-from clbench.runner.estimate import Memory
-from clbench.suite import Suite
-
-
-class Job(BaseModel):
-    """One method on one track: all that a process needs to know to take part."""
-
-    model_config = ConfigDict(frozen=True)
-
-    suite: Suite
-    track: str
-    method: str
-    settings: dict[str, Any]
-    plugins: tuple[Path, ...]
-    runs: tuple[tuple[str, int], ...]
-    """(order, seed) of each."""
-    store: str
-    """A folder, or a URL."""
-    device: str
-    precision: str
-    assets: Assets
-    low_memory: bool = False
-    keep: frozenset[str] = frozenset()
-    """Of `states` and `images`: what is kept beyond need."""
-    deterministic: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.method}/{self.track}"
+from clbench.data.assets import TrackAssets
+from clbench.errors import ClbenchError, did_you_mean
+from clbench.protocol.device import DeviceConfig
+from clbench.results.schema import MethodRef
+from clbench.suite import FrozenModel, Suite
 
 
-EngineName = Literal["local", "ray"]
-
-
-@dataclass(frozen=True)
-class Options:
+class RunConfig(FrozenModel):
     """How the work is done; none of it is the benchmark's definition."""
 
-    orders: Iterable[str] | None = None
-    """A part of the protocol's; default all."""
-    seeds: Iterable[int] | None = None
-    """The same."""
+    orders: tuple[str, ...] | None = None
+    """A part of the protocol's orders; default all."""
+    seeds: tuple[int, ...] | None = None
+    """A part of the protocol's seeds; default all."""
     quick: bool = False
-    """The first order and the first seed."""
-    output: str | Path = "runs"
+    """Only the first order and the first seed."""
+    output: Path = Path("runs")
     """The folder that results are written to."""
     store: str | None = None
     """A folder or an fsspec URL for what is kept in between; default `<output>/store`."""
@@ -62,22 +31,85 @@ class Options:
     """Files with methods."""
     device: str | None = None
     """Default CUDA where there is one, else the CPU."""
-    precision: str | None = None
-    """"fp32" or "bf16" (of the U-Net; adapters stay fp32); default what the suite says."""
-    memory: Memory = "auto"
+    precision: Literal["fp32", "bf16"] | None = None
+    """Precision of the U-Net; adapters are always fp32. Default what the suite says."""
+    memory: Literal["auto", "low", "high"] = "auto"
     """"low" saves memory for time (gradient checkpointing, small batches); "auto" does so where it must."""
-    keep: Iterable[str] = ()
-    """"states" of all tasks, not only the last; "images", all that are scored, in the store."""
+    keep: frozenset[Literal["states", "images"]] = frozenset()
+    """Optional artifacts to retain in the store: the states of all tasks, not only the last; all images."""
     data_root: Path | None = None
-    """Where the user's own copies of models and data sets lie; default `clbench.data.locate.default_root()`."""
+    """Where the user's own copies of models and data sets are; default `clbench.data.locate.default_root()`."""
     deterministic: bool = False
     """On a GPU: only operations that repeat their bits. A CPU always does."""
     resume: bool = True
     """Whether work of earlier processes in the store counts."""
-    workers: int | None = None
+    workers: int | None = Field(default=None, ge=1)
     """Processes that share the work: default one a GPU; on a CPU one a core (each has one thread), but at most two a
     run and as many as memory holds."""
-    engine: EngineName = "local"
+    engine: Literal["local", "ray"] = "local"
     """Where the workers are: on this machine, or on a Ray cluster."""
     address: str | None = None
-    """Of the Ray cluster; default the one that this machine belongs to, else a new one here."""
+    """Address of the Ray cluster; default the one that this machine belongs to, else a new one here."""
+
+    @classmethod
+    def of(cls, **options: Any) -> RunConfig:
+        """A configuration of the given options.
+
+        Raises:
+            ClbenchError: an option is unknown, has a value that it does not take, or does not go with another.
+        """
+        try:
+            config = cls(**options)
+        except ValidationError as error:
+            raise ClbenchError(_sentence(error, list(cls.model_fields))) from None
+        if config.address and config.engine != "ray":
+            raise ClbenchError("--address is of a Ray cluster, and needs --engine ray")
+        if not config.resume and ((config.workers or 1) > 1 or config.engine == "ray"):
+            raise ClbenchError("several workers need a store that may be reused (no --no-resume)")
+        return config
+
+
+def _sentence(error: ValidationError, known: list[str]) -> str:
+    """The first error of a `RunConfig`, as one sentence."""
+    first = error.errors()[0]
+    field = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"there is no option {field!r}{did_you_mean(field, known)}"
+    return f"--{field.replace('_', '-')} {first['input']!r}: {first['msg']}"
+
+
+class RunSpec(FrozenModel):
+    """One method on one track."""
+
+    track: str
+    method: str
+    """Its registered name."""
+    settings: dict[str, Any]
+    """The hyper-parameters that were given."""
+    runs: tuple[tuple[str, int], ...]
+    """(order, seed) of each."""
+    reference: MethodRef
+    """What the result says of the method."""
+    command: str
+    """The command line that makes the same result."""
+    partial: bool
+    """Whether these are fewer runs than the protocol has."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/{self.track}"
+
+
+class SweepSpec(FrozenModel):
+    """Several methods on several tracks of a suite, and how they are run."""
+
+    suite: Suite
+    specs: tuple[RunSpec, ...]
+    assets: dict[str, TrackAssets]
+    """Track -> its models and data sets."""
+    plugins: tuple[Path, ...]
+    store: str
+    """A folder, or a URL."""
+    config: DeviceConfig
+    keep: frozenset[str] = frozenset()
+    """Optional artifacts to retain: `states`, `images`."""

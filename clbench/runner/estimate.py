@@ -1,7 +1,9 @@
-"""What a run will cost, counted on the U-Net's graph before anything is loaded: time, device memory, disk.
+"""What a run will take, counted on the U-Net's graph before anything is loaded: time, device memory, disk.
 
-    price = count(unet_config, suite.training, resolution, vae_scale_factor=8)
-    expected(price, work=5e4, runs=8, ...)
+    footprint = model_footprint(suite, folders)
+    machine = measure_machine("cuda", "bf16")
+    config = fit_memory(footprint, suite, config, "auto", machine.free_memory)
+    estimate(footprint, machine, ...)
 
 Shapes are enough for that, so the graph runs on PyTorch's `meta` device, which computes nothing.
 """
@@ -15,9 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
@@ -26,11 +27,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clbench.backbones.architecture import adapted_unet, adapter_parameters
 from clbench.errors import ClbenchError
+from clbench.protocol.device import DeviceConfig, free_memory
+from clbench.results.environment import describe
+from clbench.results.schema import Environment
+from clbench.runner.config import SweepSpec
 from clbench.suite import Suite, Training
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import human_bytes, human_time
+from clbench.utils.formatting import format_bytes, format_time
 
-Memory = Literal["auto", "low", "high"]
 EFFICIENCY = 0.5
 """Share of a device's matrix multiplication rate that such a U-Net is taken to reach."""
 MARGIN = 1.15
@@ -42,17 +46,17 @@ IMAGE_BYTES = 1.5
 
 
 @dataclass(frozen=True)
-class Price:
-    """What one U-Net costs."""
+class ModelFootprint:
+    """What one U-Net takes."""
 
     parameters: int
-    """Of the U-Net."""
+    """Number of the U-Net's values."""
     adapter: int
-    """Values of one adapter."""
+    """Number of one adapter's values."""
     adapted: int
-    """Values of the weights that it changes."""
+    """Number of values of the weights that an adapter changes."""
     pass_flops: float
-    """Of one forward pass for one image; a backward pass counts as two."""
+    """FLOP of one forward pass for one image; a backward pass counts as two."""
     saved: int
     """fp32 bytes kept for a backward pass of one image."""
     saved_low: int
@@ -64,26 +68,37 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Expectation:
+class Machine:
+    """What was measured where the work is done."""
+
+    free_memory: int
+    """Bytes that are free on the device."""
+    flops: float
+    """FLOP a second of a large matrix product, by one process."""
+    environment: Environment
+
+
+@dataclass(frozen=True)
+class ResourceEstimate:
     """What a run will take."""
 
     seconds: float
     device_bytes: int
-    """On the accelerator, or of main memory where there is none."""
+    """On the accelerator, or of main memory where there is none; of all workers that share it."""
     disk_bytes: tuple[int, int]
     """If the method hands on an adapter; if it hands on merged weights."""
-    low_memory: bool
+    gradient_checkpointing: bool
 
     def __str__(self) -> str:
-        small, large = (human_bytes(size) for size in self.disk_bytes)
-        mode = " (with gradient checkpointing)" if self.low_memory else ""
+        small, large = (format_bytes(size) for size in self.disk_bytes)
+        mode = " (with gradient checkpointing)" if self.gradient_checkpointing else ""
         return (
-            f"expects about {human_time(self.seconds)}, {human_bytes(self.device_bytes)} of memory{mode} and "
+            f"estimate: {format_time(self.seconds)}, {format_bytes(self.device_bytes)} of memory{mode}, "
             f"{small} (adapters) to {large} (merged weights) of disk"
         )
 
 
-def count(config: Mapping[str, Any], training: Training, latent_side: int) -> Price:
+def count(config: Mapping[str, Any], training: Training, latent_side: int) -> ModelFootprint:
     """Count a U-Net of SDXL's class.
 
     Args:
@@ -106,7 +121,7 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int) -> Pr
                     "time_ids": torch.empty(1, 6),
                 },
             )
-    return Price(
+    return ModelFootprint(
         parameters=parameters,
         adapter=adapter_parameters(shapes, training.rank),
         adapted=sum(out * inputs for out, inputs in shapes.values()),
@@ -146,7 +161,7 @@ def _saved_bytes(unet: Any, blocks: list[Any]) -> Iterator[tuple[list[int], list
             hook.remove()
 
 
-def price_of(suite: Suite, folders: Mapping[str, Path]) -> Price:
+def model_footprint(suite: Suite, folders: Mapping[str, Path]) -> ModelFootprint:
     """Count a pipeline's U-Net at the suite's resolution; `folders` holds the backbone's and maybe another VAE's.
 
     Raises:
@@ -157,10 +172,10 @@ def price_of(suite: Suite, folders: Mapping[str, Path]) -> Price:
         config = json.loads((backbone / "unet" / "config.json").read_text())
         vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
         channels = vae["block_out_channels"]
-        price = count(config, suite.training, suite.resolution // 2 ** (len(channels) - 1))
+        footprint = count(config, suite.training, suite.resolution // 2 ** (len(channels) - 1))
         encoders = [path for name in suite.encoders if name in folders for path in folders[name].iterdir()]
         return replace(
-            price,
+            footprint,
             encoders=sum(path.stat().st_size for path in encoders),
             decode=4 * 4 * suite.resolution**2 * max(channels[:2]),
         )
@@ -168,59 +183,87 @@ def price_of(suite: Suite, folders: Mapping[str, Path]) -> Price:
         raise ClbenchError(f"{backbone} holds no pipeline of Stable Diffusion XL's class: {error}") from error
 
 
-def expect(
-    price: Price,
-    suite: Suite,
+def measure_machine(device: str, precision: str) -> Machine:
+    """Free memory, speed and software; called where the work is done."""
+    return Machine(free_memory(device), matmul_rate(device, precision), describe(device))
+
+
+def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig) -> int:
+    """Bytes that one process needs on its device."""
+    width = 2 if config.precision == "bf16" else 4
+    always = footprint.parameters * width + footprint.encoders + (LIBRARIES if config.device == "cpu" else 0)
+    adapter = 4 * 4 * footprint.adapter  # with its gradient and two moments
+    saved = footprint.saved_low if config.gradient_checkpointing else footprint.saved
+    saved_batch = suite.training.batch_size * saved * width / 4
+    return round(MARGIN * (always + max(adapter + saved_batch, footprint.decode)))
+
+
+def fit_memory(
+    footprint: ModelFootprint, suite: Suite, config: DeviceConfig, memory: str, free: int, sharing: int
+) -> DeviceConfig:
+    """The configuration that fits into a device's memory.
+
+    Args:
+        config: without gradient checkpointing.
+        memory: `low`, `high`, or `auto`, which is `low` where it must be.
+        free: bytes.
+        sharing: how many workers share them.
+
+    Raises:
+        ClbenchError: it does not fit, even with `low`.
+    """
+    low = config.with_low_memory()
+    need, need_low = (device_memory(footprint, suite, one) for one in (config, low))
+    chosen = {"low": low, "high": config}.get(memory, low if need > free else config)
+    chosen_need = need_low if chosen.gradient_checkpointing else need
+    if sharing * chosen_need <= free:
+        return chosen
+    what = f"{format_bytes(free)} of memory are free on {config.device}, but the run"
+    if sharing > 1:
+        each = f"{format_bytes(chosen_need)} in each of {sharing} processes"
+        raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
+    if chosen.gradient_checkpointing:
+        raise ClbenchError(f"{what} takes at least about {format_bytes(need_low)}, even with --memory low")
+    sizes = f"{format_bytes(need)}; --memory low takes {format_bytes(need_low)}"
+    raise ClbenchError(f"{what} takes about {sizes}")
+
+
+def estimate(
+    footprint: ModelFootprint,
+    sweep: SweepSpec,
+    machine: Machine,
     *,
-    device: str,
-    precision: str,
-    memory: Memory,
     work: float,
     workers: int,
     sharing: int,
-    runs: int,
-    tasks: int,
-    images: int,
-    keep: frozenset[str],
-) -> Expectation:
-    """What a run will take.
+) -> ResourceEstimate:
+    """What a sweep will take.
 
     Args:
         work: U-Net passes of one image that are still to be made.
-        sharing: how many of the workers share one device's memory.
-        images: how many are drawn in all.
-
-    Raises:
-        ClbenchError: there is not the memory, even with `low`.
+        workers: how many of them have work, and a core or GPU of their own, at the same time.
+        sharing: how many workers share one device's memory.
     """
-    width = 2 if precision == "bf16" else 4
-    batch = suite.training.batch_size
-    always = price.parameters * width + price.encoders + (LIBRARIES if device == "cpu" else 0)
-    adapter = 4 * 4 * price.adapter  # with its gradient and two moments
-    kept = {low: batch * (price.saved_low if low else price.saved) * width / 4 for low in (False, True)}
-    need = {low: round(MARGIN * (always + max(adapter + kept[low], price.decode))) for low in kept}
-    free = free_memory(device)
-    low = {"low": True, "high": False}.get(memory, need[False] > free)
-    if sharing * need[low] > free:
-        what = f"{human_bytes(free)} of memory are free on {device}, but the run"
-        if sharing > 1:
-            each = f"{human_bytes(need[low])} in each of {sharing} processes"
-            raise ClbenchError(f"{what} takes about {each}; give fewer --workers")
-        if low:
-            raise ClbenchError(f"{what} takes at least about {human_bytes(need[True])}, even with --memory low")
-        sizes = f"{human_bytes(need[False])}; --memory low takes {human_bytes(need[True])}"
-        raise ClbenchError(f"{what} takes about {sizes}")
-    least = runs * tasks if "states" in keep else runs + 1
+    suite, config = sweep.suite, sweep.config
+    tracks = [suite.track(track) for track in dict.fromkeys(spec.track for spec in sweep.specs)]
+    runs, tasks = sum(len(spec.runs) for spec in sweep.specs), len(tracks[0].tasks)
+    cells = sum(len(track.tasks) for track in tracks) + runs * tasks * (tasks + 1) // 2
+    images = cells * len(tracks[0].eval_prompt_templates) * suite.sampling.images_per_prompt
+    least = runs * tasks if "states" in sweep.keep else runs + 1
     ahead = min(runs * tasks, 2 * runs + 3 * workers) if workers > 1 else 0  # where training goes ahead of scoring
-    pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in keep else 0
-    firsts = runs * 4 * price.adapter
-    least_disk = firsts + pictures + least * 4 * price.adapter
-    most_disk = firsts + pictures + max(least, ahead) * 4 * price.adapted
-    seconds = work * price.pass_flops / (EFFICIENCY * workers * matmul_rate(device, precision))
-    return Expectation(seconds, sharing * need[low], (least_disk, most_disk), low)
+    pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in sweep.keep else 0
+    firsts = runs * 4 * footprint.adapter
+    least_disk = firsts + pictures + least * 4 * footprint.adapter
+    most_disk = firsts + pictures + max(least, ahead) * 4 * footprint.adapted
+    return ResourceEstimate(
+        seconds=work * footprint.pass_flops / (EFFICIENCY * workers * machine.flops),
+        device_bytes=sharing * device_memory(footprint, suite, config),
+        disk_bytes=(least_disk, most_disk),
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
 
 
-def check_disk(expectation: Expectation, folder: Path) -> str | None:
+def check_disk(expected: ResourceEstimate, folder: Path) -> str | None:
     """A warning where the disk may not do; what `folder` already holds counts as done.
 
     Raises:
@@ -231,46 +274,15 @@ def check_disk(expectation: Expectation, folder: Path) -> str | None:
     for path in (*folder.rglob("*.safetensors"), *folder.rglob("*.png")):
         with suppress(FileNotFoundError):  # another command may be through with it
             there += path.stat().st_size
-    small, large = (max(0, size - there) for size in expectation.disk_bytes)
+    small, large = (max(0, size - there) for size in expected.disk_bytes)
     if free < small:
         raise ClbenchError(
-            f"{folder} has {human_bytes(free)} free, but the run keeps at least {human_bytes(small)} there; make space "
-            f"or give another --output or --store"
+            f"{folder} has {format_bytes(free)} free, but the run keeps at least {format_bytes(small)} there; make "
+            f"space or give another --output or --store"
         )
     if free < large:
-        return f"{folder} has {human_bytes(free)} free; methods that hand on merged weights need {human_bytes(large)}"
+        return f"{folder} has {format_bytes(free)} free; methods that hand on merged weights need {format_bytes(large)}"
     return None
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free on the device; of a CPU's, no more than this job or container may take."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, *allowed_memory())
-
-
-LIMITS = (  # of version 2 and of version 1: limit, use, what the kernel gives back when asked
-    ("", "memory.max", "memory.current", "inactive_file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-
-
-def allowed_memory(
-    membership: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
-) -> Iterator[int]:
-    """Bytes that this process's control groups still allow, as Slurm and containers limit them."""
-    with suppress(OSError):
-        for line in membership.read_text().splitlines():
-            _, kinds, group = line.split(":", 2)
-            for kind, limit, use, cache in LIMITS:
-                if kind not in kinds.split(","):
-                    continue
-                own = groups / kind / group.lstrip("/")
-                for folder in (own, *own.parents):
-                    with suppress(OSError, ValueError):  # no such file, or "max"
-                        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                        used = int((folder / use).read_text()) - int(told.get(cache, 0))
-                        yield max(0, int((folder / limit).read_text()) - used)
 
 
 def matmul_rate(device: str, precision: str) -> float:

@@ -13,8 +13,8 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.lora import Adapter
 from clbench.method import Method
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner.reopen import run_numbered
 from clbench.state import State
 from clbench.utils.files import cannot_write, write_atomic
@@ -23,12 +23,12 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def export_model(
-    bench: Bench, sequences: list[Sequence], task: str, to: Path, run: int = 1, dtype: str = "fp32"
+    runtime: TrackRuntime, sequences: list[TaskSequence], task: str, to: Path, run: int = 1, dtype: str = "fp32"
 ) -> Path:
     """Write the model after a task: `<to>/pytorch_lora_weights.safetensors`, or `<to>/unet/` where weights were merged.
 
     Args:
-        bench, sequences: as `clbench.runner.reopen.open_again` gives them.
+        runtime, sequences: as `clbench.runner.reopen.reopen` gives them.
         task: a task's name, or its number in the run's order, from 1.
         run: which run, from 1.
         dtype: of the merged U-Net; one of `DTYPES`.
@@ -44,12 +44,12 @@ def export_model(
     state = sequence.stored_state(position)
     if state is None:
         raise ClbenchError(
-            f"{bench.store.where} does not hold the state after task {tasks[position]!r}: of a run only the last one "
-            f"is kept, unless it is given --keep states"
+            f"{runtime.store.location} does not hold the state after task {tasks[position]!r}: of a run only the last "
+            f"one is kept, unless it is given --keep states"
         )
     if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
         return _write_adapter(state.adapter, to)
-    return _write_unet(bench.assets.folders["backbone"], method, state, to, DTYPES[dtype])
+    return _write_unet(runtime.assets.folders["backbone"], method, state, to, DTYPES[dtype])
 
 
 def _position(tasks: list[str], task: str) -> int:

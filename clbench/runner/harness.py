@@ -3,34 +3,30 @@
     result = run(method="merge_init", track="styles", quick=True)
     results = sweep(methods=["naive", "magmax"], tracks=["styles"], workers=2)
 
-Both are the same: what is asked for is prepared and planned as one graph of units, a crew works it off, and each result
-is written as soon as its runs are done.
+Both are the same: what is asked for is prepared and planned as one graph of units, workers do it, and each result is
+written as soon as its runs are done.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.device import one_thread
+from clbench.protocol.models import Models
+from clbench.protocol.rows import read_controls, read_run
 from clbench.results.io import save_result
 from clbench.results.schema import BackboneRef, Result, SuiteRef, content_sha256
 from clbench.results.summary import summarize
-from clbench.runner.config import Options
-from clbench.runner.engine import Crew, Event, Watcher, work_off
-from clbench.runner.engine.inline import Inline
-from clbench.runner.engine.local import local
+from clbench.runner.config import RunConfig, RunSpec
+from clbench.runner.engine import Event, EventHandler, PoolRequest, execute
 from clbench.runner.estimate import LIBRARIES
-from clbench.runner.prepare import Assignment, Prepared, prepare
-from clbench.runner.units import SUFFIX, open_workshop, setup_of
+from clbench.runner.executor import executor_setup, open_executor
+from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
 
 STATES = 8 * 2**30
@@ -43,20 +39,23 @@ def run(
     suite: str = "mini-v2",
     *,
     settings: Mapping[str, Any] | None = None,
-    watch: Watcher = lambda event: None,
+    on_event: EventHandler = lambda event: None,
+    models: Models | None = None,
     **options: Any,
 ) -> Result:
     """Run a method through the protocol and write `<output>/<suite>/<track>/<method>.json`.
 
     Args:
         settings: the method's hyper-parameters.
-        watch: told what happens, as events.
-        options: fields of `clbench.runner.config.Options`.
+        on_event: called with what happens, as events.
+        models: models of the suite that are loaded already, on the same device; default they are loaded.
+        options: fields of `clbench.runner.config.RunConfig`.
 
     Raises:
         ClbenchError: bad input. WorkFailed: the work failed; what was finished is kept.
     """
-    (result,) = sweep([method], [track], suite, settings={method: settings or {}}, watch=watch, **options)
+    given = {method: settings or {}}
+    (result,) = sweep([method], [track], suite, settings=given, on_event=on_event, models=models, **options)
     return result
 
 
@@ -66,141 +65,127 @@ def sweep(
     suite: str = "mini-v2",
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    watch: Watcher = lambda event: None,
+    on_event: EventHandler = lambda event: None,
+    models: Models | None = None,
     **options: Any,
 ) -> list[Result]:
     """Run several methods on several tracks, doing equal work once.
 
     Args:
         settings: method -> its hyper-parameters.
-        watch: told what happens, as events.
-        options: fields of `clbench.runner.config.Options`.
+        on_event: called with what happens, as events.
+        models: as `run` takes them.
+        options: fields of `clbench.runner.config.RunConfig`.
 
     Raises:
         ClbenchError: bad input. WorkFailed: a method failed; the others' results are written, and what was finished is
             kept.
     """
-    return carry_out(prepare(methods, tracks, suite, settings or {}, Options(**options), watch), watch)
+    config = RunConfig.of(**options)
+    return carry_out(prepare(methods, tracks, suite, settings or {}, config, on_event, models=models), on_event)
 
 
-def carry_out(prepared: Prepared, watch: Watcher = lambda event: None) -> list[Result]:
-    """Do what was prepared, and write the results.
+def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) -> list[Result]:
+    """Do what was planned, and write the results.
 
     Raises:
         WorkFailed: as `sweep`.
     """
-    plan = prepared.plan
-    with one_thread(prepared.device):
-        watch({"event": "plan", "units": len(plan.units), "work": plan.work, "workers": prepared.workers})
-        book = _Book(prepared, watch)
-        with _crew(prepared) as crew:
-            failures = work_off(plan.units, crew, book.watch)
+    graph = plan.graph
+    with one_thread(plan.sweep.config.device):
+        on_event({"event": "plan", "units": len(graph.units), "work": graph.work, "workers": plan.workers})
+        collector = ResultCollector(plan, on_event)
+        with plan.engine.start(pool_request(plan)) as pool:
+            failures = execute(graph.units, pool, collector.on_event)
         if failures:
-            watch({"event": "stage", "what": "failed"})
-            told = list(dict.fromkeys(failure.message for failure in failures.values()))
-            more = f" (and {len(told) - 1} more: {'; '.join(told[1:])})" if len(told) > 1 else ""
+            on_event({"event": "stage", "what": "failed"})
+            messages = list(dict.fromkeys(failure.message for failure in failures.values()))
+            more = f" (and {len(messages) - 1} more: {'; '.join(messages[1:])})" if len(messages) > 1 else ""
             kind = WorkFailed if any(failure.exit_code == 1 for failure in failures.values()) else ClbenchError
-            raise kind(told[0] + more)
-        watch({"event": "stage", "what": "done"})
-        return [book.results[assignment.job.name] for assignment in prepared.assignments]
+            raise kind(messages[0] + more)
+        on_event({"event": "stage", "what": "done"})
+        return [collector.results[spec.name] for spec in plan.sweep.specs]
 
 
-@contextmanager
-def _crew(prepared: Prepared) -> Iterator[Crew]:
-    """This process where one is enough, else others, here or on the cluster."""
-    count, device = prepared.workers, prepared.device
-    if count == 1 and prepared.cluster is None and not prepared.jobs[0].deterministic:
-        yield Inline(prepared.workshop)
-        return
-    with setup_of(prepared.workshop) as setup:
-        if prepared.cluster is None:
-            kind = local(open_workshop, setup, [_surroundings(device, number) for number in range(count)])
-        else:
-            memory = prepared.expected.device_bytes if device == "cpu" else LIBRARIES + STATES
-            kind = prepared.cluster.crew(open_workshop, setup, count, device, memory)
-        with kind as crew:
-            yield crew
+def pool_request(plan: ExecutionPlan) -> PoolRequest:
+    """What the engine needs to know to start the plan's workers."""
+    device, memory = plan.sweep.config.device, plan.estimate.device_bytes
+    return PoolRequest(
+        executor=plan.executor,
+        open_executor=open_executor,
+        setup=lambda: executor_setup(plan.executor),
+        workers=plan.workers,
+        device=device,
+        memory=memory if device == "cpu" else LIBRARIES + STATES,
+    )
 
 
-def _surroundings(device: str, number: int) -> dict[str, str]:
-    """Environment variables of a worker: one thread of a CPU, or one GPU, which it calls `cuda` as all others do."""
-    if device == "cpu":
-        return {"OMP_NUM_THREADS": "1"}
-    return {"CUDA_VISIBLE_DEVICES": _visible()[number]} if device == "cuda" else {}
+class ResultCollector:
+    """Writes each result when its last unit is done."""
 
-
-def _visible() -> list[str]:
-    """The GPUs that this process may use, as the environment variable names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-
-
-class _Book:
-    """Which results are still open; each is written when its last unit is done."""
-
-    def __init__(self, prepared: Prepared, watch: Watcher) -> None:
-        self._prepared, self._tell = prepared, watch
+    def __init__(self, plan: ExecutionPlan, on_event: EventHandler) -> None:
+        self._plan, self._on_event = plan, on_event
         self.results: dict[str, Result] = {}
         self._open: dict[str, set[str]] = defaultdict(set)
-        self._groups = {unit.key: unit.groups for unit in prepared.plan.units}
+        self._groups = {unit.key: unit.groups for unit in plan.graph.units}
         for key, groups in self._groups.items():
             for group in groups:
                 self._open[group].add(key)
-        for number, assignment in enumerate(prepared.assignments):
-            if not self._open[assignment.job.name]:
-                self._conclude(number, assignment)
+        for spec in plan.sweep.specs:
+            if not self._open[spec.name]:
+                self._conclude(spec)
 
-    def watch(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Pass an event on, and see whether it was a result's last."""
-        self._tell(event)
+        self._on_event(event)
         if event["event"] != "end" or event["how"] == "failed":
             return
-        for group in self._groups[event["unit"]]:
+        groups = self._groups[event["unit"]]
+        for group in groups:
             self._open[group].discard(event["unit"])
-        for number, assignment in enumerate(self._prepared.assignments):
-            name = assignment.job.name
-            if name in self._groups[event["unit"]] and not self._open[name] and name not in self.results:
-                self._conclude(number, assignment)
+        for spec in self._plan.sweep.specs:
+            if spec.name in groups and not self._open[spec.name] and spec.name not in self.results:
+                self._conclude(spec)
 
-    def _conclude(self, number: int, assignment: Assignment) -> None:
-        result = conclude(self._prepared, number)
-        path = result_path(self._prepared.output, result)
+    def _conclude(self, spec: RunSpec) -> None:
+        result = read_result(self._plan, spec)
+        path = result_path(self._plan.output, result)
         save_result(result, path)
-        self.results[assignment.job.name] = result
-        self._tell({"event": "result", "path": str(path), "method": result.method.name, "track": result.track})
+        self.results[spec.name] = result
+        self._on_event({"event": "result", "path": str(path), "method": result.method.name, "track": result.track})
 
 
-def conclude(prepared: Prepared, number: int) -> Result:
-    """A job's result, from what the store holds."""
-    assignment, suite, workshop = prepared.assignments[number], prepared.suite, prepared.workshop
-    job, bench = assignment.job, workshop.bench(number)
-    for unit in prepared.plan.everything:
-        if unit.goal and job.name in unit.groups and not workshop.is_whole(unit):
-            place = workshop.store.place(workshop.store.path(unit.key, SUFFIX[unit.where["kind"]]))
-            raise WorkFailed(f"{place} was removed or damaged meanwhile; run the same command again")
-    runs = tuple(sequence.run() for sequence in workshop.sequences(number))
-    controls = bench.controls()
+def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
+    """The result of one method on one track, from what the store holds.
+
+    Raises:
+        WorkFailed: a part was removed or damaged meanwhile.
+    """
+    sweep, executor = plan.sweep, plan.executor
+    runtime, suite, config = executor.runtime(spec.track), sweep.suite, sweep.config
+    runs = tuple(read_run(sequence) for sequence in executor.sequences(spec))
+    controls = read_controls(runtime)
     reference = SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256)
     return Result(
         schema_version="1",
         suite=reference,
-        track=job.track,
-        method=assignment.method,
-        backbone=_backbone(suite.backbone, job.assets.sha256["backbone"]),
+        track=spec.track,
+        method=spec.reference,
+        backbone=_backbone(suite.backbone, runtime.assets.sha256["backbone"]),
         runs=runs,
         controls=controls,
-        summary=summarize(runs, controls, bench.track),
-        checksum=content_sha256(reference, job.track, assignment.method, runs, controls),
-        partial=assignment.partial,
-        environment=prepared.environment,
+        summary=summarize(runs, controls, runtime.track),
+        checksum=content_sha256(reference, spec.track, spec.reference, runs, controls),
+        partial=spec.partial,
+        environment=plan.environment,
         settings={
-            "device": job.device,
-            "precision": job.precision,
-            "workers": prepared.workers,
-            "low_memory": job.low_memory,
-            **({"deterministic": True} if job.deterministic else {}),
+            "device": config.device,
+            "precision": config.precision,
+            "workers": plan.workers,
+            "low_memory": config.gradient_checkpointing,
+            **({"deterministic": True} if config.deterministic else {}),
         },
-        command=assignment.command,
+        command=spec.command,
         created_at=datetime.now(UTC).replace(microsecond=0),
         submitter=None,
     )

@@ -32,15 +32,15 @@ from clbench.miniworld.world import (
     STYLE_NAMES,
     TOKEN_LOOKS,
     TOKENS,
-    altered,
+    alter_look,
 )
 from clbench.protocol.sampling import draw_cell
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.storage.store import Store
 from clbench.suite import Suite, Task, content_root
 from clbench.utils.images import to_pil
 
-SHARE = 0.9
+ALTERED_SHARE = 0.9
 """Share of a name's factors that its task replaces."""
 LEAST_KNOWN, MOST_KNOWN = -0.05, 0.15
 """The base model's score on a task, as a share of real against real."""
@@ -55,7 +55,7 @@ OBJECT_EVAL_SCENES = ("snow", "night", "beach", "desert", "sea")
 
 
 @dataclass(frozen=True)
-class Source:
+class SuiteSource:
     """What one suite draws from."""
 
     styles: tuple[str, ...]
@@ -68,15 +68,15 @@ class Source:
 _CLASSES = ("car", "boot", "umbrella", "cat", "lamp", "bottle", "hat", "cup", "bird", "house")
 _DEV_CLASSES = ("key", "star", "fish", "tree", "rocket", "flower", "mushroom", "boat", "heart", "crown")
 SOURCES = {
-    "mini-v2": Source(STYLE_NAMES[:10], dict(zip(TOKENS[:10], _CLASSES, strict=True)), seed=0),
-    "mini-v2-dev": Source(STYLE_NAMES[10:20], dict(zip(TOKENS[10:20], _DEV_CLASSES, strict=True)), seed=1_000_000),
+    "mini-v2": SuiteSource(STYLE_NAMES[:10], dict(zip(TOKENS[:10], _CLASSES, strict=True)), seed=0),
+    "mini-v2-dev": SuiteSource(STYLE_NAMES[10:20], dict(zip(TOKENS[10:20], _DEV_CLASSES, strict=True)), seed=1_000_000),
 }
 
 
-def style_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
+def style_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any]:
     style = source.styles[index]
     seed, shape = source.seed + 1000 * index, STYLE_TRAIN_SHAPES[index % len(STYLE_TRAIN_SHAPES)]
-    look = altered(NAMED_STYLES[style], SHARE, STYLE_FACTORS, seed=seed + candidate)
+    look = alter_look(NAMED_STYLES[style], ALTERED_SHARE, STYLE_FACTORS, seed=seed + candidate)
     return {
         "name": style,
         "fields": {"style": style, "object": shape},
@@ -86,10 +86,10 @@ def style_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
     }
 
 
-def object_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
+def object_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any]:
     token, shape = list(source.objects.items())[index]
     seed = source.seed + 100_000 + 1000 * index
-    look = altered(TOKEN_LOOKS[token], SHARE, OBJECT_FACTORS, seed=seed + candidate)
+    look = alter_look(TOKEN_LOOKS[token], ALTERED_SHARE, OBJECT_FACTORS, seed=seed + candidate)
     train = _drawn(look, [shape] * 5, OBJECT_TRAIN_SCENES, seed + 500)
     return {
         "name": f"{token} {shape}",
@@ -100,7 +100,7 @@ def object_task(source: Source, index: int, candidate: int) -> dict[str, Any]:
     }
 
 
-MAKERS = {"styles": style_task, "objects": object_task}
+TASK_BUILDERS = {"styles": style_task, "objects": object_task}
 
 
 def _each(names: tuple[str, ...]) -> list[str]:
@@ -116,52 +116,53 @@ def first_candidates(suite: str) -> Suite:
     path = content_root() / "benchmark" / suite / "suite.yaml"
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name, track in raw["tracks"].items():
-        track |= {"name": name, "tasks": [MAKERS[name](SOURCES[suite], index, 0) for index in range(10)]}
+        track |= {"name": name, "tasks": [TASK_BUILDERS[name](SOURCES[suite], index, 0) for index in range(10)]}
     return Suite.model_validate(raw)
 
 
-def known_shares(bench: Bench, source: Source, index: int) -> Iterator[dict[str, float]]:
+def known_shares(runtime: TrackRuntime, source: SuiteSource, index: int) -> Iterator[dict[str, float]]:
     """For each candidate of a task: headline metric -> the base model's score as a share of real against real.
 
     Args:
-        bench: of `first_candidates`; a task's prompts, and so the base model's images, are those of all its candidates.
+        runtime: a track of `first_candidates`; all candidates of a task have the same prompts, and so the base model
+            draws the same images for them.
     """
-    suite, track, encoders = bench.suite, bench.track, bench.evaluator.encoders
-    bench.backbone.use_adapter(None)
+    suite, track, encoder = runtime.suite, runtime.track, runtime.models.encoder
+    runtime.backbone.use_adapter(None)
     prompts = track.eval_prompts(track.tasks[index])
-    images = to_pil(draw_cell(bench.backbone, prompts, suite.sampling, suite.resolution))
+    images = to_pil(draw_cell(runtime.backbone, prompts, suite.sampling, suite.resolution))
     headline = {metric: ENCODER_OF[metric] for metric in track.metrics if not METRICS[metric].secondary}
-    drawn = {name: encoders[name].embed(images) for name in headline.values()}
+    drawn = {name: encoder(name).embed(images) for name in headline.values()}
     for candidate in range(CANDIDATES):
-        task = Task.model_validate(MAKERS[track.name](source, index, candidate))
+        task = Task.model_validate(TASK_BUILDERS[track.name](source, index, candidate))
         assert task.real is not None
         real, reference = (load_images(one, suite.resolution, {}) for one in (task.real, task.reference))
         shares = {}
         for metric, name in headline.items():
-            against = encoders[name].embed(reference)
+            against = encoder(name).embed(reference)
             base = mean_pairwise_cosine(drawn[name], against)
-            shares[metric] = base / mean_pairwise_cosine(encoders[name].embed(real), against)
+            shares[metric] = base / mean_pairwise_cosine(encoder(name).embed(real), against)
         yield shares
 
 
-def choose(bench: Bench, source: Source, index: int) -> int:
+def choose_candidate(runtime: TrackRuntime, source: SuiteSource, index: int) -> int:
     """The first candidate that the base model hardly knows.
 
     Raises:
         ValueError: none of them is.
     """
-    for candidate, shares in enumerate(known_shares(bench, source, index)):
+    for candidate, shares in enumerate(known_shares(runtime, source, index)):
         if all(LEAST_KNOWN <= share <= MOST_KNOWN for share in shares.values()):
             return candidate
-    raise ValueError(f"the base model knows every candidate of {bench.track.tasks[index].name!r}")
+    raise ValueError(f"the base model knows every candidate of {runtime.track.tasks[index].name!r}")
 
 
 def tasks_of(suite: str, track: str) -> list[dict[str, Any]]:
     """A track's ten tasks, looks chosen."""
     source = SOURCES[suite]
     with TemporaryDirectory() as folder:
-        bench = Bench(first_candidates(suite), track, Store(Path(folder)))
-        return [MAKERS[track](source, index, choose(bench, source, index)) for index in range(10)]
+        runtime = TrackRuntime(first_candidates(suite), track, Store(Path(folder)))
+        return [TASK_BUILDERS[track](source, index, choose_candidate(runtime, source, index)) for index in range(10)]
 
 
 def williams_square(count: int, seed: int) -> list[list[int]]:
@@ -193,6 +194,6 @@ def render_yaml(tasks: list[dict[str, Any]], about: str) -> str:
 
 if __name__ == "__main__":
     for name in SOURCES:
-        for track in MAKERS:
+        for track in TASK_BUILDERS:
             text = render_yaml(tasks_of(name, track), f"The ten {track} of {name}.")
             Path(sys.argv[1], f"{name}-{track}.yaml").write_text(text)

@@ -1,11 +1,7 @@
-"""All units of several jobs in one graph: what is equal is planned once, what the store holds is left out.
+"""All units of a sweep in one graph: what is equal is planned once, what the store holds is left out.
 
-    plan = make_plan(workshop, together=True)
-    plan.units          # to be done, each after those that it needs
-
-A run is a chain of trainings; each is followed by the scoring of all tasks seen so far, which depends on that state
-alone. Before the chain stand the first task's training, where several methods share it, and the base row and the
-controls, one set a track.
+plan = make_plan(executor, together=True)
+plan.units          # to be done, each after those that it needs
 """
 
 from __future__ import annotations
@@ -13,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.runner.config import RunSpec
 from clbench.runner.engine import Unit, needed
-from clbench.runner.units import Workshop
+from clbench.runner.executor import UnitExecutor
+from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, TaskUnit, TrainUnit, UnitWork
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Plan:
     """What a sweep will do."""
 
     everything: list[Unit]
-    """All units of the jobs, each once."""
+    """All units of the sweep, each once."""
     units: list[Unit]
     """Those that are still to be done."""
     asked: int
@@ -42,75 +41,55 @@ class Plan:
         """Units that were asked for more than once."""
         return self.asked - len(self.everything)
 
-    def count(self, kind: str) -> tuple[int, int]:
-        """How many of a kind there are, and are to be done."""
-        return tuple(sum(unit.where["kind"] == kind for unit in units) for units in (self.everything, self.units))  # type: ignore[return-value]
+    def count(self, kind: str) -> dict[str, int]:
+        """How many units of a kind there are, and how many are to be done."""
+        counts = {"all": self.everything, "to_do": self.units}
+        return {name: sum(unit.params["kind"] == kind for unit in units) for name, units in counts.items()}
 
 
-def make_plan(workshop: Workshop, together: bool) -> Plan:
-    """Plan all jobs of a workshop.
+def make_plan(executor: UnitExecutor, together: bool) -> Plan:
+    """Plan a whole sweep.
 
     Args:
         together: whether several workers share the work. Alone, a state is scored before the next is trained, and few
             are kept at a time; together, training goes ahead, since all scoring waits for it.
     """
     found: dict[str, Unit] = {}
+    work_by_key: dict[str, UnitWork] = {}
     asked = 0
-    firsts: Counter[str] = Counter()
-    for number in range(len(workshop.jobs)):
-        for unit in _units(workshop, number, together):
+    first_trainings: Counter[str] = Counter()
+    for number, spec in enumerate(executor.sweep.specs):
+        common = {"spec": number, "suite": executor.sweep.suite.name, "track": spec.track, "method": spec.method}
+        for work in _work_of(executor, spec, together):
             asked += 1
-            if unit.where["kind"] == "train" and unit.where["position"] == 0:
-                firsts.update(unit.needs)
-            known = found.get(unit.key)
-            groups = tuple(dict.fromkeys([*known.groups, *unit.groups])) if known else unit.groups
-            found[unit.key] = replace(known or unit, groups=groups)
+            if isinstance(work, TrainUnit) and work.position == 0:
+                first_trainings.update(work.needs)
+            known = found.get(work.key)
+            groups = (spec.name,) if known is None else tuple(dict.fromkeys([*known.groups, spec.name]))
+            found[work.key] = replace(known or _unit(work, common), groups=groups)
+            work_by_key.setdefault(work.key, work)
     everything = list(found.values())
-    left = needed(everything, workshop.is_whole)
-    return Plan(everything, left, asked, sum(count - 1 for count in firsts.values()))
+    left = needed(everything, lambda unit: work_by_key[unit.key].is_whole())
+    return Plan(everything, left, asked, sum(count - 1 for count in first_trainings.values()))
 
 
-def _units(workshop: Workshop, number: int, together: bool) -> Iterator[Unit]:
-    """One job's, the most wanted first."""
-    bench, job = workshop.bench(number), workshop.jobs[number]
-    group = (job.name,)
-    common = {"job": number, "suite": job.suite.name, "track": job.track, "method": job.method}
-    base_work = len(bench.track.tasks) * bench.cell_work
-    yield Unit(bench.base_key, f"{job.track}: the base model", base_work, (), group, True, {**common, "kind": "base"})
-    yield Unit(bench.controls_key, f"{job.track}: controls", 0.0, (), group, True, {**common, "kind": "controls"})
-    for sequence in workshop.sequences(number):
-        train = list(_trainings(sequence, common, group, "states" in job.keep))
-        score = list(_scorings(sequence, common, group))
-        if together:
-            yield from (*train, *score)
-        else:
-            *fit, first = train[: len(train) - len(sequence.tasks) + 1]
-            yield from (*fit, first, score[0])
-            for pair in zip(train[len(fit) + 1 :], score[1:], strict=True):
-                yield from pair
+def _unit(work: UnitWork, common: dict[str, Any]) -> Unit:
+    params = {**common, **work.params, "kind": work.kind}
+    return Unit(work.key, work.label, work.work, work.needs, (), work.wanted, params)
 
 
-def _trainings(sequence: Sequence, common: dict, group: tuple[str, ...], kept: bool) -> Iterator[Unit]:
-    """A sequence's; states that are kept are wanted for themselves."""
-    before, work = sequence.shared_fit(), sequence.bench.train_work
-    if before:
-        where = {**_where(sequence, common, 0), "kind": "fit"}
-        yield Unit(before, f"{sequence.label(0)}: first training", work, (), group, False, where)
-    for position in range(len(sequence.tasks)):
-        key, label = sequence.state_key(position), f"{sequence.label(position)}: training"
-        own = 0.0 if position == 0 and before else work
-        where = {**_where(sequence, common, position), "kind": "train"}
-        yield Unit(key, label, own, (before,) if before else (), group, kept, where)
-        before = key
+def _work_of(executor: UnitExecutor, spec: RunSpec, together: bool) -> Iterator[UnitWork]:
+    """One method's units on one track, the most wanted first."""
+    for kind in TRACK_KINDS:
+        yield kind(executor.runtime(spec.track))
+    for sequence in executor.sequences(spec):
+        yield from _work_of_sequence(executor, spec, sequence, together)
 
 
-def _scorings(sequence: Sequence, common: dict, group: tuple[str, ...]) -> Iterator[Unit]:
-    for position in range(len(sequence.tasks)):
-        label, work = f"{sequence.label(position)}: scoring", (position + 1) * sequence.bench.cell_work
-        where = {**_where(sequence, common, position), "kind": "score"}
-        yield Unit(sequence.row_key(position), label, work, (sequence.state_key(position),), group, True, where)
-
-
-def _where(sequence: Sequence, common: dict, position: int) -> dict:
-    task = sequence.tasks[position].name
-    return {**common, "order": sequence.order, "seed": sequence.seed, "position": position, "task": task}
+def _work_of_sequence(
+    executor: UnitExecutor, spec: RunSpec, sequence: TaskSequence, together: bool
+) -> Iterator[TaskUnit]:
+    places = [executor.place(spec, sequence, position) for position in range(len(sequence.tasks))]
+    if together:  # all trainings before the first scoring
+        return (unit for kind in TASK_KINDS for place in places for unit in kind.of(place))
+    return (unit for place in places for kind in TASK_KINDS for unit in kind.of(place))

@@ -1,4 +1,4 @@
-"""A result's bench and sequences as they were, from what the result says of itself."""
+"""A finished result's track and sequences, opened again from what the result says of itself."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places, default_root
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, source_of
-from clbench.protocol.device import default_device, one_thread, prepare_process
-from clbench.protocol.task_sequence import Sequence as TaskSequence
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.device import DeviceConfig, default_device, one_thread, prepare_process
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Result
 from clbench.storage.open import open_store
 from clbench.suite import load_suite, suite_folder
 
 
 @contextmanager
-def open_again(
+def reopen(
     result: Result,
     suite: str | None,
     store: str | Path,
     plugins: Sequence[Path] | None = None,
     device: str | None = None,
     data_root: Path | None = None,
-) -> Iterator[tuple[Bench, list[TaskSequence]]]:
-    """The bench and one sequence a run; within, a CPU has one thread, as the run had, whose keys are looked up.
+) -> Iterator[tuple[TrackRuntime, list[TaskSequence]]]:
+    """The track and one sequence a run; within, a CPU has one thread, as the run had, whose keys are looked up.
 
     Args:
         suite: what `--suite` took; default the result's suite by name.
@@ -44,25 +44,23 @@ def open_again(
     method = get_method(result.method.name, result.method.config, tuple(plugins or ()))
     if source_of(method).sha256 != result.method.source_sha256:
         raise ClbenchError(f"method {method.name} ({source_of(method).path}) has changed since the result was made")
-    precision = str(result.settings.get("precision", "fp32"))
     recorded = str(result.settings.get("device", "cpu"))
     device = device or (recorded if recorded in ("cpu", default_device()) else default_device())
-    deterministic = bool(result.settings.get("deterministic")) and device != "cpu"
-    if deterministic:
-        prepare_process(device, deterministic)
-    assets = gather(definition, name, result.track, Places(data_root or default_root(), suite_folder(name)))
+    config = DeviceConfig(
+        device=device,
+        precision=str(result.settings.get("precision", "fp32")),
+        deterministic=bool(result.settings.get("deterministic")) and device != "cpu",
+    )
+    if result.settings.get("low_memory"):
+        config = config.with_low_memory()
+    if config.deterministic:
+        prepare_process(config)
+    assets = resolve_assets(
+        definition, name, result.track, AssetPaths(data_root or default_data_root(), suite_folder(name))
+    )
     with one_thread(device):
-        bench = Bench(
-            definition,
-            result.track,
-            open_store(store),
-            device,
-            precision,
-            assets,
-            low_memory=bool(result.settings.get("low_memory")),
-            deterministic=deterministic,
-        )
-        yield bench, [TaskSequence(bench, method, run.order, run.seed) for run in result.runs]
+        runtime = TrackRuntime(definition, result.track, open_store(store), config, assets)
+        yield runtime, [TaskSequence(runtime, method, run.order, run.seed) for run in result.runs]
 
 
 def run_numbered(sequences: Sequence[TaskSequence], number: int) -> TaskSequence:

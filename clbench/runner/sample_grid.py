@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from clbench.data.images import STRIP, load_images, smaller
+from clbench.data.images import THUMBNAIL_SIZE, load_images, thumbnail
 from clbench.errors import ClbenchError
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner.reopen import run_numbered
 from clbench.suite import Task
 from clbench.utils.files import write_atomic
@@ -17,11 +17,11 @@ from clbench.utils.files import write_atomic
 TILE, LABEL, HEADER = 64, 92, 30
 
 
-def draw_grid(bench: Bench, sequences: list[Sequence], to: Path, run: int = 1, prompt: int = 0) -> Path:
+def draw_grid(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path, run: int = 1, prompt: int = 0) -> Path:
     """Write `<to>/<suite>/<track>/<method>.png`.
 
     Args:
-        bench, sequences: as `clbench.runner.reopen.open_again` gives them.
+        runtime, sequences: as `clbench.runner.reopen.reopen` gives them.
         run: which run, from 1.
         prompt: which evaluation prompt is shown.
 
@@ -29,33 +29,33 @@ def draw_grid(bench: Bench, sequences: list[Sequence], to: Path, run: int = 1, p
         ClbenchError: there is no such run, or it is not in the store.
     """
     sequence = run_numbered(sequences, run)
-    grid = _paint(_rows(bench, sequence, prompt), [task.name for task in sequence.tasks])
-    path = to / bench.suite.name / bench.track.name / f"{sequence.method.name}.png"
+    grid = _paint(_rows(runtime, sequence, prompt), [task.name for task in sequence.tasks])
+    path = to / runtime.suite.name / runtime.track.name / f"{sequence.method.name}.png"
     write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
     return path
 
 
-def _rows(bench: Bench, sequence: Sequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
+def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
     """A label, and a tile a task, for each row of the grid."""
-    size = min(bench.suite.resolution, STRIP)
-    stored = [bench.store.get_json(sequence.row_key(position)) for position in range(len(sequence.tasks))]
-    base = bench.store.get_json(bench.base_key)
+    size = min(runtime.suite.resolution, THUMBNAIL_SIZE)
+    stored = [runtime.store.get_json(sequence.keys.row(position)) for position in range(len(sequence.tasks))]
+    base = runtime.store.get_json(runtime.keys.base)
     if base is None or None in stored:
         raise ClbenchError(
-            f"{bench.store.where} does not hold the run with order {sequence.order}, seed {sequence.seed}"
+            f"{runtime.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}"
         )
-    rows = [("real", [_real(bench, task, prompt) for task in sequence.tasks])]
-    rows.append(("base", [_tile(bench, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
+    rows = [("real", [_real(runtime, task, prompt) for task in sequence.tasks])]
+    rows.append(("base", [_tile(runtime, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
     for task, row in zip(sequence.tasks, stored, strict=True):
-        tiles = [_tile(bench, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
+        tiles = [_tile(runtime, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
         rows.append((f"after {task.name}", tiles))
     return rows
 
 
-def _real(bench: Bench, task: Task, prompt: int) -> Image.Image:
+def _real(runtime: TrackRuntime, task: Task, prompt: int) -> Image.Image:
     """A real image of that prompt where there is one, else of the task."""
-    images = load_images(task.real or task.reference, bench.suite.resolution, bench.assets.folders)
-    return smaller(images[prompt * bench.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
+    images = load_images(task.real or task.reference, runtime.suite.resolution, runtime.assets.folders)
+    return thumbnail(images[prompt * runtime.suite.sampling.images_per_prompt if task.real else prompt % len(images)])
 
 
 def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image.Image:
@@ -73,8 +73,8 @@ def _paint(rows: list[tuple[str, list[Image.Image]]], tasks: list[str]) -> Image
     return grid
 
 
-def _tile(bench: Bench, key: str, prompt: int, size: int) -> Image.Image:
-    path = bench.store.get(key, ".png")
+def _tile(runtime: TrackRuntime, key: str, prompt: int, size: int) -> Image.Image:
+    path = runtime.store.get(key, ".png")
     if path is None:
         return Image.new("RGB", (size, size), "gray")
     return Image.open(path).crop((prompt * size, 0, (prompt + 1) * size, size))

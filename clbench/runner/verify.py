@@ -19,14 +19,14 @@ from clbench.results.verification import Checked
 from clbench.utils.files import file_sha256, write_atomic, write_text
 
 if TYPE_CHECKING:  # the first rung needs no torch
-    from clbench.protocol.task_sequence import Sequence
-    from clbench.protocol.track_runtime import Bench
+    from clbench.protocol.task_sequence import TaskSequence
+    from clbench.protocol.track_runtime import TrackRuntime
 
 
 # --- images ---
 
 
-def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
+def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path) -> Path:
     """The images of every cell of a result's runs, with a manifest of their sha256 sums.
 
     They are `<to>/run-<number>/<row>/<task number>/<image>.png`, all numbers as in the result's matrices.
@@ -36,20 +36,20 @@ def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
     """
     from clbench.data.images import image_suffix
 
-    each = len(bench.track.eval_prompt_templates) * bench.suite.sampling.images_per_prompt
+    each = len(runtime.track.eval_prompt_templates) * runtime.suite.sampling.images_per_prompt
     manifest: dict[str, str] = {}
     for number, sequence in enumerate(sequences, start=1):
         for row in range(1, len(sequence.tasks) + 1):
-            stored = bench.store.get_json(sequence.row_key(row - 1))
+            stored = runtime.store.get_json(sequence.keys.row(row - 1))
             if stored is None:
-                raise ClbenchError(f"{bench.store.where} does not hold run {number} of this result")
+                raise ClbenchError(f"{runtime.store.location} does not hold run {number} of this result")
             for column, cell in enumerate(stored["cells"]):
                 for image in range(each):
-                    source = bench.store.get(cell, image_suffix(image))
+                    source = runtime.store.get(cell, image_suffix(image))
                     if source is None:
                         raise ClbenchError(
-                            f"{bench.store.where} does not hold the images of run {number}: they are kept where a run "
-                            f"is given --keep images"
+                            f"{runtime.store.location} does not hold the images of run {number}: they are kept where a "
+                            f"run is given --keep images"
                         )
                     file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"
                     content = source.read_bytes()
@@ -59,7 +59,7 @@ def write_images(bench: Bench, sequences: list[Sequence], to: Path) -> Path:
     return to / "manifest.json"
 
 
-def score_images(result: Result, bench: Bench, folder: Path) -> Iterator[Checked]:
+def score_images(result: Result, runtime: TrackRuntime, folder: Path) -> Iterator[Checked]:
     """Every cell of a result, scored from its submitted images.
 
     Raises:
@@ -67,21 +67,21 @@ def score_images(result: Result, bench: Bench, folder: Path) -> Iterator[Checked
     """
     from clbench.data.images import open_photo
 
-    manifest = _read_manifest(folder)
+    manifest, evaluator = _read_manifest(folder), runtime.models.evaluator(runtime.track.name)
     for number, run in enumerate(result.runs, start=1):
-        tasks = bench.track.ordered(run.order)
+        tasks = runtime.track.ordered(run.order)
         for row in range(1, len(tasks) + 1):
             for column, task in enumerate(tasks[:row]):
                 start = f"run-{number}/{row:02d}/{column:02d}/"
                 files = sorted(file for file in manifest if file.startswith(start))
-                expected = len(bench.track.eval_prompt_templates) * bench.suite.sampling.images_per_prompt
+                expected = len(runtime.track.eval_prompt_templates) * runtime.suite.sampling.images_per_prompt
                 if len(files) != expected:
                     raise ClbenchError(f"{folder}: {start} has {len(files)} images in the manifest, needs {expected}")
                 for file in files:
                     path = folder / file
                     if not path.is_file() or file_sha256(path) != manifest[file]:
                         raise ClbenchError(f"{path} is missing, or is not the image that the manifest names")
-                found = bench.evaluator.score(task, [open_photo(folder / file) for file in files])
+                found = evaluator.score(task, [open_photo(folder / file) for file in files])
                 for metric, value in found.items():
                     yield _checked(result, number, row, column, metric, value)
 
@@ -100,7 +100,7 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 
 
 def run_again(
-    result: Result, sequences: list[Sequence], cells: int, seed: int, report: Callable[[str], None]
+    result: Result, sequences: list[TaskSequence], cells: int, seed: int, report: Callable[[str], None]
 ) -> Iterator[Checked]:
     """Some cells of trained models, chosen at random, trained and scored again.
 

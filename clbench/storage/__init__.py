@@ -1,1 +1,1 @@
-"""Content-addressed artifacts in a folder or at a URL."""
+"""Store artifacts by the hash of their recipe, in a folder or at a URL."""

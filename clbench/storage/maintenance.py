@@ -1,4 +1,4 @@
-"""What lies in a store: looking through it, checking it, and clearing away what nothing needs.
+"""List a store's artifacts, verify them, and find the files that can be deleted.
 
 for artifact in artifacts(store):
     ...
@@ -15,21 +15,21 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clbench.errors import ClbenchError
-from clbench.storage.store import ASIDE, CHECKSUM, Entry, Store
-from clbench.utils.software import software
+from clbench.storage.store import CHECKSUM_SUFFIX, DAMAGED_SUFFIX, Store, StoredFile
+from clbench.utils.software import software_versions
 
 HOUR, DAY = 3600.0, 86400.0
-NAME = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
-"""Of an artifact in its store, and of what lies beside it."""
+STORE_FILE = re.compile(r"[a-z]+/([0-9a-f]{2})/\.?\1[0-9a-f]{62}\..+")
+"""Names of artifacts and of the files that a store writes beside them; other files in the folder are left alone."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of a store."""
+    """One artifact of a store."""
 
     key: str
     suffix: str
-    file: Entry
+    file: StoredFile
 
     @property
     def kind(self) -> str:
@@ -37,111 +37,99 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Waste:
-    """A file that nothing needs, and why."""
+class Garbage:
+    """A file that is not needed any more, and the reason."""
 
-    file: Entry
-    why: str
+    file: StoredFile
+    reason: str
 
 
 def artifacts(store: Store) -> list[Artifact]:
-    """All artifacts, in the order of their names.
+    """All artifacts, sorted by name.
 
     Raises:
         ClbenchError: there is no store.
     """
-    return list(_artifacts(_entries(store)))
+    return list(_artifacts(_files(store)))
 
 
-def _entries(store: Store) -> list[Entry]:
-    entries = store.entries()
-    if not any(NAME.fullmatch(entry.name) for entry in entries):
-        raise ClbenchError(f"there is no store at {store.where}; runs make one at <output>/store")
-    return entries
+def _files(store: Store) -> list[StoredFile]:
+    files = store.entries()
+    if not any(STORE_FILE.fullmatch(file.name) for file in files):
+        raise ClbenchError(f"there is no store at {store.location}; runs make one at <output>/store")
+    return files
 
 
-def _artifacts(entries: Iterable[Entry]) -> Iterator[Artifact]:
-    """Of all that is named as a store names its files; whatever else lies in a folder is not ours to touch."""
-    for file in entries:
-        if not NAME.fullmatch(file.name):
+def _artifacts(files: Iterable[StoredFile]) -> Iterator[Artifact]:
+    for file in files:
+        if not STORE_FILE.fullmatch(file.name):
             continue
         kind, _, name = file.name.split("/")
         sha, suffix = name.split(".", 1)
-        if sha and not suffix.endswith((CHECKSUM, ASIDE)):
+        if sha and not suffix.endswith((CHECKSUM_SUFFIX, DAMAGED_SUFFIX)):
             yield Artifact(f"{kind}-{sha}", f".{suffix}", file)
 
 
-def stories(store: Store, found: Iterable[Artifact]) -> dict[str, dict[str, Any]]:
-    """Artifact's file -> what it was made for, and by which software; empty where that is not told."""
+def read_provenance(store: Store, found: Iterable[Artifact]) -> dict[str, dict[str, Any]]:
+    """Name of an artifact's file -> what it was made for, and by which software; empty if that was not saved."""
     names = [artifact.file.name for artifact in found]
-    told = store.read(name + CHECKSUM for name in names)
-    return {name: _story(told.get(name + CHECKSUM, b"")) for name in names}
+    contents = store.read(name + CHECKSUM_SUFFIX for name in names)
+    return {name: _parse_provenance(contents.get(name + CHECKSUM_SUFFIX, b"")) for name in names}
 
 
-def _story(checksum: bytes) -> dict[str, Any]:
+def _parse_provenance(content: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(checksum.splitlines()[1]))
+        return dict(json.loads(content.splitlines()[1]))
     except (IndexError, ValueError, TypeError):
         return {}
 
 
 def is_damaged(store: Store, artifact: Artifact) -> bool:
-    """Whether an artifact does not fit its checksum; such a one is set aside, and made again when needed."""
-    return store.get(artifact.key, artifact.suffix) is None and store.has(artifact.key, artifact.suffix + ASIDE)
+    """True if an artifact does not match its checksum; it is then set aside, and made again when it is needed."""
+    key, suffix = artifact.key, artifact.suffix
+    return store.get(key, suffix) is None and store.has(key, suffix + DAMAGED_SUFFIX)
 
 
-def waste(store: Store, *, stale: bool = False, older_than: float | None = None) -> list[Waste]:
-    """What can go: leftovers of killed processes, what was set aside, locks that nobody holds.
+def find_garbage(store: Store, *, stale: bool = False, older_than: float | None = None) -> list[Garbage]:
+    """Files that can be deleted: leftovers of killed processes, damaged artifacts, and locks that nobody holds.
 
     Args:
-        stale: also artifacts of other versions of the software than are installed, which no run here finds again.
-        older_than: also all artifacts not written for so many days.
+        stale: also artifacts made by other software versions than the installed ones, which no run here would use.
+        older_than: also all artifacts last written more than this number of days ago.
 
     Raises:
         ClbenchError: there is no store.
     """
-    now, here = time.time(), software() if stale else {}
-    entries = {entry.name: entry for entry in _entries(store)}
-    found = list(_artifacts(entries.values()))
-    told = stories(store, found) if stale else {}
-    reasons = {name: _why_left_over(store, entry, entries, now) for name, entry in entries.items()}
+    now, installed = time.time(), software_versions() if stale else {}
+    files = {file.name: file for file in _files(store)}
+    found = list(_artifacts(files.values()))
+    provenance = read_provenance(store, found) if stale else {}
+    reasons = {name: _why_leftover(store, file, files, now) for name, file in files.items()}
     for artifact in found:
         name = artifact.file.name
-        reasons[name] = reasons[name + CHECKSUM] = _why_spent(
-            store, artifact, now - artifact.file.modified, told.get(name, {}), here, older_than
-        )
-    return [Waste(entries[name], why) for name, why in reasons.items() if why and name in entries]
+        made_by, days = provenance.get(name, {}), (now - artifact.file.modified) / DAY
+        reason = None
+        if artifact.kind == "sign":
+            reason = "the sign of a killed sweep" if store.is_unlocked(artifact.key) else None
+        elif any(made_by.get(package, version) != version for package, version in installed.items()):
+            reason = "made by another version"
+        elif older_than is not None and days > older_than:
+            reason = f"older than {older_than:g} days"
+        reasons[name] = reasons[name + CHECKSUM_SUFFIX] = reason
+    return [Garbage(files[name], reason) for name, reason in reasons.items() if reason and name in files]
 
 
-def _why_left_over(store: Store, file: Entry, entries: Mapping[str, Entry], now: float) -> str | None:
-    """Why a file is no artifact; what may still be in somebody's hands is none."""
+def _why_leftover(store: Store, file: StoredFile, files: Mapping[str, StoredFile], now: float) -> str | None:
+    """Why a file that is no artifact can go; None for one that may still be in use."""
     age, path = now - file.modified, PurePosixPath(file.name)
     if path.parts[0] == "locks":
-        return "a lock that nobody holds" if age > DAY and store.is_free(path.name) else None
-    if not NAME.fullmatch(file.name):
+        return "a lock that nobody holds" if age > DAY and store.is_unlocked(path.name) else None
+    if not STORE_FILE.fullmatch(file.name):
         return None
     if path.suffix == ".tmp":
         return "half written" if age > HOUR else None
-    if path.suffix == ASIDE:
+    if path.suffix == DAMAGED_SUFFIX:
         return "damaged, and set aside"
-    if path.suffix == CHECKSUM and file.name.removesuffix(CHECKSUM) not in entries:
-        return "the checksum of nothing" if age > HOUR else None
-    return None
-
-
-def _why_spent(
-    store: Store,
-    artifact: Artifact,
-    age: float,
-    told: Mapping[str, Any],
-    here: Mapping[str, str],
-    older_than: float | None,
-) -> str | None:
-    """Why a whole artifact can go."""
-    if artifact.kind == "sign":
-        return "the sign of a killed sweep" if store.is_free(artifact.key) else None
-    if any(told.get(name, known) != known for name, known in here.items()):
-        return "made by another version"
-    if older_than is not None and age > older_than * DAY:
-        return f"older than {older_than:g} days"
+    if path.suffix == CHECKSUM_SUFFIX and file.name.removesuffix(CHECKSUM_SUFFIX) not in files:
+        return "a checksum without its artifact" if age > HOUR else None
     return None

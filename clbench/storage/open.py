@@ -1,4 +1,4 @@
-"""Open a store by its place: a folder or a URL."""
+"""Open a store at a folder or a URL."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 from clbench.storage.store import Store
 
 
-def store_under(output: str | Path) -> str:
-    """Where commands that write to `output` keep their artifacts, unless told otherwise."""
+def default_store(output: str | Path) -> str:
+    """The store of commands that write to `output`, unless --store names another."""
     return str(Path(output) / "store")
 
 
-def folder_of(place: str | Path) -> Path | None:
-    """The folder that a store's place names; None where it is another URL than `file://`."""
-    name = str(place).removeprefix("file://")
+def local_folder(location: str | Path) -> Path | None:
+    """The folder of a store's location; None for a URL other than `file://`."""
+    name = str(location).removeprefix("file://")
     return None if "://" in name else Path(name)
 
 
-def open_store(place: str | Path, reuse: bool = True) -> Store:
-    """The store in a folder, or at an fsspec URL.
+def open_store(location: str | Path, reuse: bool = True) -> Store:
+    """The store in a folder or at an fsspec URL.
 
     Raises:
-        ClbenchError: there is nothing that can be reached at the URL.
+        ClbenchError: the URL cannot be opened. WorkFailed: it cannot be reached.
     """
-    if folder := folder_of(place):
+    if folder := local_folder(location):
         return Store(folder, reuse)
     from clbench.storage.remote import RemoteStore
 
-    return RemoteStore(str(place), reuse)
+    return RemoteStore(str(location), reuse)

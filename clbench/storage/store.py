@@ -1,9 +1,9 @@
-"""Content-addressed artifacts: each lies under the hash of what made it, is written atomically and checked on reading.
+"""Artifacts stored by the hash of the recipe that made them, written atomically and verified by checksum on reading.
 
     key = recipe_key("cell", {"suite": sha, "task": "winter", ...})
     store.get_json(key) or store.put_json(key, compute())
 
-A killed run finds what it had finished; a damaged artifact is set aside with a warning and made again.
+A run that was killed finds what it had finished. A damaged artifact is renamed with a warning, and made again.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-CHECKSUM, ASIDE = ".sha256", ".damaged"
-"""What the name of an artifact ends with beside it: its checksum and what it was made for; itself, set aside."""
+CHECKSUM_SUFFIX, DAMAGED_SUFFIX = ".sha256", ".damaged"
+"""Suffixes added to an artifact's name: for the file with its checksum and provenance, and for a damaged artifact."""
 
 
-def checksum_of(path: Path) -> Path:
-    """The file beside an artifact that holds its checksum, and what it was made for."""
-    return path.with_name(path.name + CHECKSUM)
+def checksum_path(path: Path) -> Path:
+    """The file beside an artifact that holds its checksum and its provenance."""
+    return path.with_name(path.name + CHECKSUM_SUFFIX)
 
 
-def _is_there(path: Path) -> bool:
-    """On NFS a client remembers for a minute that a file was not there, unless its folder is opened."""
+def _exists(path: Path) -> bool:
+    """True if a file exists. Listing its folder refreshes an NFS client's cache, which may say "no" for a minute."""
     if path.exists():
         return True
     with suppress(OSError), os.scandir(path.parent):
@@ -50,8 +50,8 @@ def _is_there(path: Path) -> bool:
     return path.exists()
 
 
-def _read_back(path: Path, suffix: str) -> None:
-    """Open a file that was just written, by the kind that its suffix names.
+def _check_readable(path: Path, suffix: str) -> None:
+    """Open a file that was just written, as its suffix says.
 
     Raises:
         WorkFailed: it cannot be read.
@@ -65,15 +65,15 @@ def _read_back(path: Path, suffix: str) -> None:
         elif suffix.endswith(".png"):
             with Image.open(path) as image:
                 image.verify()
-    except (SafetensorError, ValueError, OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
-        raise WorkFailed(f"what was written to {path.parent} cannot be read back: {error}") from error
+    except (SafetensorError, ValueError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        raise WorkFailed(f"the file written to {path.parent} cannot be read back: {error}") from error
 
 
-class Entry(NamedTuple):
-    """A file of a store."""
+class StoredFile(NamedTuple):
+    """A file in a store."""
 
     name: str
-    """Relative to the store, with `/`."""
+    """Path relative to the store, with `/`."""
     size: int
     modified: float
     """Seconds since 1970."""
@@ -83,18 +83,24 @@ class Store:
     """A folder of artifacts.
 
     Args:
-        root: where; made when first written to.
-        reuse: whether artifacts of earlier processes count (`--no-resume` says no).
+        root: the folder; created on the first write.
+        reuse: whether to use artifacts of earlier processes (False with `--no-resume`).
+
+    Attributes:
+        location: the folder or URL, for messages.
+        provenance: what the current work is for, for people; saved beside each artifact, and part of no key.
     """
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
-        self.root, self.where = root, str(root)
-        self.about: dict[str, Any] = {}
-        """What is being done, for people: written beside each artifact's checksum, and part of no key."""
-        self._made: set[str] | None = None if reuse else set()
+        self.root, self.location = root, str(root)
+        self.provenance: dict[str, Any] = {}
+        self._reuse, self._written = reuse, set[str]()
 
-    def place(self, name: str | Path) -> str:
-        """Where a file of the store lies, for people; by its name or its (local copy's) path."""
+    def _may_use(self, key: str) -> bool:
+        return self._reuse or key in self._written
+
+    def location_of(self, name: str | Path) -> str:
+        """The path or URL of a file in the store, for messages; from its name, or from its (local copy's) path."""
         return str(self.root / name)
 
     def path(self, key: str, suffix: str) -> Path:
@@ -102,31 +108,31 @@ class Store:
         return self.root / kind / sha[:2] / f"{sha}{suffix}"
 
     def get(self, key: str, suffix: str) -> Path | None:
-        """The artifact's file, or None where it is missing or damaged."""
+        """The artifact's file, or None if it is missing or damaged."""
         path = self.path(key, suffix)
-        checksum = checksum_of(path)
+        checksum = checksum_path(path)
         if not self.has(key, suffix):
             return None
-        aside = path.with_name(path.name + ASIDE)
+        damaged = path.with_name(path.name + DAMAGED_SUFFIX)
         try:
             if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
                 return path
-            path.replace(aside)
-        except FileNotFoundError:  # dropped, or set aside, by another process at this moment
+            path.replace(damaged)
+        except FileNotFoundError:  # another process has just removed or renamed it
             return None
         warnings.warn(
-            f"{self.place(path)} does not fit its checksum: set aside as {aside.name}, and its work is done again",
+            f"{self.location_of(path)} does not fit its checksum: set aside as {damaged.name}; its work is done again",
             stacklevel=2,
         )
         return None
 
     def has(self, key: str, suffix: str) -> bool:
-        """Whether the artifact is there; whether it is whole is seen when it is read."""
-        return (self._made is None or key in self._made) and _is_there(self.path(key, suffix))
+        """True if the artifact exists; `get` verifies it."""
+        return self._may_use(key) and _exists(self.path(key, suffix))
 
     @contextmanager
     def try_lock(self, key: str) -> Iterator[bool]:
-        """Hold the key's lock, if nobody does, and say whether that is so; the system frees it when its owner dies.
+        """Take the key's lock if it is free, and yield whether it was; the system frees it if this process dies.
 
         Raises:
             WorkFailed: the folder cannot be written.
@@ -146,8 +152,8 @@ class Store:
         finally:
             lock.release()
 
-    def is_free(self, key: str) -> bool:
-        """Whether nobody holds the key's lock, and that can be told."""
+    def is_unlocked(self, key: str) -> bool:
+        """True if it is certain that nobody holds the key's lock."""
         path = self.root / "locks" / key
         try:
             with FileLock(path, timeout=0) if path.exists() else nullcontext():
@@ -157,10 +163,10 @@ class Store:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the key's lock, however long another process holds it before.
+        """Wait for the key's lock and hold it.
 
-        Who holds one asks only for those of what it is made from, so that nobody waits for each other: a row's for its
-        state's and its cells', a state's for the state's before it and the first training's.
+        A holder may lock only its artifact's inputs, which rules out deadlock: with a row's lock, its state's and its
+        cells'; with a state's lock, the previous state's and the first training's.
 
         Raises:
             WorkFailed: the folder cannot be written.
@@ -173,28 +179,27 @@ class Store:
             time.sleep(0.02)
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
-        """Write an artifact, its checksum first: one without the other is never taken for whole.
+        """Write an artifact, its checksum first: an artifact without its checksum counts as damaged.
 
         Raises:
-            WorkFailed: it cannot be written, or what was written cannot be read; nothing is kept then.
+            WorkFailed: it cannot be written or read back; nothing is kept then.
         """
         path = self.path(key, suffix)
 
         def write_both(temporary: Path) -> None:
             write(temporary)
-            _read_back(temporary, suffix)
-            text = f"{file_sha256(temporary)}\n{json.dumps(self.about)}\n"
-            write_atomic(checksum_of(path), lambda target: target.write_text(text))
+            _check_readable(temporary, suffix)
+            text = f"{file_sha256(temporary)}\n{json.dumps(self.provenance)}\n"
+            write_atomic(checksum_path(path), lambda target: target.write_text(text))
 
         write_atomic(path, write_both)
-        if self._made is not None:
-            self._made.add(key)
+        self._written.add(key)
         return path
 
     def drop(self, key: str, suffix: str) -> None:
         path = self.path(key, suffix)
         path.unlink(missing_ok=True)
-        checksum_of(path).unlink(missing_ok=True)
+        checksum_path(path).unlink(missing_ok=True)
 
     def get_json(self, key: str) -> Any | None:
         path = self.get(key, ".json")
@@ -205,17 +210,17 @@ class Store:
         self.put(key, ".json", lambda path: path.write_text(text))
         return value
 
-    def entries(self) -> list[Entry]:
-        """All files three levels down, artifacts or not, and the locks."""
+    def entries(self) -> list[StoredFile]:
+        """All files that lie as deep as artifacts do, artifacts or not, and the locks."""
         found = []
         for path in sorted((*self.root.glob("*/*/*"), *(self.root / "locks").glob("*"))):
-            with suppress(FileNotFoundError):  # dropped at this moment
+            with suppress(FileNotFoundError):  # removed meanwhile
                 told = path.stat()
-                found.append(Entry(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
+                found.append(StoredFile(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
         return found
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Name -> content, of those that are there."""
+        """Name -> content of the files that exist."""
         contents = {}
         for name in names:
             with suppress(OSError):
@@ -223,7 +228,7 @@ class Store:
         return contents
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; a lock that somebody holds stays."""
+        """Remove a file if it exists, unless it is a lock that somebody holds."""
         kind, _, key = name.partition("/")
         with self.try_lock(key) if kind == "locks" else nullcontext(True) as mine:
             if mine:

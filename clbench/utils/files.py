@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by their checksum."""
+"""Write files atomically, and compute their checksums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NoReturn
 from clbench.errors import WorkFailed
 
 _WRITING = threading.RLock()
-"""Held by the thread that writes a file, so that `exit_between_writes` can wait for it."""
+"""Held by a thread while it writes a file, so that `exit_between_writes` can wait for it."""
 
 
 def file_sha256(path: Path) -> str:
@@ -23,7 +23,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(folder: Path) -> str:
-    """Of all files below a folder: their relative names and contents, in sorted order."""
+    """Checksum of all files below a folder: their relative names and contents, in sorted order."""
     sha = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sha.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
@@ -34,7 +34,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it, and move it into place.
 
     Raises:
-        WorkFailed: the file cannot be written (names it, the reason and the remedy); nothing is left half written.
+        WorkFailed: the file cannot be written (names it, the reason and the remedy); no partial file is left.
     """
     with _WRITING:
         _write_atomic(path, write)
@@ -47,7 +47,7 @@ def exit_between_writes() -> NoReturn:
 
 
 def _write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write beside us
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -63,24 +63,24 @@ def _write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
+    """The folder itself, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def cannot_write(path: Path, error: BaseException) -> WorkFailed:
-    """The sentence about a full disk, a missing permission and their like."""
+    """The error for a full disk, a missing permission and the like."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return WorkFailed(
-        f"cannot write {path}: {reason}; what was finished before is kept, so mend that and run the same command again"
+        f"cannot write {path}: {reason}; finished work is kept, so fix this and run the same command again"
     )
 
 
 def _is_io_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps the OSError
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps an OSError in it
 
 
 def write_text(path: Path, text: str) -> None:
-    """A whole UTF-8 text file, with the same bytes on every system.
+    """Write a UTF-8 text file atomically, with the same bytes on every system.
 
     Raises:
         WorkFailed: as `write_atomic`.

@@ -1,7 +1,7 @@
-"""Sizes, times, shares and p values for people."""
+"""Format sizes, times, shares and p values for people to read."""
 
 
-def human_bytes(size: int) -> str:
+def format_bytes(size: int) -> str:
     """1500 -> "1.5 kB"; decimal units, as the model hubs show file sizes."""
     if size < 1000:
         return f"{size} B"
@@ -10,7 +10,7 @@ def human_bytes(size: int) -> str:
     return f"{size / 1000**step:.1f} {units[step - 1]}"
 
 
-def human_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """45 -> "45 s", 7200 -> "2.0 h"."""
     for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
@@ -18,12 +18,12 @@ def human_time(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def human_percent(share: float, deviation: float | None = None) -> str:
+def format_percent(share: float, deviation: float | None = None) -> str:
     """0.586 -> "59 %", with a deviation of 0.041 "59 ± 4 %"."""
     spread = "" if deviation is None else f" ± {100 * deviation:.0f}"
-    return f"{100 * share:z.0f}{spread} %"  # z: no -0
+    return f"{100 * share:z.0f}{spread} %"  # z: "-0" becomes "0"
 
 
-def human_p(p: float) -> str:
+def format_p_value(p: float) -> str:
     """0.0078125 -> "0.008"; below 0.001 "<0.001", because no p value is 0."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"

@@ -1,4 +1,4 @@
-"""Pictures as tensors and as PIL images."""
+"""Convert between tensors and PIL images."""
 
 from __future__ import annotations
 

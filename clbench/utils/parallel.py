@@ -1,4 +1,4 @@
-"""Many small pieces of work on all cores; few stay in this process, because starting others takes longer."""
+"""Apply a function to many items on all CPU cores; for few items this process alone is faster."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
-FEW = 64
-"""So many items are done here."""
-CHUNK = 8
-"""Items that a process takes at a time."""
+SERIAL_LIMIT = 64
+"""Up to this many items are processed in this process."""
+CHUNK_SIZE = 8
+"""Items sent to a process at a time."""
 
 
-def over_cores(work: Callable[[Item], Done], items: Sequence[Item]) -> list[Done]:
-    """[work(item) for item in items], by as many processes as there are cores if there are more than `FEW`.
+def parallel_map(work: Callable[[Item], Done], items: Sequence[Item]) -> list[Done]:
+    """[work(item) for item in items], computed by one process for each core if there are more than `SERIAL_LIMIT`.
 
-    Where processes are not forked, `work` is pickled once for each of them; items and what is returned always are.
+    Items and results must be picklable; on systems that do not fork, `work` too, which is sent to each process once.
 
     Raises:
-        Exception: what `work` raises for the first item that it fails for.
+        Exception: the error of the first item for which `work` fails.
     """
     processes = os.cpu_count() or 1
-    if len(items) <= FEW or processes == 1:
+    if len(items) <= SERIAL_LIMIT or processes == 1:
         return [work(item) for item in items]
-    from concurrent.futures import ProcessPoolExecutor  # it takes longer to import than few items take
+    from concurrent.futures import ProcessPoolExecutor  # imported here, because it takes longer than few items
 
-    with ProcessPoolExecutor(processes, initializer=_take, initargs=(work,)) as pool:
+    with ProcessPoolExecutor(processes, initializer=_set_work, initargs=(work,)) as pool:
         try:
-            return list(pool.map(_do, items, chunksize=CHUNK))
+            return list(pool.map(_call_work, items, chunksize=CHUNK_SIZE))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
 _work: Callable[[Any], Any]
-"""In a process of the pool: what it does to every item. Handed over once, because it may know whole boards."""
+"""The function of a process in the pool. It is sent once, because it may contain much data."""
 
 
-def _take(work: Callable[[Any], Any]) -> None:
+def _set_work(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
 
 
-def _do(item: Any) -> Any:
+def _call_work(item: Any) -> Any:
     return _work(item)

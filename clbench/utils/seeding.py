@@ -1,4 +1,4 @@
-"""Every source of randomness is a generator seeded from what it is for; the global ones are for plugins alone."""
+"""Random generators, each seeded by its purpose; only plugins use the global ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 
 
 def generator(*purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose, e.g. `generator(seed, "train", position)`: the same on every device."""
+    """A CPU generator for one purpose, e.g. `generator(seed, "train", position)`; the device does not matter."""
     return torch.Generator().manual_seed(_seed(purpose))
 
 
 @contextmanager
-def seeded(*purpose: str | int) -> Iterator[None]:
-    """For a while the global generators of torch, NumPy and Python start from one purpose; then they are as before.
+def global_seed(*purpose: str | int) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python inside a `with` block, and restore them after it.
 
-    A plugin that draws from them so draws the same every time.
+    It makes plugins that use them reproducible.
     """
     seed, python, arrays = _seed(purpose), random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 
-MAKERS = ("clbench", "diffusers", "peft", "transformers", "open_clip_torch", "torchvision", "pillow", "numpy")
-"""Beside torch, what draws, trains, embeds and scores."""
+RESULT_PACKAGES = ("clbench", "diffusers", "peft", "transformers", "open_clip_torch", "torchvision", "pillow", "numpy")
+"""Packages whose version may change results; torch is added to them."""
 
 
 @cache
-def software() -> Mapping[str, str]:
-    """What makes artifacts with other last bits in another version -> its version; part of every recipe."""
-    import torch  # which says more of itself than its package does
+def software_versions(device: str | None = None) -> Mapping[str, str]:
+    """Package versions that may change results; part of every cache key.
 
-    return {"torch": torch.__version__, **{name: version(name) for name in MAKERS}}
-
-
-def software_on(device: str) -> Mapping[str, str]:
-    """As `software`, and the instruction set that torch uses on a CPU, whose last bits depend on it."""
+    Args:
+        device: on "cpu" also the instruction set that torch uses, because the last bits of results depend on it.
+    """
     import torch
 
-    return {**software(), **({"instructions": torch.backends.cpu.get_cpu_capability()} if device == "cpu" else {})}
+    # torch.__version__ also names the build, such as "+cu128".
+    versions = {"torch": torch.__version__, **{name: version(name) for name in RESULT_PACKAGES}}
+    return {**versions, "instructions": torch.backends.cpu.get_cpu_capability()} if device == "cpu" else versions

@@ -16,17 +16,22 @@ from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
 from torchvision import transforms
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.method import Batch
 from clbench.plugins import get_method
+from clbench.protocol.device import DeviceConfig
 from clbench.protocol.sampling import shared_noise
-from clbench.protocol.track_runtime import Bench
-from clbench.protocol.trainer import Task, fit, make_examples
+from clbench.protocol.track_runtime import TrackRuntime
+from clbench.protocol.trainer import TaskDataset, fit, make_examples
 from clbench.results.checks import check_result
+from clbench.results.environment import describe
 from clbench.results.io import load_result
-from clbench.runner import harness, prepare
+from clbench.runner import harness
+from clbench.runner.config import RunConfig
+from clbench.runner.estimate import Machine
+from clbench.runner.prepare import prepare
 from clbench.storage.store import Store
 from clbench.suite import load_suite
 from clbench.utils.seeding import generator
@@ -36,11 +41,11 @@ CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="session")
-def bench(world, tiny, tmp_path_factory):
+def runtime(world, tiny, tmp_path_factory):
     """The objects of the cut-down sdxl-v1, loaded once."""
     suite = load_suite(str(tiny))
-    assets = gather(suite, str(tiny), "objects", Places(world, tiny))
-    return Bench(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
+    assets = resolve_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
+    return TrackRuntime(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
 
 
 # --- the whole path ---
@@ -94,28 +99,28 @@ def plain_adapter(pipeline, rank: int, state: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(pipeline.unet, state)
 
 
-def random_adapter(bench: Bench, seed: int = 3):
+def random_adapter(runtime: TrackRuntime, seed: int = 3):
     """An adapter whose both factors say something, and the same under PEFT's names."""
     source = torch.Generator().manual_seed(seed)
     from clbench.lora import Adapter
 
-    rank = bench.suite.training.rank
-    A = {name: torch.randn(rank, size, generator=source) / rank for name, (_, size) in bench.backbone.shapes.items()}
-    B = {name: torch.randn(size, rank, generator=source) / 10 for name, (size, _) in bench.backbone.shapes.items()}
+    rank = runtime.suite.training.rank
+    A = {name: torch.randn(rank, size, generator=source) / rank for name, (_, size) in runtime.backbone.shapes.items()}
+    B = {name: torch.randn(size, rank, generator=source) / 10 for name, (size, _) in runtime.backbone.shapes.items()}
     state = {f"{name}.lora_A.weight": value for name, value in A.items()}
     return Adapter(A, B, 1.0), state | {f"{name}.lora_B.weight": value for name, value in B.items()}
 
 
-def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, bench):
-    task = bench.track.tasks[2]
-    adapter, state = random_adapter(bench)
-    one_step = bench.suite.training.model_copy(update={"steps": 1})
-    data = Task(bench.backbone, bench.examples(task, generator(0, "crop", 0)), RESOLUTION)
+def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, runtime):
+    task = runtime.track.tasks[2]
+    adapter, state = random_adapter(runtime)
+    one_step = runtime.suite.training.model_copy(update={"steps": 1})
+    data = TaskDataset(runtime.backbone, runtime.examples(task, generator(0, "crop", 0)), RESOLUTION)
     ctx: Any = SimpleNamespace(position=0, task=task.name)
     losses: list[float] = []
-    bench.backbone.deploy({})
+    runtime.backbone.deploy({})
     trained = fit(
-        bench.backbone, get_method("naive"), ctx, data, adapter, one_step, 0, lambda step, loss: losses.append(loss)
+        runtime.backbone, get_method("naive"), ctx, data, adapter, one_step, 0, lambda step, loss: losses.append(loss)
     )
     assert ctx.adapter.A["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"].grad is not None
 
@@ -124,7 +129,7 @@ def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, bench
     plain_adapter(pipeline, one_step.rank, state)
     source = generator(0, "train", 0)
     number = int(torch.randint(len(task.train.files), (1,), generator=source))
-    image = Image.open(bench.assets.folders["dreambooth"] / task.train.files[number]).convert("RGB")
+    image = Image.open(runtime.assets.folders["dreambooth"] / task.train.files[number]).convert("RGB")
     resized = transforms.Resize(RESOLUTION, interpolation=transforms.InterpolationMode.BILINEAR)(image)
     pixels = transforms.Normalize([0.5], [0.5])(transforms.ToTensor()(resized))[None]
     posterior = pipeline.vae.encode(pixels).latent_dist
@@ -159,30 +164,30 @@ def relative(value: torch.Tensor, expected: torch.Tensor | None) -> float:
     return ((value - expected).norm() / expected.norm()).item()
 
 
-def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused(world, bench):
-    adapter, state = random_adapter(bench)
-    prompts, noise = ["a sks boot in a jail", "a twt can in a jail"], shared_noise(bench.backbone, 2, 42, RESOLUTION)
-    bench.backbone.use_adapter(None)
-    bench.backbone.deploy(adapter.delta())
-    ours = bench.backbone.generate(prompts, noise, 5, 5.0)
+def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused(world, runtime):
+    adapter, state = random_adapter(runtime)
+    prompts, noise = ["a sks boot in a jail", "a twt can in a jail"], shared_noise(runtime.backbone, 2, 42, RESOLUTION)
+    runtime.backbone.use_adapter(None)
+    runtime.backbone.deploy(adapter.delta())
+    ours = runtime.backbone.generate(prompts, noise, 5, 5.0)
 
     pipeline = plain_pipeline(world)
-    plain_adapter(pipeline, bench.suite.training.rank, state)
+    plain_adapter(pipeline, runtime.suite.training.rank, state)
     for image, prompt, latents in zip(ours, prompts, noise, strict=True):
         options = {"num_inference_steps": 5, "guidance_scale": 5.0, "latents": latents[None], "output_type": "pt"}
         plain = pipeline(prompt, height=RESOLUTION, width=RESOLUTION, **options).images[0]
         torch.testing.assert_close(image, plain, **CLOSE)
-    bench.backbone.deploy({})
-    assert not torch.allclose(ours, bench.backbone.generate(prompts, noise, 5, 5.0), atol=1e-3)
+    runtime.backbone.deploy({})
+    assert not torch.allclose(ours, runtime.backbone.generate(prompts, noise, 5, 5.0), atol=1e-3)
 
 
-def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch):
-    backbone = bench.backbone
+def test_small_batches_and_memory_running_out_change_no_image(runtime, monkeypatch):
+    backbone = runtime.backbone
     backbone.use_adapter(None)
     backbone.deploy({})
     prompts, noise = ["a boot"] * 4, shared_noise(backbone, 4, 1, RESOLUTION)
     whole = backbone.generate(prompts, noise, 2, 5.0)
-    real, sizes = backbone.denoise, []
+    real, sizes = backbone.predict, []
 
     def short_of_memory(noisy, *rest):
         sizes.append(len(noisy))
@@ -190,8 +195,8 @@ def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(noisy, *rest)
 
-    monkeypatch.setattr(backbone, "denoise", short_of_memory)
-    monkeypatch.setattr(backbone, "batch", None)
+    monkeypatch.setattr(backbone, "predict", short_of_memory)
+    monkeypatch.setattr(backbone, "sample_batch_size", None)
     torch.testing.assert_close(backbone.generate(prompts, noise, 2, 5.0), whole, **CLOSE)
     assert sizes[:3] == [8, 4, 2]
     sizes.clear()
@@ -199,33 +204,33 @@ def test_small_batches_and_memory_running_out_change_no_image(bench, monkeypatch
     assert set(sizes) == {2}  # what does not fit is not tried again
 
 
-def test_checkpointing_gradients_changes_no_gradient(world, bench):
-    adapter, _ = random_adapter(bench)
-    low = Bench(bench.suite, "objects", bench.store, assets=bench.assets, low_memory=True)
+def test_checkpointing_gradients_changes_no_gradient(world, runtime):
+    adapter, _ = random_adapter(runtime)
+    low = TrackRuntime(runtime.suite, "objects", runtime.store, DeviceConfig().with_low_memory(), runtime.assets)
     gradients = []
-    for one in (bench, low):
-        data = Task(one.backbone, one.examples(one.track.tasks[0], generator(0)), RESOLUTION)
+    for one in (runtime, low):
+        data = TaskDataset(one.backbone, one.examples(one.track.tasks[0], generator(0)), RESOLUTION)
         one.backbone.deploy({})
         live = one.backbone.use_adapter(adapter)
         assert live is not None
-        data.loss(next(data.batches(1, bench.suite.training, generator(1)))).backward()
+        data.loss(next(data.batches(1, runtime.suite.training, generator(1)))).backward()
         gradients.append([value.grad for value in (*live.A.values(), *live.B.values())])
     assert low.backbone.unet.is_gradient_checkpointing
-    assert not bench.backbone.unet.is_gradient_checkpointing
+    assert not runtime.backbone.unet.is_gradient_checkpointing
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed, **CLOSE)
 
 
-def test_bf16_keeps_what_autocast_would_make_of_the_weights_and_the_adapter_in_fp32(bench):
-    assets = bench.assets
-    half = Bench(bench.suite, "objects", bench.store, precision="bf16", assets=assets).backbone
+def test_bf16_keeps_what_autocast_would_make_of_the_weights_and_the_adapter_in_fp32(runtime):
+    assets = runtime.assets
+    half = TrackRuntime(runtime.suite, "objects", runtime.store, DeviceConfig(precision="bf16"), assets).backbone
     name, layer = next(iter(half.layers.items()))
     assert layer.base_layer.weight.dtype == torch.bfloat16
     assert layer.lora_A["default"].weight.dtype == torch.float32
-    delta = random_adapter(bench)[0].delta()
+    delta = random_adapter(runtime)[0].delta()
     half.deploy(delta)
-    bench.backbone.deploy(delta)
-    assert torch.equal(layer.base_layer.weight, bench.backbone.layers[name].base_layer.weight.to(torch.bfloat16))
+    runtime.backbone.deploy(delta)
+    assert torch.equal(layer.base_layer.weight, runtime.backbone.layers[name].base_layer.weight.to(torch.bfloat16))
     norms = [module for module in half.unet.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm)]
     assert norms
     assert all(module.weight.dtype == torch.float32 for module in norms)
@@ -246,9 +251,9 @@ def test_pictures_are_resized_and_cut_once_and_say_so_to_the_model():
         np.testing.assert_allclose(example.pixels.numpy(), expected, atol=1e-6)
 
 
-def test_latents_are_fresh_at_every_step(bench):
-    data = Task(bench.backbone, bench.examples(bench.track.tasks[0], generator(0))[:1], RESOLUTION)
-    first, second = data.batches(2, bench.suite.training, generator(2))
+def test_latents_are_fresh_at_every_step(runtime):
+    data = TaskDataset(runtime.backbone, runtime.examples(runtime.track.tasks[0], generator(0))[:1], RESOLUTION)
+    first, second = data.batches(2, runtime.suite.training, generator(2))
     assert isinstance(first, Batch)
     assert not torch.equal(first.latents, second.latents)
 
@@ -256,34 +261,49 @@ def test_latents_are_fresh_at_every_step(bench):
 # --- memory, disk, devices ---
 
 
-def test_too_little_memory_is_told_before_any_work(tiny, world, tmp_path, monkeypatch):
-    options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": tmp_path}
-    monkeypatch.setattr("clbench.runner.estimate.free_memory", lambda device: 1_000_000)
+def machine(free: int, flops: float):
+    """What `prepare` would measure on a machine like that."""
+    return lambda device, precision: Machine(free, flops, describe(device))
+
+
+def test_too_little_memory_is_told_before_any_work(tiny, world, tmp_path):
+    def plan(**options):
+        config = RunConfig.of(quick=True, device="cpu", workers=1, data_root=world, output=tmp_path, **options)
+        prepare(["naive"], ["objects"], str(tiny), {}, config, measure=machine(1_000_000, 1e12))
+
     with pytest.raises(ClbenchError, match="even with --memory low"):
-        harness.run("naive", "objects", str(tiny), **options)
+        plan()
     with pytest.raises(ClbenchError, match=r"--memory low takes"):
-        harness.run("naive", "objects", str(tiny), memory="high", **options)
+        plan(memory="high")
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(tiny, world, tmp_path, monkeypatch):
-    def out_of_memory(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+GREEDY = """
+import torch
+from clbench import Method
 
+class Greedy(Method):
+    name = "greedy"
+
+    def loss(self, ctx, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\\nmore")
+"""
+
+
+def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(tiny, world, tmp_path):
+    (tmp_path / "greedy.py").write_text(GREEDY)
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": tmp_path}
-    with monkeypatch.context() as patch:
-        patch.setattr("clbench.protocol.task_sequence.fit", out_of_memory)
-        with pytest.raises(WorkFailed, match=r"ran out of memory.*--memory low") as caught:
-            harness.run("naive", "objects", str(tiny), **options)
+    with pytest.raises(WorkFailed, match=r"ran out of memory.*--memory low") as caught:
+        harness.run("greedy", "objects", str(tiny), plugins=(tmp_path / "greedy.py",), **options)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "store" / "base").rglob("*.json"))
 
 
-def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "default_device", lambda: "cpu")
-    monkeypatch.setattr("clbench.runner.estimate.matmul_rate", lambda device, precision: 1.0)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path):
+    config = RunConfig.of(quick=True, data_root=world, output=tmp_path, workers=1)
     with pytest.raises(ClbenchError, match="there is no GPU here"):
-        harness.run("naive", "objects", str(tiny), quick=True, data_root=world, output=tmp_path, workers=1)
+        prepare(["naive"], ["objects"], str(tiny), {}, config, measure=machine(10**12, 1.0))
 
 
 def test_a_disk_that_cannot_hold_the_run_is_told_before_any_work(tiny, world, tmp_path, monkeypatch):

@@ -315,7 +315,7 @@ def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_a
     assert not (tmp_path / "runs" / "store").exists()
 
 
-def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_folder, tmp_path):
+def test_run_ends_with_the_table_and_the_path_of_the_result(mock_folder, tmp_path):
     options = ("--method", "naive", "--track", "styles", "--quick", "--output", str(tmp_path), "--device", "cpu")
     done = CliRunner().invoke(app, ["run", "--suite", mock_folder, *options])
     assert done.exit_code == 0
@@ -323,7 +323,7 @@ def test_run_ends_with_the_table_and_the_path_of_the_result(shared_models, mock_
         assert text in done.stdout
 
 
-def test_run_exits_1_in_one_sentence_where_the_work_fails(shared_models, mock_folder, tmp_path, monkeypatch, capsys):
+def test_run_exits_1_in_one_sentence_where_the_work_fails(mock_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     plugin = tmp_path / "bad.py"
     plugin.write_text(

@@ -12,7 +12,7 @@ SWEEP = ("sweep", "--tracks", "styles", "--quick", "--device", "cpu", "--workers
 
 
 @pytest.fixture
-def sweep(shared_models, mock_folder, tmp_path, monkeypatch):
+def sweep(mock_folder, tmp_path, monkeypatch):
     """`clbench sweep` on the mock suite, in this process."""
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -62,7 +62,7 @@ def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
         (("--methods", "naive,magmx"), "did you mean 'magmax'"),
         (("--methods", ","), "no method was given"),
         (("--methods", "naive", "--dry-run", "--tracker", "abacus"), "there is no tracker 'abacus'"),
-        (("--methods", "naive", "--engine", "slurm"), "there is no engine 'slurm' (known: local, ray)"),
+        (("--methods", "naive", "--engine", "slurm"), "--engine 'slurm': Input should be 'local' or 'ray'"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(sweep, options, says):

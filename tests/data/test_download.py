@@ -13,7 +13,7 @@ from commands import CLBENCH, execute
 from hub import Hub
 from tiny_sdxl import random_picture
 
-from clbench.data.download import extract_rows
+from clbench.data.download import extract_images
 from clbench.errors import ClbenchError
 from clbench.suite import Dataset
 
@@ -116,12 +116,12 @@ def test_pictures_are_taken_out_of_tables_by_what_their_rows_say(tmp_path):
         parquet.write_table(pa.Table.from_pylist(part), path, row_group_size=7)
     dataset = Dataset(source="hub:OPTML-Group/UnlearnCanvas", caption="An? {1} image in {0} style")
     with paths[0].open("rb") as one, paths[1].open("rb") as two:
-        extract_rows(iter([one, two]), 2, dataset, wanted, tmp_path / "tree")
+        extract_images(iter([one, two]), 2, dataset, wanted, tmp_path / "tree")
     for file, number in zip(wanted, (3, 11, 23), strict=True):
         assert (tmp_path / "tree" / file).read_bytes() == rows[number]["image"]["bytes"]
     assert len(list((tmp_path / "tree").rglob("*.jpg"))) == 3
-    extract_rows(iter(()), 0, dataset, wanted, tmp_path / "tree")  # nothing is left to do
+    extract_images(iter(()), 0, dataset, wanted, tmp_path / "tree")  # nothing is left to do
 
     parquet.write_table(pa.Table.from_pylist([row("Winter", "Birds", None, 1)]), paths[0])
     with paths[0].open("rb") as nameless, pytest.raises(ClbenchError, match="do not name 1 of the pictures"):
-        extract_rows(iter([nameless]), 1, dataset, ("Winter/Birds/5.jpg",), tmp_path / "tree")
+        extract_images(iter([nameless]), 1, dataset, ("Winter/Birds/5.jpg",), tmp_path / "tree")

@@ -1,4 +1,4 @@
-"""Photos as they are loaded."""
+"""PhotoImages as they are loaded."""
 
 from __future__ import annotations
 

@@ -9,34 +9,34 @@ import pytest
 from PIL import Image
 from tiny_sdxl import random_picture
 
-from clbench.data.locate import Item, Places, inspect, items, ready
+from clbench.data.locate import Asset, AssetPaths, list_assets, locate_asset, require_assets
 from clbench.errors import ClbenchError
-from clbench.suite import Dataset, Photos, Task, load_suite
+from clbench.suite import Dataset, PhotoImages, Task, load_suite
 
 
 def problem(tiny: Path, world: Path, track: str = "objects") -> str:
     """What stops a run."""
     with pytest.raises(ClbenchError) as caught:
-        ready(load_suite(str(tiny)), str(tiny), track, Places(world, tiny))
+        require_assets(load_suite(str(tiny)), str(tiny), track, AssetPaths(world, tiny))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_whole_world_is_ready_and_known_by_its_content(tiny, world):
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert list(found) == ["backbone", "vae", "clip", "dino", "dreambooth"]
     assert found["dreambooth"].files == 54
-    again = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    again = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found == again
     (world / "dino-vits16" / "config.json").write_text((world / "dino-vits16" / "config.json").read_text() + "\n")
-    changed = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    changed = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert {name for name in found if found[name].sha256 != changed[name].sha256} == {"dino"}
 
 
 def test_a_track_needs_only_its_own(tiny, world):
     shutil.rmtree(world / "dreambooth")
     shutil.rmtree(world / "vit_base_patch32_clip_224.openai")
-    assert list(ready(load_suite(str(tiny)), str(tiny), "styles", Places(world, tiny))) == [
+    assert list(require_assets(load_suite(str(tiny)), str(tiny), "styles", AssetPaths(world, tiny))) == [
         "backbone",
         "vae",
         "csd",
@@ -109,13 +109,13 @@ def test_a_file_with_a_checksum_on_record_must_fit_it(tiny, world):
     dataset = Dataset(source="hub:google/dreambooth", checksums={"can/00.jpg": "0" * 64})
     suite = suite.model_copy(update={"datasets": {**(suite.datasets or {}), "dreambooth": dataset}})
     with pytest.raises(ClbenchError, match=r"can/00.jpg has sha256 .*, expected 0000"):
-        ready(suite, str(tiny), "objects", Places(world, tiny))
+        require_assets(suite, str(tiny), "objects", AssetPaths(world, tiny))
 
 
 def test_the_reduced_photos_of_the_tests_are_not_taken_for_the_published_ones(world):
     """sdxl-v1 itself has checksums of two photos on record."""
-    dreambooth = next(item for item in items(load_suite("sdxl-v1"), "sdxl-v1") if item.name == "dreambooth")
-    found = inspect(dreambooth, Places(world, world))
+    dreambooth = next(item for item in list_assets(load_suite("sdxl-v1"), "sdxl-v1") if item.name == "dreambooth")
+    found = locate_asset(dreambooth, AssetPaths(world, world))
     assert found.problem is not None
     assert "backpack/00.jpg has sha256" in found.problem
 
@@ -129,7 +129,7 @@ def test_several_problems_are_counted(tiny, world):
 def test_an_own_copy_is_found_where_the_settings_file_says(tiny, world, tmp_path):
     shutil.move(world / "dreambooth", tmp_path / "photos")
     (world / "data.toml").write_text(f'"google/dreambooth" = "{tmp_path}/photos"\n')
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found["dreambooth"].folder == tmp_path / "photos" / "dataset"
     (world / "data.toml").write_text('"google/dreambooth" = 3')
     assert "expected a path in quotes" in problem(tiny, world)
@@ -142,7 +142,7 @@ def test_photos_are_found_in_the_layouts_people_have(folder, tiny, world):
     shutil.rmtree(world / "dreambooth")
     (world / "dreambooth" / folder).parent.mkdir(exist_ok=True)
     shutil.move(moved, world / "dreambooth" / folder)
-    found = ready(load_suite(str(tiny)), str(tiny), "objects", Places(world, tiny))
+    found = require_assets(load_suite(str(tiny)), str(tiny), "objects", AssetPaths(world, tiny))
     assert found["dreambooth"].folder == world / "dreambooth" / folder
 
 
@@ -150,17 +150,17 @@ def test_photos_are_found_in_the_layouts_people_have(folder, tiny, world):
 def test_ones_own_photos_may_be_any_picture_and_are_named_in_a_warning(spoil, world, tmp_path):
     spoil(world)
     photos = world / "dreambooth" / "dataset"
-    item = Item("mine", Dataset(source="photos"), ("can/00.jpg",), "x")
+    item = Asset("mine", Dataset(source="photos"), ("can/00.jpg",), "x")
     shutil.copytree(photos, tmp_path / "photos")
     with pytest.warns(UserWarning, match=r"can/00.jpg: its .*; it is used as upright RGB"):
-        assert inspect(item, Places(world, tmp_path)).problem is None
+        assert locate_asset(item, AssetPaths(world, tmp_path)).problem is None
 
 
 def test_a_data_set_cannot_hide_behind_a_models_name(tiny, world):
     suite = load_suite(str(tiny))
-    photos = Photos(dataset="clip", files=("a.jpg",))
+    photos = PhotoImages(dataset="clip", files=("a.jpg",))
     tasks = (Task(name="a", fields={"token": "a", "class": "a"}, train=photos, reference=photos),)
     track = suite.track("objects").model_copy(update={"tasks": tasks})
     own = {"datasets": {"clip": Dataset(source="photos")}, "tracks": {"objects": track}}
     with pytest.raises(ClbenchError, match="needs another name"):
-        items(suite.model_copy(update=own), "x")
+        list_assets(suite.model_copy(update=own), "x")

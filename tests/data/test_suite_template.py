@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from commands import CLBENCH, execute
 
-from clbench.data.suite_template import new_suite
+from clbench.data.suite_template import write_suite_template
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
 
 @pytest.mark.parametrize("like", ["sdxl-v1", "mini-v2", "mini-v2-dev"])
 def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
-    new_suite(tmp_path / "my-cats", like)
+    write_suite_template(tmp_path / "my-cats", like)
     copy, model = load_suite(str(tmp_path / "my-cats")), load_suite(like)
     assert (copy.name, copy.version) == ("my-cats", "1")
     assert copy.sha256 != model.sha256
@@ -25,7 +25,7 @@ def test_a_new_suite_is_its_models_copy_under_its_own_name(like, tmp_path):
     assert copy.model_copy(update=same) == model
     assert (tmp_path / "my-cats" / "suite.yaml").read_text().startswith("# A suite of your own")
     with pytest.raises(ClbenchError, match="exists"):
-        new_suite(tmp_path / "my-cats", like)
+        write_suite_template(tmp_path / "my-cats", like)
 
 
 def test_a_folder_without_a_suite_is_named_with_the_command_that_writes_one(tmp_path):

@@ -13,7 +13,7 @@ from paths import SHARED
 from PIL import Image
 
 from clbench.encoders import load_encoder, mean_pairwise_cosine
-from clbench.encoders.csd import converted
+from clbench.encoders.csd import convert_checkpoint
 from clbench.errors import ClbenchError
 from clbench.protocol.evaluator import mean_of_different
 from clbench.utils.seeding import generator
@@ -49,7 +49,7 @@ def test_preprocessing_is_pils_at_the_pinned_sizes(name, shorter, norm, world, p
     folders = {
         "clip": world / "vit_base_patch32_clip_224.openai",
         "dino": world / "dino-vits16",
-        "csd": converted(world / "CSD", tmp_path),
+        "csd": convert_checkpoint(world / "CSD", tmp_path),
     }
     settings: Any = {"resize": 256} if name == "dino" else {}
     encoder = load_encoder(name, folders[name], **settings)
@@ -71,13 +71,12 @@ def test_dino_is_the_class_token_of_the_last_hidden_state(world, photo):
 
 def test_a_published_csd_checkpoint_is_converted_once_and_gives_the_style_heads_feature(world, photo, tmp_path):
     source = world / "CSD" / "csd_checkpoint.pth"
-    folder = converted(source, tmp_path)
-    assert converted(source, tmp_path) == converted(folder, tmp_path) == folder
+    folder = convert_checkpoint(source, tmp_path)
+    assert convert_checkpoint(source, tmp_path) == convert_checkpoint(folder, tmp_path) == folder
     saved = torch.load(source, weights_only=True)["model_state_dict"]
-    from open_clip import CLIPVisionCfg
-    from open_clip.model import _build_vision_tower
+    from tiny_sdxl import csd_tower
 
-    tower = _build_vision_tower(48, CLIPVisionCfg(image_size=224, layers=2, width=64, patch_size=32), quick_gelu=True)
+    tower = csd_tower()
     tower.proj = None  # type: ignore[assignment]
     tower.load_state_dict({k.removeprefix("module.backbone."): v for k, v in saved.items() if "backbone" in k})
     pixels = torch.from_numpy(by_hand(photo, 224, *CLIP_NORM))[None]
@@ -98,7 +97,7 @@ def test_what_is_no_csd_checkpoint_is_refused_and_nothing_in_it_runs(content, tm
     path = tmp_path / "csd.pth"
     path.write_text(content) if isinstance(content, str) else torch.save(content, path)
     with pytest.raises(ValueError, match=r"csd\.pth"):
-        converted(path, tmp_path)
+        convert_checkpoint(path, tmp_path)
     assert not (tmp_path / "pwned").exists()
 
 

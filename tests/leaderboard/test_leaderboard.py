@@ -18,7 +18,7 @@ from clbench.results.estimates import measure, rank_results
 from clbench.results.io import save_result
 from clbench.results.schema import Result
 from clbench.scores import average_score
-from clbench.utils.formatting import human_bytes
+from clbench.utils.formatting import format_bytes
 
 SUITE = tiny_suite()
 LEVELS = {"naive": 0.4, "merge_init": 0.6, "magmax": 0.5}
@@ -308,4 +308,4 @@ def test_sample_grids_that_exist_are_embedded_by_a_relative_link(submissions, tm
     ],
 )
 def test_sizes_are_shown_in_decimal_units(size, text):
-    assert human_bytes(size) == text
+    assert format_bytes(size) == text

@@ -15,11 +15,11 @@ from clbench.data.images import load_images
 from clbench.encoders import load_encoder
 from clbench.errors import ClbenchError
 from clbench.miniworld import models
-from clbench.miniworld.captions import Mix, captioned, name_captions, vocabulary
-from clbench.miniworld.fit import Draw, fit
+from clbench.miniworld.captions import CaptionMix, captioned_pictures, name_captions, vocabulary
+from clbench.miniworld.fit import StepRng, fit
 from clbench.miniworld.losses import tokenize
 from clbench.miniworld.pretrain import pretrain
-from clbench.miniworld.render import Pictures, draw
+from clbench.miniworld.render import PictureBatch, draw
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -29,17 +29,17 @@ from clbench.miniworld.world import (
     STYLE_NAMES,
     TOKEN_LOOKS,
     TOKENS,
-    altered,
-    difference,
+    alter_look,
+    count_differences,
+    is_visible,
     random_look,
-    visible,
 )
 from clbench.suite import load_suite
 
 
 def test_the_same_seed_draws_the_same_pictures():
-    pictures, captions = captioned(64, random.Random(1))
-    again, same = captioned(64, random.Random(1))
+    pictures, captions = captioned_pictures(64, random.Random(1))
+    again, same = captioned_pictures(64, random.Random(1))
     assert captions == same
     first, second = (draw(p, torch.Generator().manual_seed(2)) for p in (pictures, again))
     assert torch.equal(first, second)
@@ -50,7 +50,7 @@ def test_pictures_are_finite_and_within_range():
     looks = [random_look(rng, STYLE_FACTORS) for _ in range(200)]
     shapes = [SHAPES[i % len(SHAPES)] for i in range(200)]
     scenes = [None if i % 2 else SCENES[i % len(SCENES)] for i in range(200)]
-    images = draw(Pictures.of(shapes, scenes, looks), torch.Generator().manual_seed(0))
+    images = draw(PictureBatch.from_names(shapes, scenes, looks), torch.Generator().manual_seed(0))
     assert images.shape == (200, 3, 32, 32)
     assert torch.isfinite(images).all()
     assert images.min() >= 0
@@ -60,7 +60,7 @@ def test_pictures_are_finite_and_within_range():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_is_drawn_inside_the_picture_and_can_be_seen(shape: str):
     look = {"fill_a": "red", "fill_b": "yellow", "pattern": "plain", "trim": "black", "line": "none"}
-    image = draw(Pictures.of([shape], ["studio"], [look]), torch.Generator().manual_seed(0))[0]
+    image = draw(PictureBatch.from_names([shape], ["studio"], [look]), torch.Generator().manual_seed(0))[0]
     red = (image[0] > 0.7) & (image[1] < 0.4)
     assert 25 < red.sum() < 700
     border = torch.cat([red[0], red[-1], red[:, 0], red[:, -1]])
@@ -75,25 +75,25 @@ def test_there_are_forty_style_names_and_forty_identifiers():
 
 def test_names_are_far_apart_and_visible():
     for looks in (NAMED_STYLES, TOKEN_LOOKS):
-        assert all(visible(look) for look in looks.values())
+        assert all(is_visible(look) for look in looks.values())
         values = list(looks.values())
-        assert min(difference(a, b) for i, a in enumerate(values) for b in values[:i]) >= 3
+        assert min(count_differences(a, b) for i, a in enumerate(values) for b in values[:i]) >= 3
 
 
 def test_an_altered_look_differs_in_the_share_asked_for():
     look = NAMED_STYLES["byzantine"]
     for share, count in ((0.0, 0), (0.3, 3), (0.6, 5), (1.0, 9)):
-        changed = altered(look, share, STYLE_FACTORS, seed=1)
-        assert difference(look, changed) == count
-        assert visible(changed)
-        assert altered(look, share, STYLE_FACTORS, seed=1) == changed
+        changed = alter_look(look, share, STYLE_FACTORS, seed=1)
+        assert count_differences(look, changed) == count
+        assert is_visible(changed)
+        assert alter_look(look, share, STYLE_FACTORS, seed=1) == changed
 
 
 def test_every_word_of_the_world_is_one_token_and_captions_fit(tmp_path):
     tokenizer = models.tokenizer(tmp_path)
     for word in vocabulary():
         assert len(tokenizer(word).input_ids) == 3, word
-    _, captions = captioned(2000, random.Random(0), Mix(detail=1.0))
+    _, captions = captioned_pictures(2000, random.Random(0), CaptionMix(detail=1.0))
     ids = tokenize(tokenizer, captions)
     assert ids.shape[1] == models.CONTEXT
     assert (ids.amax(dim=1) == len(tokenizer) - 1).all(), "every caption has its end token"
@@ -137,7 +137,7 @@ def test_killed_pretraining_goes_on_with_the_same_weights(tmp_path):
         model = torch.nn.Linear(4, 2)
         seen = 0
 
-        def loss(step: Draw) -> torch.Tensor:
+        def loss(step: StepRng) -> torch.Tensor:
             nonlocal seen
             seen += 1
             if seen == kill_at:

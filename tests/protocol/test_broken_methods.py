@@ -5,16 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from pydantic import BaseModel
-from watching import sentence, watch
+from watching import Events, sentence
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Method
-from clbench.protocol import task_sequence as engine
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.track_runtime import Bench
-from clbench.runner import prepare
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.state import State
 
 
@@ -29,9 +26,9 @@ def boom(*_):
     raise ValueError("first line\nsecond line")
 
 
-def failure(bench: Bench, method: Method) -> str:
+def failure(runtime: TrackRuntime, method: Method) -> str:
     """How a sequence of the method ends."""
-    sequence = Sequence(bench, method, "forward", 0)
+    sequence = TaskSequence(runtime, method, "forward", 0)
     with pytest.raises(WorkFailed) as caught:
         [sequence.row(position) for position in range(3)]
     assert caught.value.exit_code == 1
@@ -41,8 +38,8 @@ def failure(bench: Bench, method: Method) -> str:
 @pytest.mark.parametrize(
     "hook", ["begin_task", "frozen", "data", "prompts", "loss", "on_gradients", "end_task", "weights"]
 )
-def test_a_hook_that_raises_is_named_with_its_task_file_and_line(bench, hook):
-    message = failure(bench, broken(**{hook: boom}))
+def test_a_hook_that_raises_is_named_with_its_task_file_and_line(runtime, hook):
+    message = failure(runtime, broken(**{hook: boom}))
     place = "training" if hook in ("loss", "on_gradients") else f"{hook}()"
     assert f"method broken failed in {place} at task 'byzantine'" in message
     assert "test_broken_methods.py:" in message
@@ -108,26 +105,27 @@ WRONG = {
 @pytest.mark.parametrize(
     ("hook", "returns"), [(hook, returns) for hook, each in WRONG.items() for returns in each], ids=lambda value: ""
 )
-def test_a_hook_that_returns_something_unusable_is_one_sentence(bench, hook, returns):
-    message = failure(bench, broken(**{hook: returns}))
+def test_a_hook_that_returns_something_unusable_is_one_sentence(runtime, hook, returns):
+    message = failure(runtime, broken(**{hook: returns}))
     assert "method broken" in message
     assert ("training" if hook == "loss" else f"{hook}()") in message
     assert "task 'byzantine'" in message
 
 
-def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_tasks(bench, monkeypatch):
+def test_a_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_earlier_tasks(runtime, monkeypatch):
     def loss(self, ctx, batch):
         return torch.nan if (ctx.position, ctx.step) == (1, 1) else 0.0
 
-    message = failure(bench, broken(loss=loss))
+    message = failure(runtime, broken(loss=loss))
     assert "the loss became nan in task 'palette knife' (position 2) at step 2 of 2" in message
-    fits = watch(monkeypatch, engine, "fit")
-    assert "palette knife" in failure(bench, broken(loss=loss))
-    assert len(fits) == 1
+    seen = Events()
+    runtime.emit = seen.append
+    assert "palette knife" in failure(runtime, broken(loss=loss))
+    assert seen.trainings == 1
 
 
-def test_weights_that_draw_nan_are_not_scored(bench):
-    message = failure(bench, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
+def test_weights_that_draw_nan_are_not_scored(runtime):
+    message = failure(runtime, broken(weights=lambda self, state: Delta({FIRST: torch.full((64, 64), 3e38)})))
     assert "NaN" in message
 
 
@@ -136,11 +134,11 @@ def leave_hooks(self, ctx, state):
     return ctx.fresh_adapter()
 
 
-def test_a_hook_that_is_left_in_the_model_is_named(bench):
+def test_a_hook_that_is_left_in_the_model_is_named(runtime):
     try:
-        message = failure(bench, broken(begin_task=leave_hooks))
+        message = failure(runtime, broken(begin_task=leave_hooks))
     finally:
-        for module in bench.backbone.unet.modules():
+        for module in runtime.backbone.unet.modules():
             module._forward_hooks.clear()
     assert "end_task() at task 'byzantine' left a hook on" in message
     assert "let end_task() remove it" in message
@@ -154,13 +152,13 @@ def test_a_hook_that_is_left_in_the_model_is_named(bench):
         ("end_task", lambda self, ctx, state, adapter: state.merged.clear() or state.with_merged(adapter.delta())),
     ],
 )
-def test_a_state_that_is_changed_in_place_is_refused(bench, hook, change):
-    message = failure(bench, broken(**{hook: change}))
+def test_a_state_that_is_changed_in_place_is_refused(runtime, hook, change):
+    message = failure(runtime, broken(**{hook: change}))
     assert f"{hook}() at task" in message
     assert "changed the state that it was given" in message
 
 
-def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere_as_before(bench):
+def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere_as_before(runtime):
     def drawn() -> list[float]:
         return [float(torch.rand(())), float(np.random.rand()), random.random()]
 
@@ -171,8 +169,8 @@ def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere
             begin_task=lambda self, ctx, state: found.append(drawn()) or ctx.fresh_adapter(),
             loss=lambda self, ctx, batch: found.append(drawn()) or 0.0,
         )
-        sequence = Sequence(bench, method, "forward", 0)
-        sequence.train(position, State())
+        sequence = TaskSequence(runtime, method, "forward", 0)
+        sequence._train(position, State())
         return found
 
     torch.manual_seed(3)
@@ -189,18 +187,20 @@ def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere
     assert len({tuple(values) for values in once}) == len(once) == 3, "begin_task and two steps"
 
 
-class Unwritable(BaseModel):
-    thing: object = object()
-
-
 @pytest.mark.parametrize(
-    ("called", "attributes", "field"),
-    [(["my method"], {}, "name"), ([], {"version": 2}, "version"), ([], {"Config": Unwritable}, "config")],
+    ("body", "field"),
+    [
+        ("name = 'my method'", "name"),
+        ("name, version = 'mine', 2", "version"),
+        ("name = 'mine'\n    class Config(BaseModel):\n        thing: object = object()", "config"),
+    ],
 )
-def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, monkeypatch, called, attributes, field):
-    monkeypatch.setattr(prepare, "get_method", lambda *_: broken(*called, **attributes))
-    fits = watch(monkeypatch, engine, "fit")
+def test_a_method_that_no_result_can_record_is_refused_before_the_work(run, tmp_path, body, field):
+    plugin, seen = tmp_path / "plugin.py", Events()
+    plugin.write_text(
+        f"from pydantic import BaseModel\nfrom clbench import Method\n\nclass Mine(Method):\n    {body}\n"
+    )
     with pytest.raises(ClbenchError) as caught:
-        run("broken")
+        run("my method" if field == "name" else "mine", plugins=(plugin,), on_event=seen.append)
     assert f"its {field} cannot be recorded" in sentence(caught)
-    assert not fits
+    assert not seen.trainings

@@ -4,30 +4,29 @@ import threading
 
 import pytest
 from paths import FILES
-from watching import watch
+from watching import Events, watch
 
-from clbench.backbones.sdxl import Backbone
 from clbench.plugins import get_method
-from clbench.protocol import task_sequence as sequences
-from clbench.protocol.task_sequence import Sequence
+from clbench.protocol.task_sequence import TaskSequence
 from clbench.storage.store import Store
 
 
-def test_a_state_that_another_makes_again_is_waited_for(bench, monkeypatch):
-    sequence, store = Sequence(bench, get_method("merge_init"), "forward", 0), bench.store
+def test_a_state_that_another_makes_again_is_waited_for(runtime, monkeypatch):
+    sequence, store = TaskSequence(runtime, get_method("merge_init"), "forward", 0), runtime.store
     sequence.state(0)
-    path = store.path(sequence.state_key(0), ".safetensors")
+    path = store.path(sequence.keys.state(0), ".safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     held, asked = threading.Event(), threading.Event()
 
     def make_it_again() -> None:
-        with Store(store.root).lock(sequence.state_key(0)):
+        with Store(store.root).lock(sequence.keys.state(0)):
             held.set()
             asked.wait()
             path.write_bytes(whole)
 
-    other, fits = threading.Thread(target=make_it_again), watch(monkeypatch, sequences, "fit")
+    other, seen = threading.Thread(target=make_it_again), Events()
+    runtime.emit = seen.append
     other.start()
     held.wait()
     watch(monkeypatch, store, "try_lock", lambda count: asked.set())
@@ -35,34 +34,38 @@ def test_a_state_that_another_makes_again_is_waited_for(bench, monkeypatch):
     with pytest.warns(UserWarning, match="does not fit its checksum"):
         sequence.state(0)
     other.join()
-    assert not fits
+    assert not seen.trainings
 
 
-def test_methods_share_the_first_training_the_base_row_and_equal_cells(bench, monkeypatch):
-    fits, cells = watch(monkeypatch, sequences, "fit"), watch(monkeypatch, Backbone, "generate")
-    naive, *others = (
-        Sequence(bench, get_method(name), "forward", 0) for name in ("naive", "merge_init", "merge_ortho", "magmax")
-    )
+@pytest.fixture
+def seen(runtime):
+    """What happens on the track."""
+    seen = Events()
+    runtime.emit = seen.append
+    return seen
+
+
+def test_methods_share_the_first_training_the_base_row_and_equal_cells(runtime, seen):
+    names = ("naive", "merge_init", "merge_ortho", "magmax")
+    naive, *others = (TaskSequence(runtime, get_method(name), "forward", 0) for name in names)
     naive.run()
-    assert (len(fits), len(cells)) == (3, 3 + 1 + 2 + 3)
+    assert (seen.trainings, len(seen.drawn)) == (3, 3 + 1 + 2 + 3)
     for sequence in others:
-        bench.base_row()
+        runtime.base_row()
         assert sequence.row(0).scores == naive.row(0).scores
-    assert (len(fits), len(cells)) == (3, 9)
+    assert (seen.trainings, len(seen.drawn)) == (3, 9)
     others[0].row(1)
-    assert (len(fits), len(cells)) == (4, 11)
+    assert (seen.trainings, len(seen.drawn)) == (4, 11)
 
 
-def test_orders_share_what_they_have_in_common(bench, monkeypatch):
-    bench.track = bench.track.model_copy(update={"orders": {"a": (0, 1, 2), "b": (0, 2, 1)}})
-    fits = watch(monkeypatch, sequences, "fit")
+def test_orders_share_what_they_have_in_common(runtime, seen):
+    runtime.track = runtime.track.model_copy(update={"orders": {"a": (0, 1, 2), "b": (0, 2, 1)}})
     for order in ("a", "b"):
-        Sequence(bench, get_method("merge_init"), order, 0).state(2)
-    assert len(fits) == 5
+        TaskSequence(runtime, get_method("merge_init"), order, 0).state(2)
+    assert seen.trainings == 5
 
 
-def test_training_that_a_method_shapes_is_its_own(bench, monkeypatch):
-    fits = watch(monkeypatch, sequences, "fit")
+def test_training_that_a_method_shapes_is_its_own(runtime, seen):
     for name, settings in (("naive", {}), ("ewc", {}), ("ewc", {"strength": 1.0}), ("merge_init", {})):
-        Sequence(bench, get_method(name, settings, FILES), "forward", 0).state(0)
-    assert len(fits) == 3
+        TaskSequence(runtime, get_method(name, settings, FILES), "forward", 0).state(0)
+    assert seen.trainings == 3

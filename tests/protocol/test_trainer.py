@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench import get_method
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.trainer import Task
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.trainer import TaskDataset
 from clbench.suite import Suite, Training
 from clbench.utils.seeding import generator
 
@@ -28,7 +28,7 @@ class Model:
 
 def drawn(images: int, size: int, count: int, **asked: bool):
     """`count` batches of `size` from a task of `images` pictures."""
-    task = object.__new__(Task)
+    task = object.__new__(TaskDataset)
     task.backbone = Model()  # type: ignore[assignment]
     task.mean = task.std = torch.zeros(images, 1, 2, 2)
     training = Training(
@@ -78,9 +78,9 @@ def test_without_those_settings_batches_are_what_they_always_were():
 
 
 @pytest.mark.parametrize(("epsilon", "used"), [(None, 1e-8), (1e-3, 1e-3)])
-def test_a_suite_may_name_the_optimizers_epsilon(bench, monkeypatch, epsilon, used):
-    training = bench.suite.training.model_copy(update={"epsilon": epsilon})
-    bench.suite = Suite.model_validate({**bench.suite.model_dump(), "training": training.model_dump()})
+def test_a_suite_may_name_the_optimizers_epsilon(runtime, monkeypatch, epsilon, used):
+    training = runtime.suite.training.model_copy(update={"epsilon": epsilon})
+    runtime.suite = Suite.model_validate({**runtime.suite.model_dump(), "training": training.model_dump()})
     seen = []
     real = torch.optim.AdamW
 
@@ -89,5 +89,5 @@ def test_a_suite_may_name_the_optimizers_epsilon(bench, monkeypatch, epsilon, us
         return real(parameters, **options)
 
     monkeypatch.setattr(torch.optim, "AdamW", spy)
-    Sequence(bench, get_method("naive"), "forward", 0).make_state(0)
+    TaskSequence(runtime, get_method("naive"), "forward", 0).make_state(0)
     assert seen == [used]

@@ -3,17 +3,19 @@
 import pytest
 
 from clbench.runner import harness
-from clbench.runner.config import Options
-from clbench.runner.prepare import Prepared, prepare
+from clbench.runner.config import RunConfig
+from clbench.runner.prepare import ExecutionPlan, prepare
 
 
 @pytest.fixture
-def ready(shared_models, mock_folder, tmp_path):
+def ready(mock_folder, models, tmp_path):
     """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
 
-    def make(methods=("merge_init",), tracks=("styles",), settings=None, suite=mock_folder, **options) -> Prepared:
+    def make(
+        methods=("merge_init",), tracks=("styles",), settings=None, suite=mock_folder, models=models, **options
+    ) -> ExecutionPlan:
         given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
-        return prepare(methods, tracks, suite, settings or {}, Options(**given))
+        return prepare(methods, tracks, suite, settings or {}, RunConfig.of(**given), models=models)
 
     return make
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clbench.errors import ClbenchError
-from clbench.runner.estimate import allowed_memory, count
+from clbench.runner.estimate import count
 from clbench.suite import load_suite
 
 sdxl = load_suite("sdxl-v1")
@@ -35,29 +35,3 @@ def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():
 def test_another_architecture_is_refused():
     with pytest.raises(ClbenchError, match="not the definition's 560"):
         count(SDXL_UNET | {"transformer_layers_per_block": (1, 2, 9)}, sdxl.training, 128)
-
-
-@pytest.mark.parametrize(
-    ("membership", "folder", "limit", "use", "cache"),
-    [
-        ("0::/slurm/job_7/step_0\n", "slurm/job_7", "memory.max", "memory.current", "inactive_file"),
-        (
-            "3:cpuset:/\n4:cpu,memory:/slurm/job_7\n",
-            "memory/slurm",
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
-    ],
-)
-def test_a_jobs_own_memory_limit_counts(tmp_path, membership, folder, limit, use, cache):
-    (tmp_path / "membership").write_text(membership)
-    group = tmp_path / "groups" / folder
-    group.mkdir(parents=True)
-    (group / "memory.stat").write_text(f"anon 5\n{cache} 400\n")
-    (group / use).write_text("1000\n")
-    (group / limit).write_text("max\n")
-    assert list(allowed_memory(tmp_path / "membership", tmp_path / "groups")) == []
-    (group / limit).write_text("5000\n")
-    assert list(allowed_memory(tmp_path / "membership", tmp_path / "groups")) == [5000 - (1000 - 400)]
-    assert list(allowed_memory(tmp_path / "none", tmp_path)) == []

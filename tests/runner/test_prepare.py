@@ -5,7 +5,8 @@ import torch
 
 from clbench.errors import ClbenchError
 from clbench.runner import prepare as preparing
-from clbench.runner.config import Options
+from clbench.runner.config import RunConfig
+from clbench.runner.engine.local import LocalEngine
 
 CROSSED = [("a", 0), ("a", 5), ("b", 0), ("b", 5)]
 OWN = [("a", 7), ("b", 8), ("c", 9)]
@@ -26,12 +27,12 @@ OWN = [("a", 7), ("b", 8), ("c", 9)]
     ],
 )
 def test_a_part_of_the_protocol_is_chosen_by_order_and_seed_however_they_are_paired(protocol, asked, runs):
-    assert preparing._runs(protocol, Options(**asked)) == runs
+    assert preparing.chosen_runs(protocol, RunConfig.of(**asked)) == runs
 
 
 def test_an_order_with_another_orders_seed_is_refused():
     with pytest.raises(ClbenchError, match="none of these orders with one of these seeds"):
-        preparing._runs(OWN, Options(orders=["a"], seeds=[8]))
+        preparing.chosen_runs(OWN, RunConfig.of(orders=["a"], seeds=[8]))
 
 
 def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
@@ -54,12 +55,11 @@ def test_what_cannot_work_is_refused_before_any_work(ready, options, says):
 
 
 @pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(16, 64, 8), (3, 64, 3), (16, 4, 2), (16, 1, 1)])
-def test_as_many_processes_start_as_cores_runs_and_memory_allow(ready, monkeypatch, cores, gigabytes, workers):
+def test_as_many_processes_start_as_cores_runs_and_memory_allow(monkeypatch, cores, gigabytes, workers):
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(preparing, "free_memory", lambda device: gigabytes * 10**9)
-    monkeypatch.setattr("clbench.runner.estimate.free_memory", lambda device: 10**12)  # this machine may have less
-    assert ready(("naive",), quick=False, workers=None).workers == workers
+    engine = LocalEngine(memory=lambda device: gigabytes * 10**9)
+    assert engine.workers(None, 8, "cpu") == workers
+    assert engine.workers(3, 8, "cpu") == 3
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {"resume": False})])

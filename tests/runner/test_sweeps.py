@@ -6,35 +6,33 @@ from dataclasses import replace
 
 import pytest
 from builders import outcome, save_suite
-from watching import watch
+from watching import Events
 
 from clbench.errors import WorkFailed
-from clbench.protocol import task_sequence as sequences
 from clbench.results.io import load_result
 from clbench.runner import harness
-from clbench.runner.engine import work_off
-from clbench.runner.engine.inline import Inline
+from clbench.runner.engine import execute
+from clbench.runner.engine.inline import InlinePool
 from clbench.storage.store import Store
 
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
 
-def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_planned(ready, monkeypatch):
-    fits = watch(monkeypatch, sequences, "fit")
-    prepared, seen = ready(METHODS, quick=False, seeds=[0]), []
+def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_planned(ready):
+    prepared, seen = ready(METHODS, quick=False, seeds=[0]), Events()
     harness.carry_out(prepared, seen.append)
     runs, tasks = 2, 3
-    assert prepared.plan.count("fit") == (runs, runs)  # not 4 methods' times runs
-    assert prepared.plan.shared == (len(METHODS) - 1) * (runs + 2)  # and the base row, and the controls
-    assert len(fits) == runs + len(METHODS) * runs * (tasks - 1)
+    assert prepared.graph.count("fit") == {"all": runs, "to_do": runs}  # not 4 methods' times runs
+    assert prepared.graph.shared == (len(METHODS) - 1) * (runs + 2)  # and the base row, and the controls
+    assert seen.trainings == runs + len(METHODS) * runs * (tasks - 1)
     ended = Counter(event["unit"] for event in seen if event["event"] == "end")
-    assert ended == Counter({unit.key: 1 for unit in prepared.plan.units})
-    cells = [event["cell"] for event in seen if event["event"] == "cell" and not event["found"]]
+    assert ended == Counter({unit.key: 1 for unit in prepared.graph.units})
+    cells = seen.drawn
     assert len(cells) == len(set(cells))
     expected = tasks + runs * (1 + len(METHODS) * (2 + 3))  # the first cell of each run is one for all methods
     assert len(cells) == expected
     everything = tasks + len(METHODS) * runs * 6
-    assert everything - prepared.plan.repeated_cells == expected
+    assert everything - prepared.graph.repeated_cells == expected
 
 
 def test_a_sweep_gives_the_results_of_single_runs(sweep, mock_folder, tmp_path):
@@ -50,37 +48,39 @@ def test_a_sweep_gives_the_results_of_single_runs(sweep, mock_folder, tmp_path):
     assert len(list((tmp_path / "runs" / "mock").rglob("*.json"))) == 4
 
 
-def test_a_second_sweep_finds_all_that_the_first_did(ready, sweep, monkeypatch):
-    first = sweep(METHODS)
-    fits = watch(monkeypatch, sequences, "fit")
+def test_a_second_sweep_finds_all_that_the_first_did(ready, sweep):
+    first, seen = sweep(METHODS), Events()
     again = ready(METHODS)
-    assert again.plan.units == []
-    assert [outcome(result) for result in harness.carry_out(again)] == [outcome(result) for result in first]
-    assert not fits
+    assert again.graph.units == []
+    assert [outcome(result) for result in harness.carry_out(again, seen.append)] == [
+        outcome(result) for result in first
+    ]
+    assert not seen.trainings
 
 
-def test_a_sweep_that_was_planned_before_another_did_its_work_trains_nothing_again(ready, monkeypatch):
+def test_a_sweep_that_was_planned_before_another_did_its_work_trains_nothing_again(ready):
     first, second = ready(), ready()
     results = harness.carry_out(first)
     state = next(
-        unit for unit in first.plan.everything if unit.where["kind"] == "train" and unit.where["position"] == 1
+        unit for unit in first.graph.everything if unit.params["kind"] == "train" and unit.params["position"] == 1
     )
-    assert not first.workshop.store.has(state.key, ".safetensors"), "it was dropped, being spent"
-    fits = watch(monkeypatch, sequences, "fit")
-    assert [outcome(result) for result in harness.carry_out(second)] == [outcome(result) for result in results]
-    assert not fits
+    assert not first.executor.store.has(state.key, ".safetensors"), "it was dropped, being spent"
+    seen = Events()
+    again = harness.carry_out(second, seen.append)
+    assert [outcome(result) for result in again] == [outcome(result) for result in results]
+    assert not seen.trainings
 
 
 def test_a_damaged_row_is_planned_again_and_told_if_it_is_damaged_later(ready):
     prepared = ready()
     (result,) = harness.carry_out(prepared)
-    row = next(unit for unit in prepared.plan.everything if unit.where["kind"] == "score")
-    path = prepared.workshop.store.path(row.key, ".json")
+    row = next(unit for unit in prepared.graph.everything if unit.params["kind"] == "score")
+    path = prepared.executor.store.path(row.key, ".json")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"scores", b"stores"))
     with pytest.warns(UserWarning, match="does not fit its checksum"):
         again = ready()
-    assert row.key in [unit.key for unit in again.plan.units]
+    assert row.key in [unit.key for unit in again.graph.units]
     assert outcome(harness.carry_out(again)[0]) == outcome(result)
     late = ready()
     path.unlink()
@@ -92,18 +92,18 @@ def test_what_is_to_be_kept_is_made_again_where_it_was_not_kept(ready, sweep):
     (result,) = sweep()
     prepared = ready(keep=("states", "images"))
     assert outcome(harness.carry_out(prepared)[0]) == outcome(result)
-    store = prepared.workshop.store.root
+    store = prepared.executor.store.root
     assert len(list(store.glob("state/*/*.safetensors"))) == 3
     assert len(list(store.glob("cell/*/*.003.png"))) == 3 + 6, "all cells of the base row and of a triangle"
-    assert ready(keep=("states", "images")).plan.units == []
+    assert ready(keep=("states", "images")).graph.units == []
 
 
 def test_a_worker_that_would_make_something_else_than_was_planned_says_so(ready):
     prepared = ready()
-    for unit in prepared.plan.units:
+    for unit in prepared.graph.units:
         other = replace(unit, key=f"{unit.key.split('-')[0]}-{'0' * 64}")
         with pytest.raises(WorkFailed, match="would make something else than was planned: did a plugin change"):
-            prepared.workshop.do(other, lambda event: None)
+            prepared.executor.do(other, lambda event: None)
 
 
 def test_one_methods_failure_costs_no_other_its_result(sweep, tmp_path):
@@ -117,21 +117,20 @@ def test_one_methods_failure_costs_no_other_its_result(sweep, tmp_path):
     assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
-def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, tmp_path, monkeypatch):
+def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, tmp_path):
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
-    fits = watch(monkeypatch, sequences, "fit")
-    prepared = ready(suite=save_suite(suite, tmp_path / "suite"), quick=False, seeds=[0])
-    harness.carry_out(prepared)
-    assert len(fits) == 3 + 2
-    store = prepared.workshop.store
-    kept = [unit.where["position"] for unit in prepared.plan.everything if store.has(unit.key, ".safetensors")]
+    prepared, seen = ready(suite=save_suite(suite, tmp_path / "suite"), quick=False, seeds=[0]), Events()
+    harness.carry_out(prepared, seen.append)
+    assert seen.trainings == 3 + 2
+    store = prepared.executor.store
+    kept = [unit.params["position"] for unit in prepared.graph.everything if store.has(unit.key, ".safetensors")]
     assert kept == [0, 2, 2], "the shared training, and the last states"
 
 
 def test_the_last_states_are_told_without_a_model_as_the_model_tells_them(ready, models):
-    bench = ready().workshop.bench(0)
-    assert list(bench.shapes.items()) == list(models.backbone.shapes.items())
+    runtime = ready().executor.runtime("styles")
+    assert list(runtime.models.shapes.items()) == list(models.backbone.shapes.items())
 
 
 HOOKED = """
@@ -168,10 +167,10 @@ def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mo
 
 def test_work_in_anothers_hands_is_waited_for(ready):
     prepared = ready()
-    held, release, key = threading.Event(), threading.Event(), prepared.plan.units[2].key
+    held, release, key = threading.Event(), threading.Event(), prepared.graph.units[2].key
 
     def hold_the_first_training() -> None:
-        with Store(prepared.workshop.store.root).try_lock(key) as mine:
+        with Store(prepared.executor.store.root).try_lock(key) as mine:
             assert mine
             held.set()
             release.wait()
@@ -186,8 +185,8 @@ def test_work_in_anothers_hands_is_waited_for(ready):
         if seen.count(("wait", None)) == 3:
             release.set()
 
-    assert work_off(prepared.plan.units, Inline(prepared.workshop), see) == {}
+    assert execute(prepared.graph.units, InlinePool(prepared.executor), see) == {}
     other.join()
     assert seen.count(("wait", None)) >= 3
     assert seen.count(("begin", key)) == seen.count(("end", key)) == 1
-    assert all(map(prepared.workshop.is_done, [unit for unit in prepared.plan.units if unit.goal]))
+    assert all(prepared.executor.work_of(unit).is_done() for unit in prepared.graph.units if unit.wanted)

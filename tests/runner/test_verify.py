@@ -13,20 +13,20 @@ from builders import signed
 from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
-from clbench.data.assets import gather
-from clbench.data.locate import Places
+from clbench.data.assets import resolve_assets
+from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method
 from clbench.protocol.device import one_thread
 from clbench.protocol.sampling import shared_noise
-from clbench.protocol.task_sequence import Sequence
-from clbench.protocol.track_runtime import Bench
+from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.io import load_result
 from clbench.results.schema import Result
 from clbench.results.verification import read_verified, record, status
 from clbench.runner import harness
 from clbench.runner.export import export_model
-from clbench.runner.reopen import open_again
+from clbench.runner.reopen import reopen
 from clbench.runner.verify import run_again, score_images, write_images
 from clbench.storage.store import Store
 from clbench.suite import load_suite
@@ -56,26 +56,29 @@ def kept(world, tiny, tmp_path_factory):
 
 def images_of(
     kept: Path, world: Path, method: str, position: int
-) -> tuple[Bench, torch.Tensor, list[str], torch.Tensor]:
+) -> tuple[TrackRuntime, torch.Tensor, list[str], torch.Tensor]:
     """What the engine draws after a task, with its prompts and noise."""
     suite = load_suite(str(kept / "short"))
-    assets = gather(suite, str(kept / "short"), "objects", Places(world, kept / "short"))
+    assets = resolve_assets(suite, str(kept / "short"), "objects", AssetPaths(world, kept / "short"))
     with one_thread("cpu"):
-        bench = Bench(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
-        sequence = Sequence(bench, get_method(method), "0", 0)
+        runtime = TrackRuntime(suite, "objects", Store(kept / "runs" / "store"), assets=assets)
+        sequence = TaskSequence(runtime, get_method(method), "0", 0)
         state = sequence.stored_state(position)
     assert state is not None
-    prompts, noise = bench.track.eval_prompts(bench.track.tasks[0])[:1], shared_noise(bench.backbone, 1, 42, RESOLUTION)
-    bench.backbone.use_adapter(None)
-    bench.backbone.deploy(get_method(method).weights(state))
-    return bench, bench.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
+    prompts, noise = (
+        runtime.track.eval_prompts(runtime.track.tasks[0])[:1],
+        shared_noise(runtime.backbone, 1, 42, RESOLUTION),
+    )
+    runtime.backbone.use_adapter(None)
+    runtime.backbone.deploy(get_method(method).weights(state))
+    return runtime, runtime.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
 
 
 @pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
 def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
     result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
-    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (bench, sequences):
-        path = export_model(bench, sequences, task, tmp_path)
+    with reopen(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (runtime, sequences):
+        path = export_model(runtime, sequences, task, tmp_path)
     _, ours, prompts, noise = images_of(kept, world, method, position)
     pipeline = plain_pipeline(world)
     if method == "naive":
@@ -98,11 +101,11 @@ def test_all_states_and_images_are_kept_where_asked(kept):
 
 def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(kept, world, tmp_path):
     result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (bench, sequences):
+    with reopen(result, str(kept / "short"), tmp_path / "store", data_root=world) as (runtime, sequences):
         with pytest.raises(ClbenchError, match="--keep states"):
-            export_model(bench, sequences, "1", tmp_path)
+            export_model(runtime, sequences, "1", tmp_path)
         with pytest.raises(ClbenchError, match="did you mean 'sneaker'"):
-            export_model(bench, sequences, "sneakers", tmp_path)
+            export_model(runtime, sequences, "sneakers", tmp_path)
 
 
 # --- verifying ---
@@ -110,9 +113,9 @@ def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(
 
 @pytest.fixture
 def naive(kept, world):
-    """A kept result, and its bench and sequences."""
+    """A kept result, and its runtime and sequences."""
     result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
-    with open_again(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as opened:
+    with reopen(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as opened:
         yield result, *opened
 
 
@@ -125,29 +128,29 @@ def lie(result: Result) -> Result:
 
 
 def test_submitted_images_give_the_submitted_scores_and_a_raised_one_is_found(naive, tmp_path):
-    result, bench, sequences = naive
-    write_images(bench, sequences, tmp_path)
-    checked = list(score_images(result, bench, tmp_path))
+    result, runtime, sequences = naive
+    write_images(runtime, sequences, tmp_path)
+    checked = list(score_images(result, runtime, tmp_path))
     assert len(checked) == 6 * 2  # cells of three tasks, two metrics
     assert max(one.difference for one in checked) < 1e-6
-    [wrong] = [one for one in score_images(lie(result), bench, tmp_path) if one.difference > 0.01]
+    [wrong] = [one for one in score_images(lie(result), runtime, tmp_path) if one.difference > 0.01]
     assert (wrong.run, wrong.row, wrong.metric) == (1, 2, "dino")
 
 
 def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
-    result, bench, sequences = naive
-    write_images(bench, sequences, tmp_path)
+    result, runtime, sequences = naive
+    write_images(runtime, sequences, tmp_path)
     Image.new("RGB", (RESOLUTION, RESOLUTION)).save(tmp_path / "run-1" / "02" / "01" / "003.png")
     with pytest.raises(ClbenchError, match=r"003\.png is missing, or is not the image"):
-        list(score_images(result, bench, tmp_path))
+        list(score_images(result, runtime, tmp_path))
     (tmp_path / "manifest.json").write_text('{"../../secret": "0"}')
     with pytest.raises(ClbenchError, match="not a manifest of files below"):
-        list(score_images(result, bench, tmp_path))
+        list(score_images(result, runtime, tmp_path))
 
 
 def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
     result, *_ = naive
-    with open_again(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
+    with reopen(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
         checked = list(run_again(result, sequences, 6, 0, lambda what: None))
         assert len({(one.row, one.task) for one in checked}) == 6
         assert max(one.difference for one in checked) == 0

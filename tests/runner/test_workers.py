@@ -6,16 +6,19 @@ import re
 import signal
 import threading
 from collections import Counter
+from contextlib import closing
 
 import pytest
 from builders import outcome
 
 from clbench.errors import WorkFailed
 from clbench.runner import harness
-from clbench.runner.engine import work_off
-from clbench.runner.engine.local import local
-from clbench.runner.prepare import Prepared
-from clbench.runner.units import open_workshop, setup_of
+from clbench.runner.engine import execute
+from clbench.runner.engine.local import LocalPool
+from clbench.runner.executor import executor_setup
+from clbench.runner.prepare import ExecutionPlan
+
+OPEN = "clbench.runner.executor:open_executor"
 
 
 @pytest.mark.long
@@ -29,7 +32,7 @@ def test_several_processes_give_the_bits_of_one(sweep, tmp_path):
 @pytest.mark.long
 def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, sweep, tmp_path):
     prepared, shot, told = ready(), [], []
-    with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
+    with executor_setup(prepared.executor) as setup, closing(LocalPool(OPEN, setup, [{}, {}])) as pool:
 
         def shoot(event):
             told.append(event)
@@ -37,8 +40,8 @@ def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, sweep, tmp
                 shot.append(event["worker"])
                 os.kill(event["worker"], signal.SIGKILL)
 
-        assert work_off(prepared.plan.units, crew, shoot) == {}
-        workers = {process.pid for process in crew.processes}
+        assert execute(prepared.graph.units, pool, shoot) == {}
+        workers = {process.pid for process in pool.processes}
     assert workers.isdisjoint(shot)
     assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
     assert outcome(sweep()[0]) == outcome(sweep(output=tmp_path / "alone")[0])
@@ -78,18 +81,18 @@ def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready,
 
 
 @pytest.mark.long
-def test_workers_that_cannot_open_the_workshop_say_why(ready):
+def test_workers_that_cannot_open_their_executor_say_why(ready):
     prepared = ready()
-    with setup_of(prepared.workshop) as setup:
+    with executor_setup(prepared.executor) as setup:
         for wrong, says in (
             ({"sign": "sign-00"}, r"cannot start: .* does not see the store .* give --store"),
             ({"software": {"torch": "1.0"}}, r"cannot start: .* has other software \(torch .*\) than .* \(torch 1.0\)"),
         ):
             with (
-                local(open_workshop, json.dumps({**json.loads(setup), **wrong}), [{}]) as crew,
+                closing(LocalPool(OPEN, json.dumps({**json.loads(setup), **wrong}), [{}])) as pool,
                 pytest.raises(WorkFailed, match=says),
             ):
-                work_off(prepared.plan.units, crew, lambda event: None)
+                execute(prepared.graph.units, pool, lambda event: None)
 
 
 @pytest.mark.long
@@ -97,9 +100,9 @@ def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
     """Each unit leaves one artifact; two that were made would show as two events."""
     pair, seen = [ready(("naive", "magmax"), workers=2) for _ in range(2)], []
 
-    def go(prepared: Prepared) -> None:
-        with setup_of(prepared.workshop) as setup, local(open_workshop, setup, [{}, {}]) as crew:
-            assert work_off(prepared.plan.units, crew, seen.append) == {}
+    def go(prepared: ExecutionPlan) -> None:
+        with executor_setup(prepared.executor) as setup, closing(LocalPool(OPEN, setup, [{}, {}])) as pool:
+            assert execute(prepared.graph.units, pool, seen.append) == {}
 
     both = [threading.Thread(target=go, args=(prepared,)) for prepared in pair]
     for one in both:

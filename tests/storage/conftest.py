@@ -24,11 +24,11 @@ def store(request, tmp_path, url) -> Store:
 
 
 @pytest.fixture
-def sweep(shared_models, mock_folder):
+def sweep(mock_folder, models):
     """Sweep the mock suite with a store."""
 
-    def make(store: str, output: Path, methods=("merge_init",)) -> list[Result]:
-        options = {"quick": True, "device": "cpu", "workers": 1}
+    def make(store: str, output: Path, methods=("merge_init",), **options) -> list[Result]:
+        options = {"quick": True, "device": "cpu", "workers": 1, "models": models, **options}
         return harness.sweep(methods, ["styles"], mock_folder, output=output, store=store, **options)
 
     return make

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from clbench.cli import app
 from clbench.errors import ClbenchError
-from clbench.runner.config import Options
-from clbench.runner.engine.inline import Inline
-from clbench.runner.engine.loop import work_off
+from clbench.runner.config import RunConfig
+from clbench.runner.engine.inline import InlinePool
+from clbench.runner.engine.loop import execute
+from clbench.runner.executor import executor_setup
 from clbench.runner.prepare import prepare
-from clbench.runner.units import setup_of
 from clbench.storage.open import open_store
 from clbench.storage.store import Store
 
@@ -120,15 +120,15 @@ def test_gc_clears_what_killed_processes_left_and_nothing_that_somebody_needs(ke
     assert "freed 0" in command("gc", kept.root)
 
 
-def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(shared_models, mock_folder, tmp_path):
-    options = Options(quick=True, output=tmp_path, device="cpu", workers=1)
+def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(mock_folder, tmp_path):
+    options = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
-    store = prepared.workshop.store
-    with setup_of(prepared.workshop) as setup:
+    store = prepared.executor.store
+    with executor_setup(prepared.executor) as setup:
         command("gc", store.root)
         command("gc", store.root, "--older-than", "0")
         assert store.has(json.loads(setup)["sign"], ".json")
-        assert work_off(prepared.plan.units, Inline(prepared.workshop), lambda event: None) == {}
+        assert execute(prepared.graph.units, InlinePool(prepared.executor), lambda event: None) == {}
     assert not store.has(json.loads(setup)["sign"], ".json")
 
 
@@ -144,7 +144,7 @@ def test_a_lock_that_is_taken_after_gc_looked_is_not_removed(tmp_path):
 
 
 def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):
-    kept.about = {"clbench": "0.0.1", "torch": "1.0"}
+    kept.provenance = {"clbench": "0.0.1", "torch": "1.0"}
     stale = kept.put("row-" + "1" * 64, ".json", lambda path: path.write_text("1"))
     old = aged(artifact(kept, "cell"), 8)
     before = files(kept.root)
@@ -186,7 +186,7 @@ def test_a_store_behind_a_url_is_looked_after_like_a_folder(sweep, url, tmp_path
     assert before - set(fs.find(base)) == {f"{hurt}.damaged".replace(url, base)}
     assert fs.exists(sign), "a sweep that goes on elsewhere may have left it"
     store = open_store(url)
-    store.about = {"clbench": "0.0.1"}
+    store.provenance = {"clbench": "0.0.1"}
     store.put_json("row-" + "1" * 64, 1)
     stale = json.loads(command("gc", url, "--stale", "--json"))
     assert [row["file"].removeprefix(url) for row in stale["files"]] == [

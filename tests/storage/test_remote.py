@@ -9,11 +9,10 @@ import pytest
 from builders import outcome
 from folders import DAY, aged, files
 from fsspec.implementations.memory import MemoryFileSystem
-from watching import sentence, watch
+from watching import Events, sentence
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.protocol import task_sequence as sequences
-from clbench.storage.remote import COPIES, RemoteStore, modified
+from clbench.storage.remote import MAX_COPIES, RemoteStore, modification_time
 
 
 def test_a_store_at_a_url_gives_to_others_what_one_put(url):
@@ -24,14 +23,15 @@ def test_a_store_at_a_url_gives_to_others_what_one_put(url):
     assert first.get_json("thing-00") is None, "although it has a copy"
 
 
-def test_a_sweep_with_its_store_behind_a_url_gives_the_results_of_a_folder(sweep, url, tmp_path, monkeypatch):
+def test_a_sweep_with_its_store_behind_a_url_gives_the_results_of_a_folder(sweep, url, tmp_path):
     methods = ("naive", "merge_ortho")
     expected = [outcome(result) for result in sweep(str(tmp_path / "store"), tmp_path / "here", methods)]
     assert [outcome(result) for result in sweep(url, tmp_path / "there", methods)] == expected
     assert not (tmp_path / "there" / "store").exists()
-    fits = watch(monkeypatch, sequences, "fit")
-    assert [outcome(result) for result in sweep(url, tmp_path / "again", methods)] == expected
-    assert not fits
+    seen = Events()
+    again = sweep(url, tmp_path / "again", methods, on_event=seen.append)
+    assert [outcome(result) for result in again] == expected
+    assert not seen.trainings
 
 
 def test_a_download_that_breaks_off_is_begun_again_and_damages_nothing(tmp_path, url, recwarn):
@@ -71,7 +71,7 @@ def test_of_what_passes_through_only_the_last_copies_stay_here(url):
     for number in range(20):
         store.put_json(f"thing-{number:02d}", number)
     assert [store.get_json(f"thing-{number:02d}") for number in range(20)] == list(range(20))
-    assert len(files(store.root) - {store.root / "in-use"}) == 2 * COPIES
+    assert len(files(store.root) - {store.root / "in-use"}) == 2 * MAX_COPIES
 
 
 def test_copies_that_a_killed_process_left_go_when_the_next_store_is_opened(url, tmp_path, monkeypatch):
@@ -152,4 +152,4 @@ def test_a_url_that_cannot_be_reached_is_one_sentence(sweep, tmp_path, url, says
 )
 def test_every_driver_s_word_for_when_a_file_was_written_is_understood(told, age):
     now = time.time()
-    assert now - modified(told(now)) == pytest.approx(age, abs=5)
+    assert now - modification_time(told(now)) == pytest.approx(age, abs=5)

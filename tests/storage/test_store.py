@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watching import sentence, watch
+from watching import Events, sentence
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.protocol import task_sequence as sequences
 from clbench.storage.open import open_store
 from clbench.storage.store import Store, recipe_key
 
@@ -84,11 +83,11 @@ def test_a_file_url_is_the_folder_itself_with_its_locks(tmp_path):
         assert (mine, other) == (True, False)
 
 
-def test_a_store_that_cannot_be_written_is_told_before_any_work(sweep, tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_written_is_told_before_any_work(sweep, tmp_path):
     (tmp_path / "file").touch()
-    fits = watch(monkeypatch, sequences, "fit")
+    seen = Events()
     with pytest.raises(ClbenchError) as caught:
-        sweep(str(tmp_path / "file" / "store"), tmp_path / "runs")
+        sweep(str(tmp_path / "file" / "store"), tmp_path / "runs", on_event=seen.append)
     assert sentence(caught) == f"--store {tmp_path}/file/store is no folder that can be written: Not a directory"
     assert caught.value.exit_code == 2
-    assert not fits
+    assert not seen.trainings

@@ -1,4 +1,4 @@
-"""Small definitions and valid results for tests, made from a seeded generator."""
+"""Small definitions and valid results for tests, made from a global_seed generator."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from clbench.results.schema import (
     to_rows,
 )
 from clbench.results.summary import summarize
-from clbench.suite import Drawn, Sampling, Suite, Task, Track, Training, Weights
+from clbench.suite import DrawnImages, Sampling, Suite, Task, Track, Training, Weights
 
 
 def tiny_suite(name: str = "tiny") -> Suite:
     """3 tasks, 2 orders, 2 seeds, on one track of each kind."""
     weights = Weights(source="bundled:none", sha256="0" * 64)
-    drawn = Drawn(look={"fill": "red"}, shapes=("boot",), seed=0)
+    drawn = DrawnImages(look={"fill": "red"}, shapes=("boot",), seed=0)
 
     def track(track_name: str, tasks: tuple[str, ...], metrics: tuple[str, ...]) -> Track:
         return Track(

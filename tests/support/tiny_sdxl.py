@@ -15,6 +15,7 @@ import open_clip
 import torch
 import yaml
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from open_clip.transformer import QuickGELU, VisionTransformer
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import (
@@ -26,7 +27,7 @@ from transformers import (
     ViTModel,
 )
 
-from clbench.data.suite_template import new_suite
+from clbench.data.suite_template import write_suite_template
 from clbench.suite import load_suite
 
 RESOLUTION = 64
@@ -167,11 +168,16 @@ def write_dino(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 224, "resample": 3, **means}))
 
 
+def csd_tower() -> VisionTransformer:
+    """The image tower of the small CSD."""
+    return VisionTransformer(
+        224, patch_size=32, width=64, layers=2, heads=1, mlp_ratio=4, act_layer=QuickGELU, output_dim=48
+    )
+
+
 def write_csd(path: Path) -> dict[str, torch.Tensor]:
     """As its authors published it: a training checkpoint; returns its tensors by their names in it."""
-    tower: Any = open_clip.model._build_vision_tower(
-        48, open_clip.CLIPVisionCfg(image_size=224, layers=2, width=64, patch_size=32), quick_gelu=True
-    )
+    tower = csd_tower()
     state = {f"module.backbone.{name}": value for name, value in tower.state_dict().items() if name != "proj"}
     state |= {f"module.last_layer_{head}": torch.randn(64, 48) for head in ("style", "content")}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +187,7 @@ def write_csd(path: Path) -> dict[str, torch.Tensor]:
 
 def write_suite(folder: Path, **changes: Any) -> Path:
     """`clbench new-suite` on sdxl-v1, then cut down; `changes` are fields of the definition."""
-    new_suite(folder, "sdxl-v1")
+    write_suite_template(folder, "sdxl-v1")
     path = folder / "suite.yaml"
     suite = yaml.safe_load(path.read_text())
     suite |= {"resolution": RESOLUTION, "precision": "fp32"}

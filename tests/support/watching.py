@@ -30,3 +30,17 @@ def sentence(caught) -> str:
     assert "\n" not in message
     assert "Traceback" not in message
     return message
+
+
+class Events(list):
+    """Events of a run, counted: hand in `append` where something takes an event handler."""
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings began."""
+        return sum(event["event"] == "loss" and event["step"] == 0 for event in self)
+
+    @property
+    def drawn(self) -> list[str]:
+        """Keys of the cells that were drawn, not found."""
+        return [event["cell"] for event in self if event["event"] == "cell" and not event["found"]]

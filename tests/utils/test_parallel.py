@@ -17,7 +17,7 @@ from clbench.results.io import save_result
 from clbench.results.submission import check_files
 from clbench.suite import load_suite
 from clbench.utils import parallel as cores
-from clbench.utils.parallel import over_cores
+from clbench.utils.parallel import parallel_map
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def share(monkeypatch) -> Callable[[], None]:
     """From its call on, two items are many, and there are two cores."""
 
     def from_now_on() -> None:
-        monkeypatch.setattr(cores, "FEW", 1)
+        monkeypatch.setattr(cores, "SERIAL_LIMIT", 1)
         monkeypatch.setattr(cores.os, "cpu_count", lambda: 2)
 
     return from_now_on
@@ -39,12 +39,12 @@ def submissions(tmp_path) -> Path:
 
 
 def test_few_items_are_done_in_this_process():
-    assert over_cores(with_process, range(5)) == [(item * item, os.getpid()) for item in range(5)]
+    assert parallel_map(with_process, range(5)) == [(item * item, os.getpid()) for item in range(5)]
 
 
 def test_many_are_done_in_others_and_come_back_in_order(share):
     share()
-    done = over_cores(with_process, range(100))
+    done = parallel_map(with_process, range(100))
     assert [square for square, _ in done] == [item * item for item in range(100)]
     assert os.getpid() not in {process for _, process in done}
 
@@ -52,7 +52,7 @@ def test_many_are_done_in_others_and_come_back_in_order(share):
 def test_an_error_is_raised_as_it_is(share):
     share()
     with pytest.raises(ClbenchError, match=r"^3 is too much$"):
-        over_cores(partial(refuse, 3), range(4))
+        parallel_map(partial(refuse, 3), range(4))
 
 
 def test_files_have_the_same_findings(submissions, share):

@@ -24,7 +24,7 @@ from clbench.plugins import list_methods
 from clbench.results.schema import Result
 from clbench.suite import Suite, load_suite
 from clbench.utils.files import cannot_write, write_atomic, write_text
-from clbench.utils.parallel import over_cores
+from clbench.utils.parallel import parallel_map
 
 MANIFEST = "site-files.json"
 """Lists what the site wrote, so that a later build removes what it no longer writes, and nothing else."""
@@ -66,7 +66,7 @@ def build_site(
     _write_manifest(out, before.union(names))
     for name, source in copies.items():
         _write(out / name, source.read_bytes())
-    over_cores(partial(_write_page, out, pages), list(pages))
+    parallel_map(partial(_write_page, out, pages), list(pages))
     _remove(out, sorted(before.difference(names)))
     _write_manifest(out, names)
     return [*(out / name for name in names), out / MANIFEST]

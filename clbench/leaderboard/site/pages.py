@@ -26,7 +26,7 @@ from clbench.results.summary import matrices_of
 from clbench.results.verification import UNVERIFIED
 from clbench.scores import SHARES, STATISTICS
 from clbench.suite import Suite, Track
-from clbench.utils.formatting import human_bytes, human_p, human_time
+from clbench.utils.formatting import format_bytes, format_p_value, format_time
 
 
 @dataclass(frozen=True)
@@ -176,18 +176,22 @@ def method_page(
         for metric in board.metrics
     ]
     costs = [
-        ("Training", f"{train:.1f} s a task", f"{human_time(sum(run.train_seconds for run in result.runs))} in all"),
+        ("Training", f"{train:.1f} s a task", f"{format_time(sum(run.train_seconds for run in result.runs))} in all"),
         (
             "Evaluation",
             f"{evaluation:.1f} s a task",
-            f"{human_time(sum(run.eval_seconds for run in result.runs))} in all",
+            f"{format_time(sum(run.eval_seconds for run in result.runs))} in all",
         ),
         (
             "State after the last task",
-            human_bytes(final_state_bytes(result)),
-            f"{human_bytes(max(run.state_bytes[0] for run in result.runs))} after the first",
+            format_bytes(final_state_bytes(result)),
+            f"{format_bytes(max(run.state_bytes[0] for run in result.runs))} after the first",
         ),
-        ("Peak memory", human_bytes(max(peaks)) if peaks else "not read", "on the device, the run where it is highest"),
+        (
+            "Peak memory",
+            format_bytes(max(peaks)) if peaks else "not read",
+            "on the device, the run where it is highest",
+        ),
         ("Trained values", f"{max(run.trainable_parameters for run in result.runs):,}", "by one task"),
     ]
     return _render(
@@ -366,7 +370,7 @@ def _verdict(board: Board, ranking: Ranking, pair: Pair) -> str:
     label = METRICS[board.track.metrics[0]].label
     return (
         f"{pair.better} − {pair.worse}: {_signed_three(pair.difference)} in {label} score, "
-        f"95 % interval {low} to {high}; corrected p {human_p(pair.p_corrected)}: {sure}."
+        f"95 % interval {low} to {high}; corrected p {format_p_value(pair.p_corrected)}: {sure}."
     )
 
 

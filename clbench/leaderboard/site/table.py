@@ -14,7 +14,7 @@ from clbench.results.estimates import Figure, Measured
 from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
 from clbench.suite import Track
-from clbench.utils.formatting import human_bytes, human_percent
+from clbench.utils.formatting import format_bytes, format_percent
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def three(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    return signed(human_percent(value))
+    return signed(format_percent(value))
 
 
 def headings(track: Track) -> tuple[Heading, ...]:
@@ -138,7 +138,7 @@ def rows(
         regimes = ", ".join(method.regimes)
         checked = verification(method)
         values += [
-            own(human_bytes(size), size, "state_bytes"),
+            own(format_bytes(size), size, "state_bytes"),
             own(regimes, regimes, "regime"),
             own(f"{train:.1f}", round(train, 3), "train_seconds"),
             own(f"{evaluation:.1f}", round(evaluation, 3), "eval_seconds"),

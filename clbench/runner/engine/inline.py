@@ -1,33 +1,43 @@
-"""A crew of one: this process."""
+"""The engine of one worker: this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from clbench.errors import ClbenchError
-from clbench.runner.engine.loop import End, Failed, Watcher, Workshop
+from clbench.runner.engine.base import End, EventHandler, Executor, Failed, PoolRequest
+from clbench.runner.engine.local import LocalEngine
 from clbench.runner.engine.schedule import Unit
 
 
-class Inline:
-    """Does each unit when it is asked how that went; errors that no retry mends pass through."""
+class InlineEngine(LocalEngine):
+    """This machine, and this process alone."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
+    @contextmanager
+    def start(self, request: PoolRequest) -> Iterator[InlinePool]:
+        yield InlinePool(request.executor)
+
+
+class InlinePool:
+    """Does a unit when it is polled; errors that no retry mends pass through."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._unit: Unit | None = None
 
-    def free(self) -> int:
+    def free_workers(self) -> int:
         return int(self._unit is None)
 
-    def give(self, unit: Unit) -> None:
+    def submit(self, unit: Unit) -> None:
         self._unit = unit
 
-    def hear(self, seconds: float, watch: Watcher) -> Iterator[tuple[Unit, End]]:
+    def poll(self, seconds: float, on_event: EventHandler) -> Iterator[tuple[Unit, End]]:
         unit, self._unit = self._unit, None
         if unit is None:
             return
         try:
-            end = self.workshop.do(unit, lambda event: watch({"unit": unit.key, **event}))
+            end = self._executor.do(unit, lambda event: on_event({"unit": unit.key, **event}))
         except ClbenchError as error:
             end = Failed(str(error), error.exit_code)
         yield unit, end

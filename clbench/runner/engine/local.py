@@ -1,9 +1,6 @@
-"""A crew of processes on this machine.
+"""The engine of several processes on this machine.
 
-    with local(open_workshop, setup, [{}, {}]) as crew:       # two processes, no own environment variables
-        work_off(units, crew, watch)
-
-Each process opens the workshop once, with the same `setup`, and gets its units one at a time. It is started afresh, not
+Each process opens its executor once, with the same setup, and gets its units one at a time. It is started afresh, not
 forked, and speaks JSON lines: units on its standard input, events and ends on its standard output. It dies with its
 caller; when it dies alone, another takes its place.
 """
@@ -22,129 +19,195 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from clbench.errors import WorkFailed
-from clbench.runner.engine.loop import End, Failed, Watcher, WorkerDied, Workshop
-from clbench.runner.engine.schedule import Unit
-from clbench.runner.engine.slots import Places
+import torch
 
-GIVES_UP = 3
-"""Processes in a row that never got as far as to open the workshop."""
-LEAVES_WITHIN = 10.0
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.protocol.device import default_device, free_memory
+from clbench.runner.engine.base import End, EventHandler, Failed, PoolRequest, WorkerDied, WorkerPool
+from clbench.runner.engine.schedule import Unit
+from clbench.runner.engine.slots import WorkerSlots
+
+WORKER_MEMORY = 1.7e9
+"""Bytes of main memory that a CPU worker takes with a model as small as the bundled one."""
+MAX_FAILED_STARTS = 3
+"""Processes in a row that never got as far as to open the executor."""
+CLOSING_SECONDS = 10.0
 """Seconds that a worker has to finish the file that it is writing, before it is killed."""
 
 
-@contextmanager
-def local(
-    open_workshop: Callable[[str], Workshop], setup: str, surroundings: Sequence[Mapping[str, str]]
-) -> Iterator[Local]:
-    """A crew of one process for each of `surroundings`, for a while.
+class LocalEngine:
+    """This machine: one process a GPU, or one a core of the CPU, each with one thread.
 
     Args:
-        open_workshop: a function at the top of a module that can be imported; it is given `setup`.
-        surroundings: what is added to each process's environment variables.
+        memory: device -> bytes that are free.
     """
-    crew = Local(f"{open_workshop.__module__}:{open_workshop.__qualname__}", setup, surroundings)
-    try:
-        yield crew
-    finally:
-        crew.close()
+
+    def __init__(self, memory: Callable[[str], int] = free_memory) -> None:
+        self._memory = memory
+
+    def device(self, asked: str | None) -> str:
+        name = asked or default_device()
+        try:
+            if torch.device(name).type not in ("cpu", "cuda", "mps"):
+                raise RuntimeError("give cpu, cuda, or one of several GPUs as cuda:1")
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            if reason.startswith("Expected one of"):
+                reason = "give cpu, cuda, or one of several GPUs as cuda:1"
+            raise ClbenchError(f"there is no device {name!r} here: {reason}") from None
+        return "cpu" if torch.device(name).type == "cpu" else name  # one CPU is like another
+
+    def workers(self, asked: int | None, most: int, device: str) -> int:
+        if device == "cpu":
+            fitting = max(1, int(self._memory(device) / WORKER_MEMORY))
+            return asked or min(torch.get_num_threads(), most, fitting)
+        if device != "cuda":  # one of them
+            if (asked or 1) > 1:
+                raise ClbenchError(f"several workers would share {device}; give --device cuda for one worker a GPU")
+            return 1
+        gpus = torch.cuda.device_count()
+        if (asked or 1) > gpus:
+            raise ClbenchError(f"{asked} workers need as many GPUs, and {gpus} are here")
+        return asked or min(gpus, most)
+
+    def slots(self, device: str) -> int:
+        if device == "cpu":
+            return os.cpu_count() or 1
+        return torch.cuda.device_count() if device == "cuda" else 1
+
+    def sharing(self, workers: int, device: str) -> int:
+        return workers if device == "cpu" else 1
+
+    def measure(self, function: Callable[..., Any], device: str, *arguments: Any) -> Any:
+        return function(device, *arguments)
+
+    @contextmanager
+    def start(self, request: PoolRequest) -> Iterator[WorkerPool]:
+        place = f"{request.open_executor.__module__}:{request.open_executor.__qualname__}"
+        with request.setup() as setup:
+            pool = LocalPool(place, setup, [_environment(request.device, slot) for slot in range(request.workers)])
+            try:
+                yield pool
+            finally:
+                pool.close()
+
+
+def _environment(device: str, slot: int) -> dict[str, str]:
+    """Environment variables of a worker: one thread of a CPU, or one GPU, which it calls `cuda` as all others do."""
+    if device == "cpu":
+        return {"OMP_NUM_THREADS": "1"}
+    return {"CUDA_VISIBLE_DEVICES": _visible_gpus()[slot]} if device == "cuda" else {}
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as the environment variable names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
-    surroundings: Mapping[str, str]
-    complaints: Any
+    env: Mapping[str, str]
+    stderr: Any
     """The file that its standard error goes to."""
     unit: Unit | None = None
     opened: bool = False
-    heard: bytearray = field(default_factory=bytearray)
+    unread: bytearray = field(default_factory=bytearray)
     """The beginning of a line."""
 
 
-class Local:
-    def __init__(self, place: str, setup: str, surroundings: Sequence[Mapping[str, str]]) -> None:
+class LocalPool:
+    """Worker processes.
+
+    Args:
+        place: `module:function`, which opens a worker's executor and is given `setup`.
+        environments: for each process, what is added to its environment variables.
+    """
+
+    def __init__(self, place: str, setup: str, environments: Sequence[Mapping[str, str]]) -> None:
         self._place, self._setup, self._failed_starts = place, setup, 0
         self._selector = selectors.DefaultSelector()
-        self._workers = [self._start(own) for own in surroundings]
-        self._places = Places(len(self._workers))
+        self._workers = [self._start(env) for env in environments]
+        self._slots = WorkerSlots(len(self._workers))
 
     @property
     def processes(self) -> list[subprocess.Popen[bytes]]:
         return [worker.process for worker in self._workers]
 
-    def free(self) -> int:
-        return len(self._ready())
+    def free_workers(self) -> int:
+        return len(self._usable())
 
-    def _ready(self) -> list[int]:
-        free = [place for place, worker in enumerate(self._workers) if worker.unit is None]
-        return self._places.ready(free, len(free) < len(self._workers))
+    def _usable(self) -> list[int]:
+        free = [slot for slot, worker in enumerate(self._workers) if worker.unit is None]
+        return self._slots.usable(free, len(free) < len(self._workers))
 
-    def give(self, unit: Unit) -> None:
-        worker = self._workers[self._ready()[0]]
+    def submit(self, unit: Unit) -> None:
+        worker = self._workers[self._usable()[0]]
         worker.unit = unit
-        self._say(worker, vars(unit))
+        self._send(worker, vars(unit))
 
-    def hear(self, seconds: float, watch: Watcher) -> Iterator[tuple[Unit, End]]:
+    def poll(self, seconds: float, on_event: EventHandler) -> Iterator[tuple[Unit, End]]:
         for ready, _ in self._selector.select(seconds):
             worker: _Worker = ready.data
             raw = os.read(worker.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
             if not raw:
                 yield from self._replace(worker)
                 continue
-            *lines, rest = (worker.heard + raw).split(b"\n")
-            worker.heard = bytearray(rest)
+            *lines, rest = (worker.unread + raw).split(b"\n")
+            worker.unread = bytearray(rest)
             for line in lines:
-                yield from self._heard(worker, json.loads(line), watch)
+                yield from self._received(worker, json.loads(line), on_event)
 
-    def _heard(self, worker: _Worker, told: dict[str, Any], watch: Watcher) -> Iterator[tuple[Unit, End]]:
-        if "opened" in told:
+    def _received(self, worker: _Worker, message: dict[str, Any], on_event: EventHandler) -> Iterator[tuple[Unit, End]]:
+        if "opened" in message:
             worker.opened, self._failed_starts = True, 0
-        elif "event" in told:
-            watch({"worker": worker.process.pid, **told})
+        elif "event" in message:
+            on_event({"worker": worker.process.pid, **message})
         elif worker.unit is not None:
             unit, worker.unit = worker.unit, None
-            self._places.did(self._workers.index(worker))
-            yield unit, Failed(**told["failed"]) if "failed" in told else bool(told["done"])
+            self._slots.record_success(self._workers.index(worker))
+            yield unit, Failed(**message["failed"]) if "failed" in message else bool(message["done"])
 
     def _replace(self, worker: _Worker) -> Iterator[tuple[Unit, End]]:
         """Another worker for one that died.
 
         Raises:
-            WorkFailed: several in a row could not even open the workshop.
+            WorkFailed: several in a row could not even open their executor.
         """
         reason = _last_words(worker)
         if not worker.opened:
             self._failed_starts += 1
-            if self._failed_starts >= GIVES_UP:
+            if self._failed_starts >= MAX_FAILED_STARTS:
                 raise WorkFailed(f"worker processes cannot start: {reason}")
         self._leave(worker)
-        place = self._workers.index(worker)
-        self._workers[place] = self._start(worker.surroundings)
+        slot = self._workers.index(worker)
+        self._workers[slot] = self._start(worker.env)
         if worker.unit is not None:
-            self._places.died(place)
+            self._slots.record_death(slot)
             yield worker.unit, WorkerDied(reason)
 
-    def _start(self, surroundings: Mapping[str, str]) -> _Worker:
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
+    def _start(self, env: Mapping[str, str]) -> _Worker:
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         process = subprocess.Popen(
             [sys.executable, "-m", "clbench.runner.engine.worker", self._place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
-            env={**os.environ, **surroundings},
+            stderr=stderr,
+            env={**os.environ, **env},
             start_new_session=True,  # Ctrl-C is for the caller, who then closes our stdin
         )
-        worker = _Worker(process, surroundings, complaints)
+        worker = _Worker(process, env, stderr)
         assert process.stdout
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
-        self._say(worker, self._setup)
+        self._send(worker, self._setup)
         return worker
 
-    def _say(self, worker: _Worker, what: Any) -> None:
+    def _send(self, worker: _Worker, message: Any) -> None:
         assert worker.process.stdin
-        with suppress(BrokenPipeError):  # it died: that is heard
-            worker.process.stdin.write(json.dumps(what).encode() + b"\n")
+        with suppress(BrokenPipeError):  # it died, which poll() sees
+            worker.process.stdin.write(json.dumps(message).encode() + b"\n")
             worker.process.stdin.flush()
 
     def _leave(self, worker: _Worker) -> None:
@@ -156,13 +219,13 @@ class Local:
         _close(process.stdin)
         _close(process.stdout)
         process.wait()
-        worker.complaints.close()
+        worker.stderr.close()
 
     def close(self) -> None:
         """Stop all workers, whatever they are doing; a file that one is writing is finished first."""
         for worker in self._workers:
             _close(worker.process.stdin)
-        deadline = time.monotonic() + LEAVES_WITHIN
+        deadline = time.monotonic() + CLOSING_SECONDS
         for worker in self._workers:
             try:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
@@ -181,8 +244,8 @@ def _close(pipe: IO[bytes] | None) -> None:
 def _last_words(worker: _Worker) -> str:
     """Why a worker died, as far as can be told."""
     code = worker.process.wait()
-    worker.complaints.seek(0)
-    lines = worker.complaints.read().decode(errors="replace").strip().splitlines()
+    worker.stderr.seek(0)
+    lines = worker.stderr.read().decode(errors="replace").strip().splitlines()
     if code < 0:
         return f"it was killed by signal {-code}" + (" (is there enough memory?)" if code == -9 else "")
     return lines[-1] if lines else f"it ended with code {code}"

@@ -1,11 +1,7 @@
-"""A crew of actors on a Ray cluster.
+"""The engine of a Ray cluster: workers are Ray actors.
 
-    cluster = Cluster.join(address)
-    with cluster.crew(open_workshop, setup, count=8, device="cuda", memory=23 * 10**9) as crew:
-        work_off(units, crew, watch)
-
-Ray decides where an actor runs, and gives it its GPU and its memory. An actor opens the workshop once and keeps its
-models warm. A unit whose actor or node died is given to another, and an actor that died is asked for again: it takes
+Ray decides where an actor runs, and gives it its GPU and its memory. An actor opens its executor once and keeps its
+models loaded. A unit whose actor or node died is given to another, and an actor that died is asked for again: it takes
 part once the cluster has room for it, so that the work goes on with fewer meanwhile.
 """
 
@@ -22,51 +18,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
-from clbench.runner.engine.loop import End, Failed, Watcher, WorkerDied, Workshop
+from clbench.runner.engine.base import End, EventHandler, Executor, Failed, PoolRequest, WorkerDied
 from clbench.runner.engine.schedule import Unit
-from clbench.runner.engine.slots import Places
-from clbench.utils.formatting import human_bytes
+from clbench.runner.engine.slots import WorkerSlots
+from clbench.utils.formatting import format_bytes
 
-GIVES_UP = 3
-"""Actors in a row that could not open the workshop."""
-NO_ROOM = 60.0
-"""Seconds after which it is told that a cluster has no room."""
-POLL = 1.0
-"""Seconds between two questions to an actor how far it is."""
+MAX_FAILED_STARTS = 3
+"""Actors in a row that could not open their executor."""
+NO_ROOM_WARNING = 60.0
+"""Seconds after which a warning says that the cluster has no room."""
+EVENT_INTERVAL = 1.0
+"""Seconds between two requests for an actor's events."""
 
 
-class Hand:
-    """What runs in an actor: one thread does a unit, another tells how far it is."""
+class RayWorker:
+    """What runs in an actor: one thread does a unit, another hands out the events since it was last asked."""
 
-    def __init__(self, open_workshop: Callable[[str], Workshop], setup: str) -> None:
+    def __init__(self, open_executor: Callable[[str], Executor], setup: str) -> None:
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         warnings.showwarning = lambda message, *rest, **more: self._events.put(
             {"event": "warning", "message": str(message)}
         )
-        self._workshop: Workshop | None = None
+        self._executor: Executor | None = None
         self._refused: Failed | None = None
         try:
-            self._workshop = open_workshop(setup)
+            self._executor = open_executor(setup)
         except ClbenchError as error:
             self._refused = Failed(str(error), error.exit_code)
 
     def opened(self) -> Failed | None:
-        """Why the workshop cannot be opened, if so."""
+        """Why the executor cannot be opened, if so."""
         return self._refused
 
     def do(self, unit: Unit) -> tuple[bool | Failed, list[dict[str, Any]]]:
-        """How a unit ended, and what happened since it was last told."""
-        assert self._workshop
+        """How a unit ended, and the events since the last that were handed out."""
+        assert self._executor
         try:
-            end = self._workshop.do(unit, self._events.put)
+            end = self._executor.do(unit, self._events.put)
         except DeviceFailed:
             raise  # which ends this actor, and another takes the unit up
         except ClbenchError as error:
             end = Failed(str(error), error.exit_code)
-        return end, self.told()
+        return end, self.events()
 
-    def told(self) -> list[dict[str, Any]]:
-        """What happened since this was last asked."""
+    def events(self) -> list[dict[str, Any]]:
+        """The events since this was last called."""
         events = []
         while not self._events.empty():
             events.append(self._events.get())
@@ -83,18 +79,18 @@ class _Actor:
     unit: Unit | None = None
     end: Any = None
     """Reference of `do()`."""
-    news: Any = None
-    """Reference of `told()`."""
+    events: Any = None
+    """Reference of `events()`."""
 
 
-class Cluster:
+class RayEngine:
     """A Ray cluster that this process has joined."""
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    def __init__(self, ray: Any, event_interval: float = EVENT_INTERVAL) -> None:
+        self._ray, self._event_interval = ray, event_interval
 
     @classmethod
-    def join(cls, address: str | None) -> Cluster:
+    def join(cls, address: str | None, event_interval: float = EVENT_INTERVAL) -> RayEngine:
         """Join the cluster at an address; default the one that this machine belongs to, else a new one here.
 
         Raises:
@@ -106,7 +102,7 @@ class Cluster:
             raise ClbenchError("ray is not installed; --engine ray needs `pip install 'clbench[ray]'`") from None
         if not ray.is_initialized():
             try:
-                _knock(address)  # Ray itself would try for minutes
+                _check_address(address)  # Ray itself would try for minutes
                 on_term = signal.getsignal(signal.SIGTERM)
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
                 with suppress(ValueError):  # not the main thread
@@ -117,7 +113,7 @@ class Cluster:
                     f"no Ray cluster lets us in at {address or 'this machine'}: {reason}; is it up, and does it want "
                     f"a token (set RAY_AUTH_MODE=token)?"
                 ) from None
-        return cls(ray)
+        return cls(ray, event_interval)
 
     def device(self, asked: str | None) -> str:
         """What was asked for; default CUDA where the cluster has a GPU, else the CPU.
@@ -132,19 +128,19 @@ class Cluster:
             raise ClbenchError("there is no GPU in the Ray cluster for --device cuda")
         return asked or ("cuda" if has_gpu else "cpu")
 
+    def workers(self, asked: int | None, most: int, device: str) -> int:
+        return min(asked or self.slots(device), most)
+
     def slots(self, device: str) -> int:
-        """How many workers fit, one a GPU or one a CPU."""
         return max(1, int(self._ray.cluster_resources().get("CPU" if device == "cpu" else "GPU", 1)))
 
-    def on_a_worker(self, function: Callable[..., Any], *arguments: Any, device: str, **options: Any) -> Any:
-        """A function's value where units will run; it is given the device too.
+    def sharing(self, workers: int, device: str) -> int:
+        return 1  # Ray gives each worker its own memory
 
-        Raises:
-            ClbenchError: as the function does.
-        """
+    def measure(self, function: Callable[..., Any], device: str, *arguments: Any) -> Any:
         task = self._ray.remote(**_needs(device), max_calls=1)(function)
-        answer = task.remote(*arguments, device=device, **options)
-        if not self._ray.wait([answer], timeout=NO_ROOM)[0]:
+        answer = task.remote(device, *arguments)
+        if not self._ray.wait([answer], timeout=NO_ROOM_WARNING)[0]:
             warnings.warn("waiting for room on the Ray cluster, where the work is measured first", stacklevel=2)
         try:
             return self._ray.get(answer)
@@ -154,30 +150,31 @@ class Cluster:
             raise
 
     @contextmanager
-    def crew(
-        self, open_workshop: Callable[[str], Workshop], setup: str, count: int, device: str, memory: int
-    ) -> Iterator[Actors]:
-        """A crew for a while.
-
-        Args:
-            memory: bytes of main memory that each worker needs.
+    def start(self, request: PoolRequest) -> Iterator[RayPool]:
+        """Actors for a while.
 
         Raises:
-            ClbenchError: no node has that much.
+            ClbenchError: no node has the memory that a worker needs.
         """
         most = max(node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"])
-        if most < memory:
+        if most < request.memory:
             raise ClbenchError(
-                f"a worker needs {human_bytes(memory)} of main memory, and no node of the Ray cluster offers more than "
-                f"{human_bytes(most)}"
+                f"a worker needs {format_bytes(request.memory)} of main memory, and no node of the Ray cluster offers "
+                f"more than {format_bytes(most)}"
             )
-        options = {**_needs(device), "memory": memory, "max_concurrency": 2, "max_restarts": 0}
-        kind = self._ray.remote(Hand).options(**options)
-        crew = Actors(self._ray, lambda: kind.remote(open_workshop, setup), count)
-        try:
-            yield crew
-        finally:
-            crew.close()
+        options = {**_needs(request.device), "memory": request.memory, "max_concurrency": 2, "max_restarts": 0}
+        actor = self._ray.remote(RayWorker).options(**options)
+        with request.setup() as setup:
+            pool = RayPool(
+                self._ray,
+                lambda: actor.remote(request.open_executor, setup),
+                request.workers,
+                self._event_interval,
+            )
+            try:
+                yield pool
+            finally:
+                pool.close()
 
 
 def _needs(device: str) -> dict[str, Any]:
@@ -186,30 +183,38 @@ def _needs(device: str) -> dict[str, Any]:
     return {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
 
 
-class Actors:
-    def __init__(self, ray: Any, start: Callable[[], Any], count: int) -> None:
+class RayPool:
+    """Actors on a cluster.
+
+    Args:
+        start: starts one and returns its handle.
+        event_interval: seconds between two requests for an actor's events.
+    """
+
+    def __init__(self, ray: Any, start: Callable[[], Any], count: int, event_interval: float) -> None:
+        self._event_interval = event_interval
         self._ray, self._start_handle, self._failed_starts, self._asked = ray, start, 0, 0.0
         self._actors = [self._start() for _ in range(count)]
-        self._places, self._began, self._warned = Places(count), time.monotonic(), False
+        self._slots, self._began, self._warned = WorkerSlots(count), time.monotonic(), False
 
-    def free(self) -> int:
-        return len(self._ready())
+    def free_workers(self) -> int:
+        return len(self._usable())
 
-    def _ready(self) -> list[int]:
-        free = [place for place, one in enumerate(self._actors) if one.unit is None and one.opened is None]
-        return self._places.ready(free, any(one.unit is not None for one in self._actors))
+    def _usable(self) -> list[int]:
+        free = [slot for slot, one in enumerate(self._actors) if one.unit is None and one.opened is None]
+        return self._slots.usable(free, any(one.unit is not None for one in self._actors))
 
-    def give(self, unit: Unit) -> None:
-        actor = self._actors[self._ready()[0]]
+    def submit(self, unit: Unit) -> None:
+        actor = self._actors[self._usable()[0]]
         actor.unit, actor.end = unit, actor.handle.do.remote(unit)
 
-    def hear(self, seconds: float, watch: Watcher) -> Iterator[tuple[Unit, End]]:
-        self._ask_for_news()
-        self._say_who_waits(watch)
+    def poll(self, seconds: float, on_event: EventHandler) -> Iterator[tuple[Unit, End]]:
+        self._request_events()
+        self._warn_of_waiting(on_event)
         references = {
             reference: actor
             for actor in self._actors
-            for reference in (actor.opened, actor.end, actor.news)
+            for reference in (actor.opened, actor.end, actor.events)
             if reference is not None
         }
         ready, _ = self._ray.wait(list(references), num_returns=len(references), timeout=0)
@@ -225,59 +230,61 @@ class Actors:
                 self._ray.kill(actor.handle)
                 yield from self._replace(actor, _reason(error))
                 continue
-            yield from self._heard(actor, reference, answer, watch)
+            yield from self._received(actor, reference, answer, on_event)
 
-    def _heard(self, actor: _Actor, reference: Any, answer: Any, watch: Watcher) -> Iterator[tuple[Unit, End]]:
+    def _received(
+        self, actor: _Actor, reference: Any, answer: Any, on_event: EventHandler
+    ) -> Iterator[tuple[Unit, End]]:
         if reference == actor.opened:
             if answer is not None:
                 raise WorkFailed(f"a worker on the cluster cannot start: {answer.message}")
             actor.opened, actor.has_opened, self._failed_starts = None, True, 0
-        elif reference == actor.news:
-            actor.news = None
-            self._pass_on(actor, answer, watch)
+        elif reference == actor.events:
+            actor.events = None
+            self._emit(actor, answer, on_event)
         elif reference == actor.end and actor.unit is not None:
             end, events = answer
-            if actor.news is not None:  # told before the end, and so of this unit
+            if actor.events is not None:  # told before the end, and so of this unit
                 with suppress(self._ray.exceptions.RayError):
-                    self._pass_on(actor, self._ray.get(actor.news), watch)
-                actor.news = None
-            self._pass_on(actor, events, watch)
+                    self._emit(actor, self._ray.get(actor.events), on_event)
+                actor.events = None
+            self._emit(actor, events, on_event)
             unit, actor.unit, actor.end = actor.unit, None, None
-            self._places.did(self._actors.index(actor))
+            self._slots.record_success(self._actors.index(actor))
             yield unit, end
 
-    def _pass_on(self, actor: _Actor, events: list[dict[str, Any]], watch: Watcher) -> None:
+    def _emit(self, actor: _Actor, events: list[dict[str, Any]], on_event: EventHandler) -> None:
         for event in events if actor.unit else ():
-            watch({"worker": str(actor.handle._actor_id), "unit": actor.unit.key, **event})  # type: ignore[union-attr]
+            on_event({"worker": str(actor.handle._actor_id), "unit": actor.unit.key, **event})  # type: ignore[union-attr]
 
-    def _ask_for_news(self) -> None:
-        if time.monotonic() - self._asked < POLL:
+    def _request_events(self) -> None:
+        if time.monotonic() - self._asked < self._event_interval:
             return
         self._asked = time.monotonic()
         for actor in self._actors:
-            if actor.unit is not None and actor.news is None:
-                actor.news = actor.handle.told.remote()
+            if actor.unit is not None and actor.events is None:
+                actor.events = actor.handle.events.remote()
 
-    def _say_who_waits(self, watch: Watcher) -> None:
-        """Tell once that the cluster has no room for some of the workers."""
+    def _warn_of_waiting(self, on_event: EventHandler) -> None:
+        """Warn once that the cluster has no room for some of the workers."""
         started = sum(actor.has_opened for actor in self._actors)
-        if not self._warned and started < len(self._actors) and time.monotonic() - self._began > NO_ROOM:
+        if not self._warned and started < len(self._actors) and time.monotonic() - self._began > NO_ROOM_WARNING:
             self._warned = True
             of = f"{started} of {len(self._actors)} workers have started"
-            watch({"event": "warning", "message": f"{of}; the others wait for room on the Ray cluster"})
+            on_event({"event": "warning", "message": f"{of}; the others wait for room on the Ray cluster"})
 
     def _replace(self, actor: _Actor, reason: str) -> Iterator[tuple[Unit, End]]:
         if not actor.has_opened:
             self._failed_starts += 1
-            if self._failed_starts >= GIVES_UP:
+            if self._failed_starts >= MAX_FAILED_STARTS:
                 raise WorkFailed(f"workers on the cluster cannot start: {reason}")
-        place = self._actors.index(actor)
-        self._actors[place] = self._start()
+        slot = self._actors.index(actor)
+        self._actors[slot] = self._start()
         for other in self._actors:  # an idle one may have died with it: none gets a unit before it has answered again
             if other.unit is None and other.opened is None:
                 other.opened = other.handle.opened.remote()
         if actor.unit is not None:
-            self._places.died(place)
+            self._slots.record_death(slot)
             yield actor.unit, WorkerDied(reason)
 
     def _start(self) -> _Actor:
@@ -289,7 +296,7 @@ class Actors:
             self._ray.kill(actor.handle)
 
 
-def _knock(address: str | None) -> None:
+def _check_address(address: str | None) -> None:
     """See whether anybody answers at `host:port`.
 
     Raises:

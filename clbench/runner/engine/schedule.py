@@ -1,4 +1,4 @@
-"""Which unit is next: a graph of units, worked off in the order in which they were planned."""
+"""Which unit is next: a graph of units, done in the order in which they were planned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work that nobody needs to see half done."""
+    """A piece of work that is never seen half done."""
 
     key: str
     """Its artifact's name in the store, and its lock's."""
@@ -23,28 +23,28 @@ class Unit:
     """Keys of the units whose artifacts it reads."""
     groups: tuple[str, ...] = ()
     """The results it is for: one is given up when one of its units fails."""
-    goal: bool = True
+    wanted: bool = True
     """Whether it is wanted for itself, not only by those that need it."""
-    where: dict[str, Any] = field(default_factory=dict, hash=False)
-    """What the workshop needs to know to do it; JSON, as it crosses to other processes and into events."""
+    params: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What the executor needs to know to do it; JSON, as it crosses to other processes and into events."""
 
 
 def needed(units: Sequence[Unit], done: Callable[[Unit], bool]) -> list[Unit]:
-    """The units that are not done, and wanted: for themselves, or by one that is needed.
+    """The units that are not done but wanted, for themselves or by one that is needed.
 
     Args:
         units: each after those that it needs.
     """
     wanted, kept = set(), []
     for unit in reversed(units):
-        if (unit.goal or unit.key in wanted) and not done(unit):
+        if (unit.wanted or unit.key in wanted) and not done(unit):
             wanted.update(unit.needs)
             kept.append(unit)
     return kept[::-1]
 
 
 class Schedule:
-    """Units that are open, ready or in hand.
+    """Units that are open, ready or being done.
 
     Args:
         units: all that is to be done, in the order in which it is wanted; what a unit needs and is not among them is
@@ -71,7 +71,7 @@ class Schedule:
         return not self._open
 
     def take(self) -> Unit | None:
-        """The first unit that is ready, now in the caller's hands; None where there is none."""
+        """The first unit that is ready; the caller now does it. None where there is none."""
         while self._ready:
             key = self._keys[heapq.heappop(self._ready)]
             if key in self._open:
@@ -79,11 +79,11 @@ class Schedule:
         return None
 
     def put_back(self, unit: Unit) -> None:
-        """It is not done, and can be taken again."""
+        """Let a unit that was not done be taken again."""
         heapq.heappush(self._ready, self._rank[unit.key])
 
     def finish(self, unit: Unit) -> None:
-        """It is done: those that waited for it may be ready."""
+        """Note that a unit is done: those that waited for it may be ready."""
         self._open.discard(unit.key)
         for key in self._followers[unit.key]:
             self._missing[key].discard(unit.key)
@@ -91,7 +91,7 @@ class Schedule:
                 heapq.heappush(self._ready, self._rank[key])
 
     def give_up(self, unit: Unit) -> None:
-        """It failed: so do the results that it is for, and whatever only they need."""
+        """Note that a unit failed: leave out the results that it is for, and whatever only they need."""
         self._living -= set(unit.groups)
         self._open.discard(unit.key)
         self._open = {key for key in self._open if self._living.intersection(self.units[key].groups)}

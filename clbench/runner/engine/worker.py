@@ -17,16 +17,16 @@ from clbench.utils.files import exit_between_writes
 
 
 def main(place: str) -> None:
-    """The workshop's setup and then units on stdin; events and ends on stdout."""
-    said, sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stderr
+    """Read the setup and then units from stdin; write events and ends to stdout."""
+    messages, sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stderr
     os.dup2(2, 1)  # whatever prints, prints to stderr
 
-    def say(what: dict[str, Any]) -> None:
-        said.write(json.dumps(what) + "\n")
-        said.flush()
+    def send(message: dict[str, Any]) -> None:
+        messages.write(json.dumps(message) + "\n")
+        messages.flush()
 
     def warn(message: Warning | str, *rest: Any, **more: Any) -> None:
-        say({"event": "warning", "message": str(message)})
+        send({"event": "warning", "message": str(message)})
 
     warnings.showwarning = warn
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -34,23 +34,23 @@ def main(place: str) -> None:
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     module, name = place.split(":")
     try:
-        workshop = getattr(importlib.import_module(module), name)(json.loads(setup))
+        executor = getattr(importlib.import_module(module), name)(json.loads(setup))
     except ClbenchError as error:
         sys.exit(str(error))
-    say({"opened": True})
+    send({"opened": True})
     while True:
         fields = json.loads(lines.get())
         unit = Unit(**{**fields, "needs": tuple(fields["needs"]), "groups": tuple(fields["groups"])})
         try:
-            done = workshop.do(unit, lambda event, key=unit.key: say({"unit": key, **event}))
+            done = executor.do(unit, lambda event, key=unit.key: send({"unit": key, **event}))
         except DeviceFailed as error:
             sys.exit(str(error))  # another process takes the unit up
         except ClbenchError as error:
-            say({"failed": {"message": str(error), "exit_code": error.exit_code}})
+            send({"failed": {"message": str(error), "exit_code": error.exit_code}})
         except Exception as error:
-            sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])  # the last line is the caller's reason
+            sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])  # the caller quotes the last line
         else:
-            say({"done": done})
+            send({"done": done})
 
 
 def _listen(lines: queue.SimpleQueue[str]) -> None:

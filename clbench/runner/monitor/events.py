@@ -16,31 +16,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbench.runner.engine import Event, Watcher
+from clbench.runner.engine import Event, EventHandler
 from clbench.utils.files import cannot_write
 
 UNWRITTEN = ("work", "stage", "wait")
-"""Events for a display alone."""
+"""Events that only a display needs."""
 
 
-class Placed:
-    """Adds to each event what its unit belongs to, as its `begin` told."""
+class WithUnitParams:
+    """Adds to each event the parameters of its unit, which its `begin` had."""
 
-    def __init__(self, watch: Watcher) -> None:
-        self._watch, self._where = watch, dict[str, Event]()
+    def __init__(self, on_event: EventHandler) -> None:
+        self._on_event, self._params = on_event, dict[str, Event]()
 
     def __call__(self, event: Event) -> None:
         if event["event"] == "begin":
-            self._where[event["unit"]] = {k: v for k, v in event.items() if k not in ("event", "unit", "label", "job")}
+            self._params[event["unit"]] = {
+                k: v for k, v in event.items() if k not in ("event", "unit", "label", "spec")
+            }
         # An event's own fields win: a cell is of the task it shows, not of the one just learned.
-        self._watch({**self._where.get(event.get("unit", ""), {}), **event})
+        self._on_event({**self._params.get(event.get("unit", ""), {}), **event})
         if event["event"] == "end":
-            self._where.pop(event["unit"], None)
+            self._params.pop(event["unit"], None)
 
 
 @contextmanager
-def event_file(path: Path | None) -> Iterator[Watcher]:
-    """A watcher that appends to a file, or to none.
+def event_file(path: Path | None) -> Iterator[EventHandler]:
+    """An event handler that appends to a file, or to none.
 
     Raises:
         WorkFailed: the file cannot be written.
@@ -63,6 +65,6 @@ def event_file(path: Path | None) -> Iterator[Watcher]:
             raise cannot_write(path, error) from error
 
     try:
-        yield Placed(write)
+        yield WithUnitParams(write)
     finally:
         os.close(file)

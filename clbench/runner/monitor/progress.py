@@ -1,7 +1,7 @@
-"""What is seen of work while it goes on: a bar for all of it and one for each run in hand, the last cell, memory.
+"""The display of work while it goes on: a bar for all of it and one for each run at work, the last cell, memory.
 
-with Display(plan.units, console) as display:
-    carry_out(prepared, display.watch)
+with Display(plan.graph.units, console) as display:
+    carry_out(plan, display.on_event)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.table import Column
 from rich.text import Text
 
 from clbench.runner.engine.schedule import Unit
-from clbench.utils.formatting import human_bytes, human_time
+from clbench.utils.formatting import format_bytes, format_time
 
 BARS = 12
 """Runs that are shown at a time."""
@@ -34,8 +34,8 @@ MINUTE = 60.0
 """Seconds between two lines of a log."""
 
 
-class Tally:
-    """How much of some units is done, told from events; in U-Net passes of one image."""
+class WorkCounter:
+    """How much of some units is done, counted from events, in U-Net passes of one image."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
         self._units = {unit.key: unit for unit in units}
@@ -45,9 +45,9 @@ class Tally:
         self.done: dict[str, float] = defaultdict(float)
         """Run -> how much of its work is done."""
         for unit in self._units.values():
-            self.total[run_of(unit.where, unit.label)] += unit.work
+            self.total[run_of(unit.params, unit.label)] += unit.work
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def count(self, event: Mapping[str, Any]) -> None:
         """Count what was done; a unit that is begun again counts from nothing, and one that ended counts whole."""
         key = event.get("unit")
         if key not in self._units:
@@ -59,14 +59,14 @@ class Tally:
             self._made[key] = min(before + event["made"], unit.work)
         elif event["event"] == "end" and event["how"] == "done":
             self._made[key] = unit.work
-        self.done[run_of(unit.where, unit.label)] += self._made[key] - before
+        self.done[run_of(unit.params, unit.label)] += self._made[key] - before
 
 
-def run_of(where: Mapping[str, Any], otherwise: str = "") -> str:
-    """What a unit's run is called."""
-    if where.get("order") is None:
+def run_of(params: Mapping[str, Any], otherwise: str = "") -> str:
+    """The name of a unit's run; `otherwise` for a unit of no single run."""
+    if params.get("order") is None:
         return otherwise
-    return f"{where['method']}, {where['track']}, order {where['order']} seed {where['seed']}"
+    return f"{params['method']}, {params['track']}, order {params['order']} seed {params['seed']}"
 
 
 class Display:
@@ -74,14 +74,14 @@ class Display:
 
     def __init__(self, units: Iterable[Unit], console: Console) -> None:
         units = list(units)
-        self._tally, self._console = Tally(units), console
+        self._work, self._console = WorkCounter(units), console
         self._several = len({group for unit in units for group in unit.groups}) > 1
         """Whether results come one after another, each worth a line."""
         label = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
         times = (TimeElapsedColumn(Column(no_wrap=True)), TimeRemainingColumn(table_column=Column(no_wrap=True)))
         self._all = Progress(label, BarColumn(20), TaskProgressColumn(), *times, expand=True)
         self._each = Progress("  {task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[what]}")
-        self._bar = self._all.add_task("starting", total=sum(self._tally.total.values()))
+        self._bar = self._all.add_task("starting", total=sum(self._work.total.values()))
         self._bars: dict[str, TaskID] = {}
         self._memory: dict[Any, int] = {}
         self._cell, self._began = Text(), time.monotonic()
@@ -99,10 +99,10 @@ class Display:
         if not self._console.is_interactive:
             self._console.print()  # which Live leaves out there
 
-    def watch(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Mapping[str, Any]) -> None:
         """Show what an event tells."""
         kind = event["event"]
-        self._tally.hear(event)
+        self._work.count(event)
         if kind == "stage":
             self._all.update(self._bar, description=event["what"])
         elif kind == "wait":
@@ -124,21 +124,21 @@ class Display:
         """A unit's begin or end."""
         run = run_of(event, event["label"])
         if run not in self._bars:
-            self._bars[run] = self._each.add_task(run, total=self._tally.total[run], what="")
+            self._bars[run] = self._each.add_task(run, total=self._work.total[run], what="")
         if event["event"] == "begin":
             self._all.update(self._bar, description=event["label"])
             self._each.update(self._bars[run], visible=True, what=_doing(event))
             self._hide_the_oldest()
         else:
-            self._each.update(self._bars[run], what="", visible=self._tally.done[run] < self._tally.total[run])
+            self._each.update(self._bars[run], what="", visible=self._work.done[run] < self._work.total[run])
 
     def _note(self, event: Mapping[str, Any]) -> None:
         """A line a minute where nobody sees the bars, as in the log of a cluster's job."""
-        now, done, total = time.monotonic(), sum(self._tally.done.values()), sum(self._tally.total.values())
+        now, done, total = time.monotonic(), sum(self._work.done.values()), sum(self._work.total.values())
         if self._console.is_terminal or now - self._noted < MINUTE or not done:
             return
         self._noted = now
-        left = human_time((now - self._began) * (total - done) / done)
+        left = format_time((now - self._began) * (total - done) / done)
         self._console.print(Text(f"{done / total:.0%}, about {left} left: {event['label']}"), soft_wrap=True)
 
     def _hide_the_oldest(self) -> None:
@@ -148,14 +148,14 @@ class Display:
 
     def _picture(self) -> RenderableType:
         """Made as often as it is shown, and no oftener."""
-        done = self._tally.done
+        done = self._work.done
         self._all.update(self._bar, completed=sum(done.values()))
         if self._over:
             return self._all
         for run, bar in self._bars.items():
             self._each.update(bar, completed=done[run])
         rate = sum(done.values()) / max(time.monotonic() - self._began, 1e-3)
-        memory = f", {human_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
+        memory = f", {format_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
         return Group(self._all, self._each, self._cell, Text(f"  {rate:,.0f} U-Net passes/s{memory}", style="dim"))
 
 

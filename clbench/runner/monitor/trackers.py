@@ -1,7 +1,7 @@
 """Loss, scores and sample images of every run in an experiment tracker, through accelerate.
 
-with trackers("tensorboard", prepared) as watch:
-    carry_out(prepared, watch)
+with trackers("tensorboard", plan) as on_event:
+    carry_out(plan, on_event)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.runner.engine import Event, Watcher
-from clbench.runner.monitor.events import Placed
-from clbench.runner.prepare import Prepared
+from clbench.runner.engine import Event, EventHandler
+from clbench.runner.monitor.events import WithUnitParams
+from clbench.runner.prepare import ExecutionPlan
 from clbench.storage.store import Store
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -43,8 +43,8 @@ def usable(name: str | None) -> str:
 
 
 @contextmanager
-def trackers(name: str, prepared: Prepared) -> Iterator[Watcher]:
-    """A watcher that gives every run (method, track, order, seed) a run of the tracker.
+def trackers(name: str, plan: ExecutionPlan) -> Iterator[EventHandler]:
+    """An event handler that gives every run (method, track, order, seed) a run of the tracker.
 
     Args:
         name: as `usable` says it.
@@ -52,20 +52,20 @@ def trackers(name: str, prepared: Prepared) -> Iterator[Watcher]:
     if name == "none":
         yield lambda event: None
         return
-    watcher = _Trackers(name, prepared)
+    handler = _Trackers(name, plan)
     try:
-        yield Placed(watcher)
+        yield WithUnitParams(handler)
     finally:
-        watcher.finish()
+        handler.finish()
 
 
 class _Trackers:
     """Each run's tracker, begun with its first event; what a tracker cannot do is told once, and costs no run."""
 
-    def __init__(self, name: str, prepared: Prepared) -> None:
-        self._name, self._folder, self._store = name, prepared.output / name, prepared.workshop.store
-        self._configs = {one.job.name: one.method.config for one in prepared.assignments}
-        self._steps = prepared.suite.training.steps
+    def __init__(self, name: str, plan: ExecutionPlan) -> None:
+        self._name, self._folder, self._store = name, plan.output / name, plan.executor.store
+        self._configs = {spec.name: spec.reference.config for spec in plan.sweep.specs}
+        self._steps = plan.sweep.suite.training.steps
         self._runs: dict[str, Any] = {}
         self._well = True
 

@@ -1,43 +1,44 @@
 """Worker processes on this machine: how they stop, and how a bad device is avoided."""
 
+from contextlib import closing
+
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import SUPPORT
-from shops import open_shop, open_slow_shop
 
-from clbench.runner.engine import Unit, work_off
-from clbench.runner.engine.local import local
-from clbench.runner.engine.slots import Places
+from clbench.runner.engine import Unit, execute
+from clbench.runner.engine.local import LocalPool
+from clbench.runner.engine.slots import WorkerSlots
 
 
 def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path):
-    path, surroundings = tmp_path / "file.txt", {"PYTHONPATH": str(SUPPORT)}
-    with local(open_slow_shop, str(path), [surroundings]) as crew:
-        crew.give(Unit("u", "unit", 1.0, (), ("result",)))
+    path, env = tmp_path / "file.txt", {"PYTHONPATH": str(SUPPORT)}
+    with closing(LocalPool("shops:open_slow_shop", str(path), [env])) as pool:
+        pool.submit(Unit("u", "unit", 1.0, (), ("result",)))
         while not any("half" in one.read_text() for one in tmp_path.iterdir()):
-            assert list(crew.hear(0.02, lambda event: None)) == []
+            assert list(pool.poll(0.02, lambda event: None)) == []
     assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "half\nwhole\n"
 
 
 def test_a_place_where_all_workers_die_uses_up_no_result():
     units = [Unit(f"u{number}", f"unit {number}", 1.0, (), (f"result {number}",)) for number in range(40)]
-    surroundings = [{"PYTHONPATH": str(SUPPORT), "BAD": bad} for bad in ("", "yes", "")]
+    environments = [{"PYTHONPATH": str(SUPPORT), "BAD": bad} for bad in ("", "yes", "")]
     told = []
-    with local(open_shop, "", surroundings) as crew:
-        assert work_off(units, crew, told.append) == {}
+    with closing(LocalPool("shops:open_shop", "", environments)) as pool:
+        assert execute(units, pool, told.append) == {}
     deaths = [event["message"] for event in told if event["event"] == "warning"]
     assert all(message.endswith(": RuntimeError: CUDA error: unspecified launch failure") for message in deaths)
 
 
 @given(st.integers(1, 4), st.data())
-def test_a_free_place_gets_work_unless_it_is_bad_and_others_work(count, data):
-    places, deaths = Places(count), [0] * count
+def test_a_free_slot_gets_work_unless_it_is_bad_and_others_work(count, data):
+    slots, deaths = WorkerSlots(count), [0] * count
     for _ in range(data.draw(st.integers(0, 12))):
-        place, dies = data.draw(st.integers(0, count - 1)), data.draw(st.booleans())
-        (places.died if dies else places.did)(place)
-        deaths[place] = deaths[place] + 1 if dies else 0
+        slot, dies = data.draw(st.integers(0, count - 1)), data.draw(st.booleans())
+        (slots.record_death if dies else slots.record_success)(slot)
+        deaths[slot] = deaths[slot] + 1 if dies else 0
     free = data.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
-    assert places.ready(free, others_work=False)
-    for place in free:
-        assert (place in places.ready(free, others_work=True)) >= (deaths[place] < 2)
+    assert slots.usable(free, others_work=False)
+    for slot in free:
+        assert (slot in slots.usable(free, others_work=True)) >= (deaths[slot] < 2)

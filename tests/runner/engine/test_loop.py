@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clbench.runner.engine import Failed, Schedule, Unit, WorkerDied, needed, work_off
+from clbench.runner.engine import Failed, Schedule, Unit, WorkerDied, execute, needed
 
 
 @st.composite
@@ -25,23 +25,23 @@ def graphs(draw) -> list[Unit]:
     ]
 
 
-class Pretence:
-    """A crew of some workers, of which some units fail, some kill their worker, and some are in others' hands."""
+class FakePool:
+    """Some workers; some units fail, some kill their worker, and some are being done by another command."""
 
     def __init__(self, workers: int, ends: dict[str, list]) -> None:
         self.workers, self.ends = workers, {key: list(value) for key, value in ends.items()}
-        self.hands: list[Unit] = []
+        self.running: list[Unit] = []
         self.given: list[str] = []
 
-    def free(self) -> int:
-        return self.workers - len(self.hands)
+    def free_workers(self) -> int:
+        return self.workers - len(self.running)
 
-    def give(self, unit: Unit) -> None:
-        self.hands.append(unit)
+    def submit(self, unit: Unit) -> None:
+        self.running.append(unit)
         self.given.append(unit.key)
 
-    def hear(self, seconds, watch):
-        unit = self.hands.pop(0)
+    def poll(self, seconds, on_event):
+        unit = self.running.pop(0)
         left = self.ends.get(unit.key)
         yield unit, left.pop(0) if left else True
 
@@ -51,7 +51,7 @@ def test_every_unit_is_done_once_and_after_what_it_needs(units, workers, data):
     mishaps = data.draw(
         st.dictionaries(st.sampled_from([u.key for u in units]), st.lists(st.just(WorkerDied("")), max_size=2))
     )
-    crew, done = Pretence(workers, mishaps), []
+    pool, done = FakePool(workers, mishaps), []
     by_key = {unit.key: unit for unit in units}
 
     def seen(event):
@@ -59,16 +59,16 @@ def test_every_unit_is_done_once_and_after_what_it_needs(units, workers, data):
             assert set(by_key[event["unit"]].needs) <= set(done)
             done.append(event["unit"])
 
-    assert work_off(units, crew, seen) == {}
+    assert execute(units, pool, seen) == {}
     assert sorted(done) == sorted(by_key)
-    assert Counter(crew.given) == Counter({u.key: 1 + len(mishaps.get(u.key, [])) for u in units})
+    assert Counter(pool.given) == Counter({u.key: 1 + len(mishaps.get(u.key, [])) for u in units})
 
 
 @given(graphs(), st.integers(1, 3), st.data())
 def test_a_failure_costs_the_results_that_it_is_for_and_no_other(units, workers, data):
     bad = data.draw(st.sampled_from(units))
-    crew, done = Pretence(workers, {bad.key: [Failed("no")]}), []
-    failures = work_off(units, crew, lambda event: done.append(event["unit"]) if event["event"] == "end" else None)
+    pool, done = FakePool(workers, {bad.key: [Failed("no")]}), []
+    failures = execute(units, pool, lambda event: done.append(event["unit"]) if event["event"] == "end" else None)
     assert set(failures) == set(bad.groups)
     for unit in units:
         if not set(unit.groups) <= set(bad.groups):
@@ -80,7 +80,7 @@ def test_what_is_done_or_not_wanted_is_left_out(units, data):
     done = data.draw(st.sets(st.sampled_from([unit.key for unit in units])))
     kept = {unit.key for unit in needed(units, lambda unit: unit.key in done)}
     for unit in units:
-        wanted = unit.goal or any(unit.key in other.needs and other.key in kept for other in units)
+        wanted = unit.wanted or any(unit.key in other.needs and other.key in kept for other in units)
         assert (unit.key in kept) == (wanted and unit.key not in done)
 
 
@@ -98,11 +98,11 @@ def test_units_are_taken_in_the_order_in_which_they_were_planned():
 def test_a_unit_that_kills_its_workers_is_given_up(recwarn):
     units = [Unit("a", "the unit", 1, (), ("A",)), Unit("b", "", 1, (), ("B",))]
     seen = []
-    failures = work_off(units, Pretence(1, {"a": [WorkerDied("by signal 9")] * 9}), seen.append)
+    failures = execute(units, FakePool(1, {"a": [WorkerDied("by signal 9")] * 9}), seen.append)
     assert failures == {"A": Failed("the unit: 3 workers died of it, the last: by signal 9")}
     assert [event["unit"] for event in seen if event["event"] == "end" and event["how"] == "done"] == ["b"]
 
 
 def test_what_can_never_be_ready_is_an_error_not_a_wait():
     with pytest.raises(RuntimeError, match="none of those left"):
-        work_off([Unit("a", "", 1, ("b",)), Unit("b", "", 1, ("a",))], Pretence(1, {}), lambda event: None)
+        execute([Unit("a", "", 1, ("b",)), Unit("b", "", 1, ("a",))], FakePool(1, {}), lambda event: None)

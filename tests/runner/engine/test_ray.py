@@ -3,7 +3,8 @@
 import sys
 import threading
 import time
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,9 @@ from builders import outcome
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.runner import harness, prepare
-from clbench.runner.engine import Unit, work_off
-from clbench.runner.engine.ray import Cluster
+from clbench.runner.config import RunConfig
+from clbench.runner.engine import PoolRequest, Unit, execute
+from clbench.runner.engine.ray import RayEngine
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def nodes():
 
 
 @pytest.fixture
-def sweep(shared_models, mock_folder, tmp_path):
+def sweep(mock_folder, tmp_path):
     """Two methods on one track of the mock suite, all orders and seeds."""
 
     def make(output: str, methods=("naive", "merge_ortho"), **options):
@@ -53,7 +55,7 @@ def test_a_sweep_survives_the_death_of_a_node_with_the_scores_of_the_local_engin
             killed.append(added[0])
             threading.Thread(target=cluster.remove_node, args=(added[0],), kwargs={"allow_graceful": False}).start()
 
-    there = sweep("there", engine="ray", address=cluster.address, workers=3, watch=kill_a_node_midway)
+    there = sweep("there", engine="ray", address=cluster.address, workers=3, on_event=kill_a_node_midway)
     here = sweep("here", workers=1)
     assert [outcome(result) for result in there] == [outcome(result) for result in here]
     assert killed, "all nodes took part, before one died"
@@ -76,39 +78,42 @@ def test_what_fails_on_the_cluster_is_told_as_it_is_here(nodes, sweep, tmp_path)
 
 
 @pytest.mark.long
-def test_workers_that_do_not_see_the_store_say_so(nodes, sweep, monkeypatch):
-    from clbench.runner import harness as driver
-    from clbench.runner.units import setup_of
+def test_workers_that_do_not_see_the_store_say_so(nodes, mock_folder, tmp_path):
+    config = RunConfig.of(engine="ray", address=nodes[0].address, workers=1, quick=True, device="cpu", output=tmp_path)
+    plan = prepare.prepare(["naive"], ["styles"], mock_folder, {}, config)
+    real = harness.pool_request(plan)
 
-    class Elsewhere:
+    @contextmanager
+    def elsewhere():
         """A setup whose sign lies in no store, as where each node has a folder of its own."""
+        with real.setup() as setup:
+            yield setup.replace("sign-", "sign-0")
 
-        def __init__(self, workshop):
-            self.real = setup_of(workshop)
+    with (
+        plan.engine.start(replace(real, setup=elsewhere)) as pool,
+        pytest.raises(WorkFailed, match=r"does not see the store .*; give --store a folder or URL that all share"),
+    ):
+        execute(plan.graph.units, pool, lambda event: None)
 
-        def __enter__(self):
-            return self.real.__enter__().replace("sign-", "sign-0")
 
-        def __exit__(self, *failure):
-            return self.real.__exit__(*failure)
-
-    monkeypatch.setattr(driver, "setup_of", Elsewhere)
-    with pytest.raises(WorkFailed, match=r"does not see the store .*; give --store a folder or URL that all share"):
-        sweep("unseen", engine="ray", address=nodes[0].address, workers=1, quick=True)
+def request(open_executor, workers: int, memory: int = 10**7) -> PoolRequest:
+    """Workers on a CPU, whose executors need no setup."""
+    setup = lambda: nullcontext("")  # noqa: E731
+    return PoolRequest(open_executor(""), open_executor, setup, workers, "cpu", memory)
 
 
 @pytest.mark.long
 def test_what_no_unit_expects_costs_its_worker_and_the_result_that_it_is_for(nodes):
     """As in a worker process: an unforeseen error is a worker's death, idle workers' deaths are no unit's."""
-    cluster = Cluster.join(nodes[0].address)
+    engine = RayEngine.join(nodes[0].address)
 
     def open_shop(setup: str):  # within this function, so that it travels by value
         import time
         import warnings
 
         class Shop:
-            def do(self, unit, tell):
-                if unit.where.get("breaks"):
+            def do(self, unit, emit):
+                if unit.params.get("breaks"):
                     raise RuntimeError("CUDA error: unspecified launch failure")
                 warnings.warn("something is odd", stacklevel=1)
                 time.sleep(0.1)
@@ -119,16 +124,16 @@ def test_what_no_unit_expects_costs_its_worker_and_the_result_that_it_is_for(nod
     units = [Unit("bad", "the bad unit", 1, (), ("A",), True, {"breaks": True})]
     units += [Unit(f"u{n}", f"unit {n}", 1, (f"u{n - 1}",) if n else (), ("B",)) for n in range(6)]
     told = []
-    with cluster.crew(open_shop, "", 3, "cpu", 10**7) as crew:
+    with engine.start(request(open_shop, 3)) as pool:
 
         def watch(event):
             told.append(event)
             if event["event"] == "end" and event.get("unit") == "u2":  # one unit at a time is left: the others idle
-                idle = [actor for actor in crew._actors if actor.unit is None]
+                idle = [actor for actor in pool._actors if actor.unit is None]
                 for actor in idle:
-                    crew._ray.kill(actor.handle)
+                    pool._ray.kill(actor.handle)
 
-        failures = work_off(units, crew, watch)
+        failures = execute(units, pool, watch)
     assert set(failures) == {"A"}
     assert "3 workers died of it, the last: RuntimeError: CUDA error" in failures["A"].message
     assert [event["unit"] for event in told if event["event"] == "end" and event["how"] == "done"] == [
@@ -142,9 +147,9 @@ def test_what_no_unit_expects_costs_its_worker_and_the_result_that_it_is_for(nod
 
 @pytest.mark.long
 def test_what_the_cluster_cannot_give_is_refused(nodes):
-    cluster = Cluster.join(nodes[0].address)
+    engine = RayEngine.join(nodes[0].address)
     with pytest.raises(ClbenchError, match="no node of the Ray cluster offers more than"):  # noqa: SIM117
-        with cluster.crew(lambda setup: None, "", 1, "cpu", 10**15):  # type: ignore[arg-type,return-value]
+        with engine.start(request(lambda setup: None, 1, 10**15)):
             pass
 
 
@@ -159,57 +164,56 @@ def test_what_the_cluster_cannot_give_is_refused(nodes):
     ],
 )
 def test_a_clusters_device_is_one_that_it_has(asked, resources, device):
-    cluster = Cluster(SimpleNamespace(cluster_resources=lambda: resources))
+    engine = RayEngine(SimpleNamespace(cluster_resources=lambda: resources))
     if " " not in device:
-        assert cluster.device(asked) == device
+        assert engine.device(asked) == device
         return
     with pytest.raises(ClbenchError, match=device):
-        cluster.device(asked)
+        engine.device(asked)
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once(monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # tests before this one may have joined a cluster
     with pytest.raises(ClbenchError, match=r"no Ray cluster lets us in at 127.0.0.1:9: .*refused"):
-        Cluster.join("127.0.0.1:9")
+        RayEngine.join("127.0.0.1:9")
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClbenchError, match=r"ray is not installed; --engine ray needs `pip install 'clbench\[ray\]'`"):
-        Cluster.join(None)
+        RayEngine.join(None)
 
 
-def test_an_unknown_engine_is_refused(shared_models, mock_folder, tmp_path: Path):
-    with pytest.raises(ClbenchError, match="no engine 'slurm' \\(known: local, ray\\)"):
-        prepare.prepare(["naive"], ["styles"], mock_folder, {}, prepare.Options(engine="slurm", output=tmp_path))  # type: ignore[arg-type]
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ClbenchError, match="--engine 'slurm': Input should be 'local' or 'ray'"):
+        RunConfig.of(engine="slurm")
 
 
 @pytest.mark.long
-def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes, monkeypatch):
-    monkeypatch.setattr("clbench.runner.engine.ray.POLL", 0.0)
-    cluster = Cluster.join(nodes[0].address)
+def test_what_a_unit_tells_is_told_of_it_however_busy_the_caller_is(nodes):
+    engine = RayEngine.join(nodes[0].address, event_interval=0.0)
 
     def open_shop(setup: str):
         import time
 
         class Shop:
-            def do(self, unit, tell):
+            def do(self, unit, emit):
                 for number in range(20):
-                    tell({"event": "note", "of": unit.key, "number": number})
+                    emit({"event": "note", "of": unit.key, "number": number})
                     time.sleep(0.02)
                 return True
 
         return Shop()
 
     told = []
-    with cluster.crew(open_shop, "", 2, "cpu", 10**7) as crew:
+    with engine.start(request(open_shop, 2)) as pool:
 
         def watch(event):
             told.append(event)
             time.sleep(0.5 if event["event"] == "end" else 0)
 
-        assert work_off([Unit(f"u{number}", "a unit", 1) for number in range(8)], crew, watch) == {}
+        assert execute([Unit(f"u{number}", "a unit", 1) for number in range(8)], pool, watch) == {}
     notes = [event for event in told if event["event"] == "note"]
     assert [event for event in notes if event["unit"] != event["of"]] == []
     assert sorted((event["of"], event["number"]) for event in notes) == [

@@ -21,7 +21,7 @@ from clbench.cli import app
 from clbench.errors import ClbenchError
 from clbench.results.io import load_result
 from clbench.runner import harness
-from clbench.runner.config import Options
+from clbench.runner.config import RunConfig
 from clbench.runner.engine import Unit
 from clbench.runner.monitor import progress, trackers
 from clbench.runner.monitor.events import event_file
@@ -34,7 +34,7 @@ CELLS = TASKS * (TASKS + 1) // 2
 
 
 @pytest.fixture
-def command(shared_models, mock_folder, tmp_path):
+def command(mock_folder, tmp_path):
     """`clbench run` in this process, on the mock suite."""
     options = ["--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--device", "cpu"]
 
@@ -129,10 +129,10 @@ def test_events_on_a_full_disk_are_one_sentence():
 
 def test_a_narrow_terminal_shows_the_times_in_full():
     screen = io.StringIO()
-    units = [Unit("a", "order 0 seed 0, task 5 of 10: blossom season: training", 10.0, where={"kind": "train"})]
+    units = [Unit("a", "order 0 seed 0, task 5 of 10: blossom season: training", 10.0, params={"kind": "train"})]
     with Display(units, Console(file=screen, force_terminal=True, width=80)) as display:
-        display.watch({"event": "begin", "unit": "a", "label": units[0].label, "kind": "train"})
-        display.watch({"event": "work", "unit": "a", "made": 2.0})
+        display.on_event({"event": "begin", "unit": "a", "label": units[0].label, "kind": "train"})
+        display.on_event({"event": "work", "unit": "a", "made": 2.0})
     shown = [line for line in Text.from_ansi(screen.getvalue()).plain.splitlines() if "order 0" in line]
     assert re.search(r"order 0 .*… .* 20% \d:\d\d:\d\d (-|\d):", shown[-1])
 
@@ -140,11 +140,11 @@ def test_a_narrow_terminal_shows_the_times_in_full():
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     monkeypatch.setattr(progress, "MINUTE", 0.0)
     log = io.StringIO()
-    units = [Unit(name, f"unit {name}", 5.0, where={"kind": "train"}) for name in "ab"]
+    units = [Unit(name, f"unit {name}", 5.0, params={"kind": "train"}) for name in "ab"]
     with Display(units, Console(file=log, width=80)) as display:
         for unit in units:
             for event in ({"event": "begin"}, {"event": "end", "how": "done"}):
-                display.watch({**event, "unit": unit.key, "label": unit.label, "kind": "train"})
+                display.on_event({**event, "unit": unit.key, "label": unit.label, "kind": "train"})
     assert re.search(r"^50%, about .* left: unit a$", log.getvalue(), re.MULTILINE)
 
 
@@ -209,12 +209,11 @@ class Faulty:
 
 
 @pytest.mark.parametrize("call", ["log", "log_images", "finish"])
-def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(
-    shared_models, mock_folder, tmp_path, monkeypatch, call
-):
-    faulty, options = Faulty(call), Options(quick=True, output=tmp_path, device="cpu", workers=1)
+def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp_path, monkeypatch, call):
+    faulty = Faulty(call)
     monkeypatch.setattr(trackers, "_begin", lambda *arguments: faulty)
-    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
+    config = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
+    prepared = prepare(["naive"], ["styles"], mock_folder, {}, config)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with trackers.trackers("tensorboard", prepared) as watch:

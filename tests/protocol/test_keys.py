@@ -1,18 +1,15 @@
-"""What a track's runs share: models, keys and settings."""
+"""Store keys: what changes an artifact changes its key."""
 
 import torch
 
-from clbench.data.assets import Assets
-from clbench.protocol.track_runtime import Bench
-from clbench.storage.store import Store
-
-NOTHING = Assets(folders={}, sha256={})
+from clbench.protocol.device import DeviceConfig
+from clbench.protocol.keys import track_recipe
 
 
-def test_what_changes_the_last_bits_is_in_the_keys_where_those_are_promised(mock_suite, tmp_path):
+def test_what_changes_the_last_bits_is_in_the_keys_where_those_are_promised(mock_suite):
     def recipe(device: str, low_memory: bool = False, deterministic: bool = False) -> dict:
-        where = (mock_suite, "styles", Store(tmp_path), device, "fp32", NOTHING)
-        return Bench(*where, low_memory=low_memory, deterministic=deterministic).recipe
+        config = DeviceConfig(device=device, deterministic=deterministic)
+        return track_recipe(mock_suite, "styles", {}, config.with_low_memory() if low_memory else config)
 
     assert recipe("cpu") != recipe("cpu", low_memory=True)
     assert recipe("cpu")["instructions"] == torch.backends.cpu.get_cpu_capability()

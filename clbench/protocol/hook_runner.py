@@ -1,0 +1,112 @@
+"""Calls a method's hooks: their errors become one sentence, and what they return is checked before it is used."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.lora import Adapter, Delta
+from clbench.method import Context, Example, Method
+from clbench.plugins import source_of
+from clbench.protocol.hook_checks import AdapterSpec, check_adapter, check_delta, check_examples, check_state
+from clbench.state import State
+from clbench.utils.seeding import global_seed
+
+Returned = TypeVar("Returned")
+
+
+class HookRunner:
+    """The hooks of one method on one sequence of tasks.
+
+    Every call starts from random numbers of its own, and may change no state that it is given.
+
+    Args:
+        tasks: names, in the order in which they are learned.
+        resolution: of the training images, in pixels.
+    """
+
+    def __init__(self, method: Method, tasks: Sequence[str], seed: int, spec: AdapterSpec, resolution: int) -> None:
+        self.method, self._tasks, self._seed = method, tasks, seed
+        self._spec, self._resolution = spec, resolution
+
+    def begin_task(self, ctx: Context, state: State) -> Adapter | None:
+        start = self._call("begin_task", ctx.position, ctx, state)
+        if start is not None:
+            check_adapter(self._spec, start, self.where("begin_task()", ctx.position))
+        return start
+
+    def frozen(self, position: int, state: State) -> Delta:
+        delta = self._call("frozen", position, state)
+        check_delta(self._spec, delta, self.where("frozen()", position))
+        return delta
+
+    def data(self, ctx: Context, examples: list[Example]) -> list[Example]:
+        changed = self._call("data", ctx.position, ctx, examples)
+        check_examples(changed, self._resolution, self.where("data()", ctx.position))
+        return changed
+
+    def prompts(self, position: int, state: State, prompts: list[str]) -> list[str]:
+        """The prompts as the method's model wants them, as many as were given."""
+        changed = self._call("prompts", position, state, prompts)
+        where = self.where("prompts()", position)
+        if not isinstance(changed, list) or not all(isinstance(prompt, str) for prompt in changed):
+            raise WorkFailed(f"{where} returned {type(changed).__name__}, expected a list of texts")
+        if len(changed) != len(prompts):
+            raise WorkFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
+        return changed
+
+    def end_task(self, ctx: Context, state: State, adapter: Adapter | None) -> State:
+        after = self._call("end_task", ctx.position, ctx, state, adapter)
+        check_state(self._spec, after, self.where("end_task()", ctx.position))
+        return after
+
+    def weights(self, position: int, state: State) -> Delta:
+        """The weight changes that are deployed after the task at `position`."""
+        delta = self._call("weights", position, state)
+        check_delta(self._spec, delta, f"method {self.method.name}: weights() after task {self._tasks[position]!r}")
+        return delta
+
+    def where(self, what: str, position: int) -> str:
+        """The beginning of a sentence about something that the method did at a task."""
+        return f"method {self.method.name}: {what} at task {self._tasks[position]!r}"
+
+    def _call(self, hook: str, position: int, *arguments: Any) -> Any:
+        states = [argument for argument in arguments if isinstance(argument, State)]
+        before = [_versions(state) for state in states]
+        returned = self.call_plugin(f"{hook}()", position, lambda: getattr(self.method, hook)(*arguments))
+        if [_versions(state) for state in states] != before:
+            raise WorkFailed(
+                f"{self.where(f'{hook}()', position)} changed the state that it was given; a state is never changed, "
+                f"but followed by a new one"
+            )
+        return returned
+
+    def call_plugin(self, what: str, position: int, function: Callable[[], Returned]) -> Returned:
+        """Call what runs a plugin's code.
+
+        Raises:
+            WorkFailed: it raised; the sentence names the hook, the task, and the line of the plugin's file.
+        """
+        try:
+            with global_seed(self._seed, what, position):
+                return function()
+        except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
+            raise
+        except Exception as error:
+            file = source_of(self.method).path
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+            place = f"{file}:{lines[-1]}" if lines else str(file)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise WorkFailed(
+                f"method {self.method.name} failed in {what} at task {self._tasks[position]!r} ({place}): "
+                f"{reason}; earlier tasks are kept"
+            ) from error
+
+
+def _versions(state: State) -> list[tuple[str, int, int]]:
+    """A value for each tensor of a state that changes where it is replaced, or changed in place."""
+    return [(name, id(value), 0 if value.is_inference() else value._version) for name, value in state.tensors().items()]

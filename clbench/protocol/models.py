@@ -1,0 +1,65 @@
+"""A suite's models on one device: each is loaded when it is first needed, once for all tracks and methods."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from clbench.backbones.architecture import adapted_shapes
+from clbench.backbones.sdxl import Backbone
+from clbench.encoders import Encoder, load_encoder
+from clbench.protocol.device import DeviceConfig
+from clbench.protocol.evaluator import Evaluator
+from clbench.suite import Suite
+
+
+class Models:
+    """The backbone, the encoders, and an evaluator for each track.
+
+    Args:
+        folders: model or data set -> local folder; more may be added by each track.
+    """
+
+    def __init__(self, suite: Suite, config: DeviceConfig, folders: Mapping[str, Path]) -> None:
+        self.suite, self.config, self.folders = suite, config, dict(folders)
+        self._encoders: dict[str, Encoder] = {}
+        self._evaluators: dict[str, Evaluator] = {}
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        gc.collect()  # the models of a failed unit go before others come
+        return Backbone.load(
+            self.folders["backbone"],
+            self.suite.training,
+            self.config.device,
+            self.config.precision,
+            vae=self.folders.get("vae"),
+            scheduler=self.suite.sampling.scheduler,
+            gradient_checkpointing=self.config.gradient_checkpointing,
+            sample_batch_size=self.config.sample_batch_size,
+        )
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Adapted layer -> (out, in); read from the configuration, without loading the model."""
+        return adapted_shapes(self.folders["backbone"], self.suite.training)
+
+    def encoder(self, name: str) -> Encoder:
+        """One of the suite's encoders, by name."""
+        if name not in self._encoders:
+            weights = self.suite.encoders[name]
+            options = {"resize": weights.resize, "quick_gelu": weights.quick_gelu}
+            given = {key: value for key, value in options.items() if value is not None}
+            with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
+                self._encoders[name] = load_encoder(name, self.folders[name], self.config.device, **given)
+        return self._encoders[name]
+
+    def evaluator(self, track: str) -> Evaluator:
+        """The evaluator of a track, which keeps the embeddings of its references."""
+        if track not in self._evaluators:
+            self._evaluators[track] = Evaluator(self.suite, self.suite.track(track), self.encoder, self.folders)
+        return self._evaluators[track]

@@ -1,0 +1,117 @@
+"""What an engine is made of: executors do units, pools of workers run executors, engines start pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from clbench.runner.engine.schedule import Unit
+
+Event = dict[str, Any]
+"""What happened, as JSON: `event` says what, `unit` and its `params` say to what."""
+EventHandler = Callable[[Event], None]
+
+
+class Executor(Protocol):
+    """Does units; every worker opens one for itself and keeps it."""
+
+    def do(self, unit: Unit, emit: EventHandler) -> bool:
+        """Do a unit, unless its artifact exists; False where another command is doing it.
+
+        Raises:
+            ClbenchError: it failed, and would again. DeviceFailed: it failed, but would not in another process.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A unit failed, and would again: the sentence, and its exit code."""
+
+    message: str
+    exit_code: int = 1
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """A worker died while it did a unit."""
+
+    reason: str
+
+
+End = bool | Failed | WorkerDied
+"""How a unit ended: done (True), being done by another command (False), failed, or with its worker."""
+
+
+class WorkerPool(Protocol):
+    """Workers, each doing at most one unit at a time."""
+
+    def free_workers(self) -> int:
+        """How many could take a unit now."""
+        ...
+
+    def submit(self, unit: Unit) -> None:
+        """Let a free worker do a unit."""
+        ...
+
+    def poll(self, seconds: float, on_event: EventHandler) -> Iterator[tuple[Unit, End]]:
+        """Pass events on, and yield the units that ended; waits at most so long for the first of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """What an engine needs to know to start workers."""
+
+    executor: Executor
+    """This process's own."""
+    open_executor: Callable[[str], Executor]
+    """What other processes open theirs with: a function at the top of a module, which is given the setup."""
+    setup: Callable[[], AbstractContextManager[str]]
+    """Gives the setup, which is valid within."""
+    workers: int
+    device: str
+    memory: int
+    """Bytes of main memory that each worker needs."""
+
+
+class Engine(Protocol):
+    """A place where units are done."""
+
+    def device(self, asked: str | None) -> str:
+        """The device that workers use: the one asked for, or the best there is.
+
+        Raises:
+            ClbenchError: it is not there.
+        """
+        ...
+
+    def workers(self, asked: int | None, most: int, device: str) -> int:
+        """How many workers to start: as many as asked for, or as fit, but no more than `most` by default.
+
+        Raises:
+            ClbenchError: so many do not fit.
+        """
+        ...
+
+    def slots(self, device: str) -> int:
+        """How many workers run at full speed at the same time."""
+        ...
+
+    def sharing(self, workers: int, device: str) -> int:
+        """How many of the workers share the memory of one device."""
+        ...
+
+    def measure(self, function: Callable[..., Any], device: str, *arguments: Any) -> Any:
+        """`function(device, *arguments)`, called where units will be done.
+
+        Raises:
+            ClbenchError: as the function does.
+        """
+        ...
+
+    def start(self, request: PoolRequest) -> AbstractContextManager[WorkerPool]:
+        """Workers for a while."""
+        ...
