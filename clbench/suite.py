@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.metrics import ENCODER_OF
+from clbench.metrics import METRICS
 
 
 class FrozenModel(BaseModel):
@@ -126,7 +126,7 @@ class Track(FrozenModel):
     content_prompt_templates: tuple[str, ...] = ()
     """The texts for CLIP-T: each evaluation prompt without the words to which the task gives a new meaning."""
     metrics: tuple[str, ...] = Field(min_length=1)
-    """Headline metrics first; `clip_t` is a secondary metric, which checks that the prompt is followed."""
+    """Names in `clbench.metrics.METRICS`, headline metrics first. Methods are ranked by the first one."""
 
     @model_validator(mode="after")
     def _orders_are_permutations(self) -> Track:
@@ -151,10 +151,11 @@ class Track(FrozenModel):
             if not all(prompts):
                 raise ValueError(f"a prompt of task {task.name!r} is empty")
         for metric in self.metrics:
-            if metric not in ENCODER_OF:
-                raise ValueError(f"track {self.name} has no metric {metric!r}{did_you_mean(metric, list(ENCODER_OF))}")
-        if "clip_t" in self.metrics and len(self.content_prompt_templates) != len(self.eval_prompt_templates):
-            raise ValueError("clip_t needs one content prompt for each evaluation prompt")
+            if metric not in METRICS:
+                raise ValueError(f"track {self.name} has no metric {metric!r}{did_you_mean(metric, list(METRICS))}")
+            needs_prompts = METRICS[metric].against == "prompts"
+            if needs_prompts and len(self.content_prompt_templates) != len(self.eval_prompt_templates):
+                raise ValueError(f"{metric} needs one content prompt for each evaluation prompt")
         return self
 
     @property
@@ -274,7 +275,7 @@ class Suite(FrozenModel):
         for track in self.tracks.values():
             if self.seeds is None and track.seeds is None:
                 raise ValueError(f"neither the suite nor track {track.name} names training seeds")
-            for encoder in (ENCODER_OF[metric] for metric in track.metrics):
+            for encoder in (METRICS[metric].encoder for metric in track.metrics):
                 if encoder not in self.encoders:
                     raise ValueError(f"track {track.name} needs an encoder {encoder!r} that is not in encoders")
             for photos in (photos for task in track.tasks for photos in task.photos):

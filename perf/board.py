@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from clbench.leaderboard.build import read_submissions, write_tables
+from clbench.leaderboard import make_boards, read_submissions, write_tables
 from clbench.leaderboard.site import build_site
 from clbench.results.io import load_result, save_result
 from clbench.results.schema import Result, content_sha256
-from clbench.results.submission import check_files, known_suite
 from clbench.results.summary import summarize
-from clbench.suite import content_root, load_suite
+from clbench.results.validation import check_files, known_suite
+from clbench.suite import content_root
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             save_result(varied(template, number), path)
         wrong = timed(f"validate {count} files", lambda: [found for found in check_files(paths) if found])
         assert not wrong, wrong[:1]
-        boards = timed("read them", lambda: read_submissions(submissions, load_suite))
+        boards = timed("read them", lambda: make_boards(read_submissions(submissions)))
         timed("build the tables", lambda: write_tables(boards, Path(folder) / "leaderboard"))
         timed("build the site", lambda: build_site(boards, Path(folder) / "site"))
 

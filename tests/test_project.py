@@ -11,11 +11,11 @@ import pytest
 import yaml
 from paths import ROOT
 
-from clbench.leaderboard.build import build_leaderboard
+from clbench.leaderboard import make_boards, read_submissions, write_tables
 from clbench.leaderboard.published import load_published
 from clbench.results.baselines import on_record
-from clbench.results.checks import check_result
 from clbench.results.io import load_result
+from clbench.results.validation import check_result
 from clbench.results.verification import read_verified, status
 from clbench.suite import load_suite
 
@@ -43,9 +43,9 @@ def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")  # the pages link to the samples beside them
     out = tmp_path / "leaderboard"
     verified = read_verified(ROOT / "submissions" / "VERIFIED.json")
-    rebuilt = build_leaderboard(
-        ROOT / "submissions", out, samples=tmp_path / "docs" / "samples", published=load_published(), verified=verified
-    )
+    methods = read_submissions(ROOT / "submissions")
+    samples = tmp_path / "docs" / "samples"
+    rebuilt = write_tables(make_boards(methods, samples=samples, published=load_published(), verified=verified), out)
     fresh = {path.relative_to(out): path.read_bytes() for path in rebuilt}
     committed = {path.relative_to(ROOT / "leaderboard"): path.read_bytes() for path in ROOT.glob("leaderboard/*/*.*")}
     assert committed == fresh, "run `clbench leaderboard` and commit what it writes"

@@ -155,10 +155,8 @@ class Backbone:
         )
 
     def _set_adapter_enabled(self, on: bool) -> None:
-        if on and not self._adapter_enabled:
-            self.unet.enable_adapters()
-        elif self._adapter_enabled and not on:  # skipped if needless: PEFT visits all modules, which is slow
-            self.unet.disable_adapters()
+        if on != self._adapter_enabled:  # PEFT visits all modules, which is slow
+            (self.unet.enable_adapters if on else self.unet.disable_adapters)()
         self._adapter_enabled = on
 
     # --- encoding ---

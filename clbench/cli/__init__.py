@@ -1,4 +1,4 @@
-"""The command line: thin; each command reads its arguments, calls one function and prints.
+"""The command line. Each command reads its arguments, calls the package and prints.
 
 Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
 """
@@ -21,11 +21,11 @@ for name in ("run", "results", "leaderboard", "export", "store", "catalog"):  # 
 
 
 def main() -> None:
-    """Entry point: every ClbenchError becomes one sentence on stderr and its exit code."""
+    """Entry point: a ClbenchError is printed as one sentence on stderr and sets the exit code."""
     warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preempted job stops as with Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # preempted jobs stop as after Ctrl-C
     try:
-        code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as a number
+        code = app(standalone_mode=False)  # typer.Exit is returned as its exit code
         if code == 130:
             raise KeyboardInterrupt
         if code:
@@ -35,9 +35,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         fail("stopped; the same command goes on from here", 130)
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's own usage errors
+        if hasattr(error, "format_message"):  # usage errors of click
             message = error.format_message()  # type: ignore[attr-defined]
-            if not message:  # no arguments: the help was printed
+            if not message:  # without arguments the help was printed
                 sys.exit(2)
             context = getattr(error, "ctx", None)
             hint = f" (see `{context.command_path} --help`)" if context else ""

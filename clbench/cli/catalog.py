@@ -1,10 +1,8 @@
-"""Commands about what there is: suites, tracks, methods, models and data."""
+"""Commands that list suites and methods, manage models and data sets, and describe the environment."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +14,7 @@ from clbench.cli.options import (
     DataRoot,
     Json,
     Plugins,
+    SuiteName,
     app,
     err,
     explain_missing_extra,
@@ -24,20 +23,15 @@ from clbench.cli.options import (
     progress_bar,
     split_list,
 )
-from clbench.data.locate import (
-    Asset,
-    AssetPaths,
-    AssetStatus,
-    default_data_root,
-    list_assets,
-    locate_asset,
-    select_assets,
-)
-from clbench.errors import ClbenchError
+from clbench.data import locate
+from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
+from clbench.utils.formatting import format_bytes
 
 data_app = typer.Typer(help="The models and data sets that a suite needs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
 
 @app.command("list", epilog="Example: `clbench list methods --json`")
@@ -46,34 +40,28 @@ def list_(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List what there is."""
-    from clbench.errors import did_you_mean
+    """List suites, tracks, methods or metrics."""
     from clbench.metrics import METRICS
     from clbench.plugins import list_methods
 
     def tracks() -> list[dict[str, str]]:
         return [
-            {
-                "suite": name,
-                "track": track.name,
-                "tasks": ", ".join(track.task_names),
-                "metrics": ", ".join(track.metrics),
-            }
+            {"suite": name, "track": key, "tasks": ", ".join(track.task_names), "metrics": ", ".join(track.metrics)}
             for name in list_suites()
-            for track in load_suite(name).tracks.values()
+            for key, track in load_suite(name).tracks.items()
         ]
 
     rows = {
         "suites": lambda: [suite_row(load_suite(name)) for name in list_suites()],
         "tracks": tracks,
         "methods": lambda: [
-            {"method": name, "about": (method.__doc__ or "").strip().splitlines()[0] if method.__doc__ else ""}
+            {"method": name, "about": (method.__doc__ or "").strip().partition("\n")[0]}
             for name, method in list_methods(plugin or ()).items()
         ],
         "metrics": lambda: [{"metric": name, "label": m.label, "about": m.description} for name, m in METRICS.items()],
     }
     if what not in rows:
-        raise ClbenchError(f"nothing is listed under {what!r}{did_you_mean(what, list(rows))}")
+        raise ClbenchError(f"{what!r} cannot be listed{did_you_mean(what, list(rows))}")
     listed = rows[what]()
     if as_json:
         typer.echo(json.dumps(listed, indent=1))
@@ -86,10 +74,10 @@ def list_(
 
 @app.command("new-suite", epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
 def new_suite(
-    folder: Annotated[Path, typer.Argument(help="Where to write it; its name becomes the suite's.")],
-    like: Annotated[str, typer.Option(help="The suite to begin from.")] = "sdxl-v1",
+    folder: Annotated[Path, typer.Argument(help="The folder to write; its name becomes the suite's.")],
+    like: Annotated[str, typer.Option(help="The suite to copy.")] = "sdxl-v1",
 ) -> None:
-    """Write a commented suite of your own, to be changed and run with `--suite FOLDER`."""
+    """Write a commented suite of your own, to change and run with `--suite FOLDER`."""
     from clbench.data.suite_template import write_suite_template
 
     for path in write_suite_template(folder, like):
@@ -98,97 +86,90 @@ def new_suite(
 
 @data_app.command("status", epilog="Example: `clbench data status --suite sdxl-v1`")
 def data_status(
-    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v2",
-    item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
-    data_root: DataRoot = None,
-    as_json: Json = False,
+    suite: SuiteName = "mini-v2", item: Items = None, data_root: DataRoot = None, as_json: Json = False
 ) -> None:
-    """Say of each model and data set whether it is there, where, and whether it is whole; exit 1 if one is not."""
-    _report_data(suite, item, data_root, as_json, locate_asset, progress_bar(transient=True))
+    """Show where each model and data set is, and whether it is complete; exit 1 if one is not."""
+    assets, paths = _select_assets(suite, item, data_root)
+    with explain_missing_extra(), progress_bar(transient=True) as progress:
+        found = [locate.locate_asset(asset, paths) for asset in progress.track(assets, description="checking")]
+    _print_status(found, paths, as_json)
 
 
 @data_app.command("fetch", epilog="Example: `clbench data fetch --suite sdxl-v1`")
 def data_fetch(
-    suite: Annotated[str, typer.Option(help="A suite, or your own's folder.")] = "mini-v2",
-    item: Annotated[list[str] | None, typer.Option(help="One item only; repeatable.")] = None,
-    data_root: DataRoot = None,
-    as_json: Json = False,
+    suite: SuiteName = "mini-v2", item: Items = None, data_root: DataRoot = None, as_json: Json = False
 ) -> None:
     """Get what is missing from the Hugging Face hub; what arrived before is not fetched again."""
     from clbench.data.download import fetch
 
-    _report_data(suite, item, data_root, as_json, fetch, None)  # the hub's client draws its own bars
+    assets, paths = _select_assets(suite, item, data_root)
+    found = []
+    for asset in assets:  # the hub's client shows its own progress bars
+        err.print(Text(f"{asset.name}: {asset.source}", style="dim"), soft_wrap=True)
+        with explain_missing_extra():
+            found.append(fetch(asset, paths))
+    _print_status(found, paths, as_json)
 
 
-def _report_data(
-    suite: str,
-    names: list[str] | None,
-    root: Path | None,
-    as_json: bool,
-    work: Callable[[Asset, AssetPaths], AssetStatus],
-    progress: Any | None,
-) -> None:
-    """Do something to each item and print what was found."""
-    from clbench.utils.formatting import format_bytes
+def _select_assets(
+    suite: str, names: list[str] | None, root: Path | None
+) -> tuple[list[locate.Asset], locate.AssetPaths]:
+    assets = locate.select_assets(locate.list_assets(load_suite(suite), suite), names)
+    return assets, locate.AssetPaths(root or locate.default_data_root(), suite_folder(suite))
 
-    definition, places = load_suite(suite), AssetPaths(root or default_data_root(), suite_folder(suite))
-    wanted = select_assets(list_assets(definition, suite), names)
-    found: list[AssetStatus] = []
-    with explain_missing_extra(), progress or nullcontext():
-        bar = progress.add_task("", total=len(wanted)) if progress else None
-        for item in wanted:
-            if progress:
-                progress.update(bar, description=item.name)
-            else:
-                err.print(Text(f"{item.name}: {item.place}", style="dim"), soft_wrap=True)
-            found.append(work(item, places))
-            if progress:
-                progress.advance(bar)
+
+def _print_status(found: list[locate.AssetStatus], paths: locate.AssetPaths, as_json: bool) -> None:
+    """Print the outcome for each asset; exit 1 if one cannot be used."""
     if as_json:
-        typer.echo(json.dumps([_data_row(one) for one in found], indent=1))
+        typer.echo(json.dumps([_asset_row(status) for status in found], indent=1))
     else:
-        for one in found:
-            state = Text("ready    ", style="green") if one.problem is None else Text("not ready", style="bold red")
-            known = f"checksums on record: {one.compared}, all fit" if one.compared else "no checksum on record"
-            told = one.problem or f"{one.files} files, {format_bytes(one.size)}, {known}; {one.origin}: {one.folder}"
-            out.print(Text.assemble(state, f"  {one.item.name}: {told}"), soft_wrap=True)
-        out.print(Text(f"data root: {places.root} (--data-root or CLBENCH_DATA_ROOT)"), soft_wrap=True)
-    if any(one.problem for one in found):
+        for status in found:
+            state = Text("ready    ", style="green") if status.problem is None else Text("not ready", style="bold red")
+            checksums = (
+                f"checksums on record: {status.verified}, all fit" if status.verified else "no checksum on record"
+            )
+            files = f"{status.files} files, {format_bytes(status.size)}"
+            about = status.problem or f"{files}, {checksums}; {status.origin}: {status.folder}"
+            out.print(Text.assemble(state, f"  {status.asset.name}: {about}"), soft_wrap=True)
+        out.print(Text(f"data root: {paths.root} (--data-root or CLBENCH_DATA_ROOT)"), soft_wrap=True)
+    if any(status.problem for status in found):
         raise typer.Exit(1)
 
 
-def _data_row(found: AssetStatus) -> dict[str, Any]:
-    """An item for machines."""
+def _asset_row(status: locate.AssetStatus) -> dict[str, Any]:
     return {
-        "item": found.item.name,
-        "source": found.item.place,
-        "revision": found.item.spec.revision,
-        "ready": found.problem is None,
-        "problem": found.problem,
-        "origin": found.origin,
-        "folder": str(found.folder) if found.folder else None,
-        "files": found.files,
-        "bytes": found.size,
-        "checksums_on_record": found.compared,
-        "sha256": found.sha256 or None,
+        "item": status.asset.name,
+        "source": status.asset.source,
+        "revision": status.asset.spec.revision,
+        "ready": status.problem is None,
+        "problem": status.problem,
+        "origin": status.origin,
+        "folder": str(status.folder) if status.folder else None,
+        "files": status.files,
+        "bytes": status.size,
+        "checksums_on_record": status.verified,
+        "sha256": status.sha256 or None,
     }
 
 
 def suite_row(suite: Suite) -> dict[str, str]:
+    """A suite's row in `clbench list suites`."""
     counts = [f"{len(track.tasks)} {track.name}" for track in suite.tracks.values()]
     return {"suite": suite.name, "version": suite.version, "tracks": ", ".join(counts), "sha256": suite.sha256[:12]}
 
 
 @app.command("pretrain-mini", epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`")
 def pretrain_mini(
-    output: Annotated[Path, typer.Option(help="Folder for weights and checkpoints; a second call goes on.")],
+    output: Annotated[Path, typer.Option(help="Folder for weights and checkpoints; a second call continues there.")],
     stages: Annotated[str | None, typer.Option(help="Some of vae, text, clip, csd, dino, unet; default all.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Earlier `weights` to begin from; not for text.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A `weights` folder to start from; not possible for the text stage.")
+    ] = None,
     scale: Annotated[float, typer.Option(help="Multiplies every stage's number of steps.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
 ) -> None:
-    """Train the bundled suite's models from nothing (about three hours on two cores), and measure them."""
+    """Train the bundled suite's models from scratch (about three hours on two cores), and measure them."""
     import_harness()
     from clbench.miniworld.pretrain import STAGES, pretrain
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from clbench.cli.options import Json, app, out
-from clbench.suite import load_suite
+
+if TYPE_CHECKING:
+    from clbench.leaderboard import Board
 
 
 @app.command(epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`")
@@ -25,16 +27,13 @@ def submit(
     samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
 ) -> None:
     """Check a result, file it as `submissions/<suite>/<track>/<method>.json`, and rebuild the tables."""
-    from clbench.leaderboard.build import build_leaderboard
-    from clbench.leaderboard.published import load_published
+    from clbench.leaderboard import write_tables
     from clbench.results import submission
-    from clbench.results.verification import read_verified
 
     place, filed = submission.submit(result, submitter, submissions, replace)
     out.print(Text(f"filed as {place}"), soft_wrap=True)
     board = board or submissions.parent / "leaderboard"
-    verified = read_verified(submissions / "VERIFIED.json")
-    written = build_leaderboard(submissions, board, samples=samples, published=load_published(), verified=verified)
+    written = write_tables(_boards(submissions, samples), board)
     out.print(Text(f"rebuilt {len(written)} files under {board}"), soft_wrap=True)
     for line in ("", *submission.next_steps(place, filed, written)):
         out.print(Text(line), soft_wrap=True)
@@ -52,20 +51,27 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Turn submissions into ranked tables (a page a suite and track, as CSV, JSON and LaTeX too), and into a site."""
-    from clbench.leaderboard.build import read_submissions, write_tables
-    from clbench.leaderboard.published import load_published
+    from clbench.leaderboard import write_tables
     from clbench.leaderboard.site import build_site
-    from clbench.results.verification import read_verified, status
 
-    boards, published = read_submissions(submissions, load_suite), load_published()
-    verified = read_verified(submissions / "VERIFIED.json")
-    paths = write_tables(boards, output, samples=samples, published=published, verified=verified)
+    boards = _boards(submissions, samples)
+    paths = write_tables(boards, output)
     if site is not None:
-        levels = {(*key, one.method.name): status(verified, one) for key, results in boards.items() for one in results}
-        build_site(boards, site, samples=samples, published=published, verified=levels)
+        build_site(boards, site)
         paths.append(site / "index.html")
     if as_json:
         typer.echo(json.dumps([str(path) for path in paths]))
         return
     for path in paths:
         out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _boards(submissions: Path, samples: Path) -> list[Board]:
+    """The boards of all submissions, with what was published and what maintainers found."""
+    from clbench.leaderboard import make_boards, read_submissions
+    from clbench.leaderboard.published import load_published
+    from clbench.results.verification import read_verified
+
+    verified = read_verified(submissions / "VERIFIED.json")
+    methods = read_submissions(submissions)
+    return make_boards(methods, samples=samples, published=load_published(), verified=verified)

@@ -1,16 +1,19 @@
-"""What all commands share: the app, the consoles, common options, and the way to what needs torch."""
+"""Shared by all commands: the app, the consoles, common options, and the import of modules that need torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from clbench.errors import ClbenchError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 app = typer.Typer(
     help="Continual low-rank personalization of diffusion models: a benchmark and its leaderboard.",
@@ -22,45 +25,22 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DataRoot = Annotated[
     Path | None, typer.Option(envvar="CLBENCH_DATA_ROOT", help="Folder of your own copies of models and data sets.")
 ]
-ResultSuite = Annotated[str | None, typer.Option("--suite", help="The folder of your own suite that made the result.")]
-SuiteName = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or your own's folder.")]
-Orders = Annotated[str | None, typer.Option(help="Task orders, e.g. `0,5`; default all.")]
-Seeds = Annotated[str | None, typer.Option(help="Training seeds, e.g. `0`; default all.")]
-Device = Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: what is there.")]
-Precision = Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default what the suite says.")]
-Quick = Annotated[
-    bool, typer.Option("--quick", help="A part: the first order and seed, unless --orders or --seeds say which.")
+ResultSuite = Annotated[
+    str | None, typer.Option("--suite", help="The folder of the result's suite, if it is your own.")
 ]
-Memory = Annotated[
-    str, typer.Option(help="`low` saves memory for time, `high` time for memory; `auto` is `low` where it must.")
-]
-Keep = Annotated[str | None, typer.Option(help="`states` of all tasks, all `images`, or `states,images`.")]
+SuiteName = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or the folder of your own.")]
 Store = Annotated[
-    str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/place`; default `<output>/store`.")
-]
-Events = Annotated[Path | None, typer.Option(help="Also write what happens to this file, as JSON lines.")]
-Tracker = Annotated[
-    str | None,
-    typer.Option(
-        help="`tensorboard`, `wandb`, `trackio` or `none`; default TensorBoard where it is installed, under "
-        "`<output>/tensorboard`."
-    ),
-]
-Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="On a GPU: the same bits every time, at a price; a CPU always does.")
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes that share the work; default one a GPU, or one a core of a CPU.")
+    str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/folder`; default `<output>/store`.")
 ]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
 
 
 def import_harness() -> Any:
-    """The part that needs torch, or the sentence that says how to install it."""
+    """The module `clbench.runner.harness`, which needs torch; raises ClbenchError if that is not installed."""
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -82,13 +62,15 @@ def import_harness() -> Any:
 
 @contextmanager
 def explain_missing_extra() -> Iterator[None]:
+    """Turn the failed import of an optional package into the command that installs it."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise ClbenchError(f"{error.name} is not installed; this needs `pip install 'clbench[run]'`") from None
 
 
-def progress_bar(transient: bool = False) -> Any:
+def progress_bar(transient: bool = False) -> Progress:
+    """A progress bar on stderr; `transient` removes it at the end."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -96,4 +78,5 @@ def progress_bar(transient: bool = False) -> Any:
 
 
 def split_list(text: str | None) -> list[str] | None:
+    """The items of a comma-separated option."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

@@ -15,12 +15,12 @@ from rich.text import Text
 
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
-from clbench.results.compare import COMPARED, Comparison
-from clbench.results.schema import Result, Run, Spread
+from clbench.results.analysis import CONTROLS, Analysis
+from clbench.results.compare import Comparison
+from clbench.results.schema import Result, Spread
 from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
-from clbench.results.summary import past_floor, spread
-from clbench.scores import SHARES, STATISTICS
-from clbench.suite import Suite, Track
+from clbench.scores import STATISTICS, Statistic, shown
+from clbench.suite import Suite
 from clbench.utils.formatting import format_bytes, format_p_value, format_percent
 
 WIDTH = 80
@@ -28,39 +28,39 @@ _SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (2
 """Five points of the viridis colour map: even to the eye, and readable by the colour-blind."""
 
 
-def render_result(result: Result, suite: Suite, console: Console, *, run: int | None = None) -> None:
-    """Print a result that `check_result` accepts.
+def render_result(method: Analysis, suite: Suite, console: Console, *, run: int | None = None) -> None:
+    """Print a result.
 
     Args:
-        result: the result.
+        method: the result with its statistics.
         suite: its definition.
         console: where to print.
         run: number of the one run to show, counted from 1; None = the mean over runs.
 
     Raises:
-        ClbenchError: there is no such run, or no such track in the suite.
+        ClbenchError: there is no such run.
     """
-    track = suite.track(result.track)
+    result, track = method.result, method.track
     runs = result.runs
     what = f"mean over {len(runs)} runs" if len(runs) > 1 else "one run"
     tasks = [""] * len(track.tasks)
     if run is not None:
         if not 1 <= run <= len(runs):
             raise ClbenchError(f"there is no run {run}; this result has runs 1 to {len(runs)}")
-        runs = (runs[run - 1],)
-        what = f"run {run} of {len(result.runs)}: order {runs[0].order}, seed {runs[0].seed}"
-        tasks = list(runs[0].task_order)
+        one = runs[run - 1]
+        what = f"run {run} of {len(runs)}: order {one.order}, seed {one.seed}"
+        tasks = list(one.task_order)
     console.print(Text(f"{result.method.name} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
     for metric in track.metrics:
-        mean = np.mean([one.matrix(metric) for one in runs], axis=0)
+        matrix = method.means[metric] if run is None else method.matrices[metric][run - 1]
         console.print()
-        console.print(heatmap(mean, tasks, title=METRICS[metric].label))
+        console.print(heatmap(matrix, tasks, title=METRICS[metric].label))
     console.print()
-    console.print(summary_table(result, track))
-    console.print(_facts(result))
+    console.print(summary_table(method))
+    console.print(_facts(method))
 
 
 def result_table(*results: Result) -> Table:
@@ -68,41 +68,38 @@ def result_table(*results: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("Method", overflow="fold")
     table.add_column("Metric", no_wrap=True)
-    for heading in ("Score ↑", "Forgetting ↓", "Learned ↑", "Kept ↑", "Base"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    statistics = shown("headline", "main", "control")
+    higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
+    for one in statistics:
+        arrows = {one.arrow(better) for better in higher}
+        heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
+        table.add_column(heading.rstrip(), justify="right", no_wrap=True)
     for result in results:
         name = result.method.name + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
-            table.add_row(
-                escape(name),
-                METRICS[metric].label,
-                _spread(summary["average_score"]),
-                _spread(summary["average_forgetting"]),
-                _percent(summary["learned"]),
-                _percent(summary["kept"]),
-                _mean(summary["base"]),
-            )
+            cells = (_spread(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
+            table.add_row(escape(name), METRICS[metric].label, *cells)
             name = ""
     if any(result.partial for result in results):
         table.caption = "* partial: runs of the protocol are missing"
     return table
 
 
-def summary_table(result: Result, track: Track) -> Table:
+def summary_table(method: Analysis) -> Table:
     """Every statistic and control, a column for each metric."""
+    metrics = method.track.metrics
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(f"mean ± std, runs: {len(result.runs)}")
-    for metric in track.metrics:
+    table.add_column(f"mean ± std, runs: {len(method.result.runs)}")
+    for metric in metrics:
         table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
-    for name in STATISTICS:
-        values = [result.summary[metric].get(name) for metric in track.metrics]
-        if any(name in result.summary[metric] for metric in track.metrics):
-            show = _percent if name in SHARES else _spread
-            table.add_row(name.replace("_", " "), *(show(value) for value in values))
+    for one in STATISTICS.values():
+        if any(one.name in method.summary[metric] for metric in metrics):
+            table.add_row(one.title, *(_spread(method.summary[metric].get(one.name), one) for metric in metrics))
     table.add_section()
-    table.add_row("last-task floor", *(_spread(spread(past_floor(result, metric, track))) for metric in track.metrics))
-    real = result.controls.real_against_real
-    table.add_row("real against real", *(_mean(spread([float(np.mean(real.get(m, np.nan)))])) for m in track.metrics))
+    for name, control in CONTROLS.items():
+        if name != "base model":  # it is among the statistics above
+            spreads = (control.spread([method], metric) for metric in metrics)
+            table.add_row(name, *(_spread(found, deviation=control.varies) for found in spreads))
     return table
 
 
@@ -142,31 +139,24 @@ def _shade(value: float, low: float, high: float, width: int) -> Text:
     return Text(f"{value:{width - 1}.{digits}f} ", style=style)
 
 
-def _facts(result: Result) -> Text:
-    runs: tuple[Run, ...] = result.runs
-    tasks = sum(len(run.task_order) for run in runs)
+def _facts(method: Analysis) -> Text:
     lines = {
-        "regime": ", ".join(sorted({run.regime for run in runs})),
-        "state passed on": format_bytes(max(run.state_bytes[-1] for run in runs)),
-        "seconds a task": f"{sum(run.train_seconds for run in runs) / tasks:.1f} training, "
-        f"{sum(run.eval_seconds for run in runs) / tasks:.1f} evaluation",
-        "made by": " ".join(result.command.split()),
+        "regime": method.regime,
+        "state passed on": format_bytes(method.state_bytes),
+        "seconds a task": f"{method.train_seconds:.1f} training, {method.eval_seconds:.1f} evaluation",
+        "made by": " ".join(method.result.command.split()),
     }
     return Text("\n".join(f"{name}: {value}" for name, value in lines.items()))
 
 
-def _spread(value: Spread | None) -> str:
-    return f"{value.mean:.3f} ± {value.std:.3f}" if value and value.n > 1 else _mean(value)
-
-
-def _mean(value: Spread | None) -> str:
-    return f"{value.mean:.3f}" if value else "–"
-
-
-def _percent(value: Spread | None) -> str:
+def _spread(value: Spread | None, statistic: Statistic | None = None, deviation: bool = True) -> str:
+    """A mean and, if there are several runs, its deviation; shares in percent."""
     if value is None:
         return "–"
-    return format_percent(value.mean, value.std if value.n > 1 else None)
+    std = value.std if deviation and value.n > 1 else None
+    if statistic and statistic.unit == "share":
+        return format_percent(value.mean, std)
+    return f"{value.mean:.3f}" if std is None else f"{value.mean:.3f} ± {std:.3f}"
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
@@ -183,14 +173,15 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
     for metric, own in comparison.statistics.items():
         label = METRICS[metric].label
         for name, value in own.items():
+            unit, digits, sign = (100, 1, ", %") if STATISTICS[name].unit == "share" else (1, 3, "")
+            called = STATISTICS[name].label + sign
             if value is None:
-                table.add_row(label, COMPARED[name], *["–"] * 5)
+                table.add_row(label, called, *["–"] * 5)
             else:
-                unit, digits = (100, 1) if name in SHARES else (1, 3)
                 low, high = (unit * bound for bound in value.interval)
                 table.add_row(
                     label,
-                    COMPARED[name],
+                    called,
                     f"{unit * value.first:.{digits}f}",
                     f"{unit * value.second:.{digits}f}",
                     Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),

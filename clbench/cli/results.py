@@ -11,7 +11,6 @@ from rich.text import Text
 
 from clbench.cli.options import DataRoot, Json, Plugins, ResultSuite, app, import_harness, out, progress_bar
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.suite import load_suite
 
 
 @app.command(epilog="Example: `clbench show runs/mini-v2/styles/merge_init.json --run 1`")
@@ -23,18 +22,13 @@ def show(
 ) -> None:
     """Show a result: its score matrices as heatmaps and its summary."""
     from clbench.cli.render import render_result
-    from clbench.results.checks import check_result
-    from clbench.results.io import load_result
+    from clbench.results.validation import known_suite, load_valid
 
-    loaded = load_result(result)
-    definition = load_suite(suite or loaded.suite.name)
-    findings = check_result(loaded, definition, allow_partial=True)
-    if findings:
-        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
+    method = load_valid(result, suite, allow_partial=True)
     if as_json:
-        typer.echo(loaded.model_dump_json(include={"method", "track", "summary", "partial"}, indent=1))
+        typer.echo(method.result.model_dump_json(include={"method", "track", "summary", "partial"}, indent=1))
         return
-    render_result(loaded, definition, out, run=run)
+    render_result(method, known_suite(suite or method.result.suite.name), out, run=run)
 
 
 @app.command(epilog="Example: `clbench compare submissions/mini-v2/styles/magmax.json runs/mini-v2/styles/mine.json`")
@@ -47,14 +41,9 @@ def compare(
     """Compare two results on the runs they share: every statistic, the paired test, the matrices' difference."""
     from clbench.cli.render import render_comparison
     from clbench.results.compare import compare_results
-    from clbench.results.io import load_result
-    from clbench.results.submission import check_file, known_suite
+    from clbench.results.validation import load_valid
 
-    for path in (first, second):
-        if findings := check_file(path, suite, allow_partial=True):
-            raise ClbenchError(f"{path} is not valid: {findings[0].code} {findings[0].message}")
-    results = load_result(first), load_result(second)
-    comparison = compare_results(*results, known_suite(suite or results[0].suite.name))
+    comparison = compare_results(*(load_valid(path, suite, allow_partial=True) for path in (first, second)))
     if as_json:
         typer.echo(json.dumps(comparison.as_json(), indent=1))
         return
@@ -71,7 +60,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check result files; exit 0 only if every one is valid."""
-    from clbench.results.submission import check_files
+    from clbench.results.validation import check_files
 
     found_in = check_files(files, suite, allow_partial=allow_partial)
     verdicts = dict(zip(map(str, files), found_in, strict=True))
@@ -112,16 +101,13 @@ def verify(
     """Check a result more deeply: recompute it, score its images, or run chosen cells again."""
     from clbench.errors import did_you_mean
     from clbench.results import verification
-    from clbench.results.io import load_result
-    from clbench.results.submission import check_file
+    from clbench.results.validation import load_valid
 
     if level not in verification.LEVELS:
         raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verification.LEVELS))}")
     if level == "artifacts" and images is None:
         raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
-    if findings := check_file(result, suite, allow_partial=True):
-        raise ClbenchError(f"{result} is not valid: {findings[0].code} {findings[0].message}")
-    loaded, checked = load_result(result), []
+    loaded, checked = load_valid(result, suite, allow_partial=True).result, []
     if level != "recomputed":
         import_harness()
         from clbench.runner import verify as verifying

@@ -1,8 +1,7 @@
-"""What a run needs of `clbench.data.locate`: found, whole, and in the form that the engine loads."""
+"""The assets of a track: located, complete, and in the form that models are loaded from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from clbench.data.locate import AssetPaths, require_assets
@@ -11,33 +10,31 @@ from clbench.suite import FrozenModel, Suite
 
 
 class TrackAssets(FrozenModel):
-    """Where the models and data sets of one track lie."""
+    """The located models and data sets of one track."""
 
     folders: dict[str, Path]
-    """Item -> folder, for processes with whatever working folder."""
+    """Asset -> absolute folder."""
     sha256: dict[str, str]
-    """Item -> checksum of its files, as they were found."""
+    """Asset -> checksum of its files."""
 
 
-def resolve_assets(
-    suite: Suite, name: str, track: str, places: AssetPaths, report: Callable[[str], None] = lambda item: None
-) -> TrackAssets:
-    """All that a track needs.
+def resolve_assets(suite: Suite, name: str, track: str, paths: AssetPaths) -> TrackAssets:
+    """Locate all assets that a track needs.
 
     Args:
-        name: what `--suite` takes.
+        name: the value of `--suite`.
 
     Raises:
-        ClbenchError: as `clbench.data.locate.require_assets`, or a CSD checkpoint that cannot be converted.
+        ClbenchError: as `require_assets`, or a CSD checkpoint cannot be converted.
     """
-    found = require_assets(suite, name, track, places, report)
-    folders = {key: one.folder.absolute() for key, one in found.items() if one.folder is not None}
+    found = require_assets(suite, name, track, paths)
+    folders = {key: status.folder.absolute() for key, status in found.items() if status.folder is not None}
     if "csd" in folders:
-        folders["csd"] = convert_csd(folders["csd"], places)
-    return TrackAssets(folders=folders, sha256={key: one.sha256 for key, one in found.items()})
+        folders["csd"] = convert_csd(folders["csd"], paths)
+    return TrackAssets(folders=folders, sha256={key: status.sha256 for key, status in found.items()})
 
 
-def convert_csd(source: Path, places: AssetPaths) -> Path:
+def convert_csd(source: Path, paths: AssetPaths) -> Path:
     """The folder that `CSDEncoder` loads; a published checkpoint is converted once, under the data root.
 
     Raises:
@@ -46,6 +43,6 @@ def convert_csd(source: Path, places: AssetPaths) -> Path:
     from clbench.encoders.csd import convert_checkpoint
 
     try:
-        return convert_checkpoint(source, places.root)
+        return convert_checkpoint(source, paths.root)
     except (OSError, ValueError) as error:
-        raise ClbenchError(f"{source} is not a CSD checkpoint: {error}; put the published one in its place") from None
+        raise ClbenchError(f"{source} is not a CSD checkpoint: {error}; replace it by the published one") from None

@@ -1,4 +1,4 @@
-"""A task's images: drawn by the bundled world, or photos read from a data set. Always upright RGB."""
+"""A task's images, drawn by `clbench.miniworld` or read from a data set; always upright RGB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def load_images(images: DrawnImages | PhotoImages, resolution: int, folders: Mapping[str, Path]) -> list[Image.Image]:
-    """The images in their order; photos come at their own size.
+    """The images in their order; photos keep their size.
 
     Args:
-        resolution: side of a drawn image.
+        resolution: side of a drawn image in pixels.
         folders: data set -> folder.
     """
     if isinstance(images, PhotoImages):
@@ -28,7 +28,7 @@ def load_images(images: DrawnImages | PhotoImages, resolution: int, folders: Map
 
 
 def open_photo(path: Path) -> Image.Image:
-    """A picture file as it is meant to be seen."""
+    """An image file as RGB, rotated as its EXIF tag says."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
@@ -36,14 +36,14 @@ def open_photo(path: Path) -> Image.Image:
 
 
 def check_photo(path: Path, upright_rgb: bool) -> None:
-    """Decode a picture once.
+    """Check that an image file can be decoded.
 
     Args:
-        upright_rgb: whether it must be stored as upright RGB, as all pictures of the public data sets are. Else what is
-            stored otherwise is named in a warning, since it will be turned or converted.
+        upright_rgb: require upright RGB, as in all images of the public data sets. Otherwise only warn that the image
+            will be rotated or converted.
 
     Raises:
-        ValueError: it cannot be decoded, or is not stored as it must be. OSError: it cannot be read.
+        ValueError: it cannot be decoded, or is not upright RGB as required. OSError: it cannot be read.
     """
     from PIL import ExifTags, Image
 
@@ -58,22 +58,22 @@ def check_photo(path: Path, upright_rgb: bool) -> None:
             raise
         raise ValueError(f"it cannot be decoded ({error})") from None
     if oddities and upright_rgb:
-        raise ValueError(f"{' and '.join(oddities)}, so it is not the published picture")
+        raise ValueError(f"{' and '.join(oddities)}, so it is not the published image")
     if oddities:
         warnings.warn(f"{path}: {' and '.join(oddities)}; it is used as upright RGB", stacklevel=2)
 
 
 THUMBNAIL_SIZE = 192
-"""Side, in pixels, of the largest picture in a cell's strip."""
+"""Largest side of a thumbnail in pixels."""
 
 
 def image_suffix(number: int) -> str:
-    """Of a cell's image in the store, prompt by prompt."""
+    """Suffix of an evaluation image in the store; images are numbered prompt by prompt."""
     return f".{number:03d}.png"
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """For the strip: at most `THUMBNAIL_SIZE` pixels wide."""
+    """The image, at most `THUMBNAIL_SIZE` pixels wide."""
     from PIL import Image
 
     if image.width <= THUMBNAIL_SIZE:
@@ -82,7 +82,7 @@ def thumbnail(image: Image.Image) -> Image.Image:
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:
-    """One row of pictures of the same size."""
+    """Images of the same size in one row."""
     from PIL import Image
 
     width, height = images[0].size

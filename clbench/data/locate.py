@@ -1,13 +1,13 @@
-"""Where a suite's models and data sets lie, and whether they are whole: looked at before any work begins.
+"""Locate a suite's models and data sets, and check that their files are complete, before any work begins.
 
     paths = AssetPaths(Path("~/data").expanduser(), suite_folder("sdxl-v1"))
     for asset in list_assets(suite, "sdxl-v1"):
         print(locate_asset(asset, paths))
     found = require_assets(suite, "sdxl-v1", "styles", paths)      # name -> AssetStatus; raises if one is not usable
 
-What a definition names by hub id is looked for under the data root FOLDER, where `FOLDER/data.toml` says
+A hub repository is looked for under the data root FOLDER, at the path that `FOLDER/data.toml` gives
 (`"google/dreambooth" = "/datasets/dreambooth"`) or as `FOLDER/dreambooth`; then in the hub's cache, at the pinned
-commit. The rest is bundled, or lies beside the definition. `clbench.data.download` gets what is missing.
+commit. Other assets are bundled, or lie beside the definition. `clbench.data.download` fetches what is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ from pathlib import Path
 
 from clbench.data.images import check_photo
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.metrics import ENCODER_OF
+from clbench.metrics import METRICS
 from clbench.suite import Dataset, Suite, Track, Weights
 from clbench.utils.files import file_sha256
 
 ALTERNATIVE = " | "
-"""Between the names of a needed file, where any of several will do."""
+"""Separates the names of a needed file of which any one is enough."""
 DATASET_FOLDERS = ("", "dataset", "data")
-"""Below which a data set's files may lie: its checkout and its hub repository put them into `dataset`."""
+"""Folders that may hold a data set's files; its git checkout and its hub repository have them in `dataset`."""
 
 
 @dataclass(frozen=True)
 class AssetPaths:
-    """Where to look."""
+    """The folders in which to look for assets."""
 
     root: Path
-    """The data root."""
-    beside: Path
-    """The folder of the definition."""
+    """The data root: the user's own copies of hub repositories."""
+    suite_folder: Path
+    """The folder of the suite's definition."""
 
-    def chosen(self, hub_id: str) -> Path | None:
-        """The user's own copy of a hub repository, if there is one.
+    def own_copy(self, hub_id: str) -> Path | None:
+        """The user's own copy of a hub repository; None if there is none.
 
         Raises:
             ClbenchError: `data.toml` cannot be read.
@@ -52,18 +52,18 @@ class AssetPaths:
         settings = self.root / "data.toml"
         if settings.exists():
             try:
-                named = tomllib.loads(settings.read_text(encoding="utf-8")).get(hub_id)
+                path = tomllib.loads(settings.read_text(encoding="utf-8")).get(hub_id)
             except (OSError, ValueError) as error:
                 raise ClbenchError(f"cannot read {settings}: {error}") from None
-            if named is not None:
-                if not isinstance(named, str):
-                    raise ClbenchError(f"{settings}: field {hub_id!r}: expected a path in quotes, not {named!r}")
-                return self.root / Path(named).expanduser()
-        own = self.own(hub_id)
-        return own if own.exists() else None
+            if path is not None:
+                if not isinstance(path, str):
+                    raise ClbenchError(f"{settings}: field {hub_id!r}: expected a path in quotes, not {path!r}")
+                return self.root / Path(path).expanduser()
+        default = self.default_folder(hub_id)
+        return default if default.exists() else None
 
-    def own(self, hub_id: str) -> Path:
-        """Where a copy belongs under the data root."""
+    def default_folder(self, hub_id: str) -> Path:
+        """Where a copy of a hub repository belongs under the data root."""
         return self.root / hub_id.rsplit("/", 1)[-1]
 
 
@@ -72,16 +72,16 @@ class Asset:
     """One model or data set that a suite needs."""
 
     name: str
-    """`backbone`, `vae`, an encoder's or a data set's name."""
+    """`backbone`, `vae`, or the name of an encoder or a data set."""
     spec: Weights | Dataset
     files: tuple[str, ...] | None
-    """What is needed of it; None: all there is."""
+    """The files that are needed; None: all files."""
     suite: str
-    """What `--suite` takes to mean the suite that needs it."""
+    """The value of `--suite` for the suite that needs it."""
 
     @property
-    def place(self) -> str:
-        """How the definition names it."""
+    def source(self) -> str:
+        """The source in the definition, without `hub:`."""
         return self.spec.source.removeprefix("hub:")
 
     @property
@@ -90,132 +90,133 @@ class Asset:
 
     @property
     def remedy(self) -> str:
+        """What to do if the asset is missing or damaged."""
         if self.from_hub:
             suite = "" if self.suite == "mini-v2" else f" --suite {self.suite}"
-            return f"get it with `clbench data fetch{suite} --item {self.name}`, or give a whole copy with --data-root"
+            fetch = f"`clbench data fetch{suite} --item {self.name}`"
+            return f"get it with {fetch}, or give a complete copy with --data-root"
         if self.spec.source.startswith("bundled:"):
             return f"restore it, e.g. with `git checkout -- {_bundled(self.spec.source)}`"
-        return "mend it, or name another place with --data-root"
+        return "repair it, or change its `source` in suite.yaml"
 
 
 @dataclass(frozen=True)
 class AssetStatus:
-    """What there is of an item."""
+    """The outcome of locating one asset."""
 
-    item: Asset
+    asset: Asset
     folder: Path | None
-    """Where its files are; None where nothing was found."""
+    """Where its files are; None if nothing was found."""
     origin: str = ""
     """`data root`, `bundled`, `hub cache` or `definition`."""
     problem: str | None = None
-    """What is wrong with it, in one sentence with its remedy."""
+    """Why it cannot be used, in one sentence with the remedy."""
     files: int = 0
+    """Number of files."""
     size: int = 0
-    """Bytes."""
-    compared: int = 0
-    """How many files have a checksum on record, which fits."""
+    """Size of all files in bytes."""
+    verified: int = 0
+    """Number of files that match a checksum in the definition or the hub's cache."""
     sha256: str = ""
-    """Of its files, names included."""
+    """Checksum of the files and their names."""
 
 
-class _Wrong(Exception):
-    """What is wrong with an item, without its name and its remedy."""
+class _Problem(Exception):
+    """Why an asset cannot be used, without its name and the remedy."""
 
 
 def list_assets(suite: Suite, name: str, track: str | None = None) -> list[Asset]:
-    """What a suite needs, or one track of it; `name` is what `--suite` takes."""
+    """The assets that a suite, or one of its tracks, needs; `name` is the value of `--suite`."""
     tracks = suite.tracks.values() if track is None else [suite.track(track)]
-    encoders = {ENCODER_OF[metric] for chosen in tracks for metric in chosen.metrics}
+    encoders = {METRICS[metric].encoder for chosen in tracks for metric in chosen.metrics}
     models = {"backbone": suite.backbone} | ({"vae": suite.vae} if suite.vae else {})
     models |= {encoder: suite.encoders[encoder] for encoder in sorted(encoders)}
-    found = [Asset(key, weights, weights.files, name) for key, weights in models.items()]
+    assets = [Asset(key, weights, weights.files, name) for key, weights in models.items()]
     for key, dataset in (suite.datasets or {}).items():
-        files = sorted({file for chosen in tracks for file in photo_files(chosen, key)})
+        files = sorted({file for chosen in tracks for file in _photo_files(chosen, key)})
         if key in models:
             raise ClbenchError(f"the data set {key!r} of suite {suite.name} needs another name: a model has this one")
         if files:
-            found.append(Asset(key, dataset, tuple(files), name))
-    return found
+            assets.append(Asset(key, dataset, tuple(files), name))
+    return assets
 
 
-def photo_files(track: Track, dataset: str) -> Iterator[str]:
-    """All files that a track's tasks name in a data set."""
+def _photo_files(track: Track, dataset: str) -> Iterator[str]:
+    """The files of a data set that a track's tasks use."""
     for task in track.tasks:
         for photos in task.photos:
             if photos.dataset == dataset:
                 yield from photos.files
 
 
-def select_assets(known: list[Asset], names: Iterable[str] | None) -> list[Asset]:
-    """The items of those names; all by default."""
+def select_assets(assets: list[Asset], names: Iterable[str] | None) -> list[Asset]:
+    """The assets with the given names; None selects all."""
     if names is None:
-        return known
-    by_name = {item.name: item for item in known}
+        return assets
+    by_name = {asset.name: asset for asset in assets}
     for name in names:
         if name not in by_name:
             raise ClbenchError(f"there is no item {name!r}{did_you_mean(name, list(by_name))}")
     return [by_name[name] for name in names]
 
 
-def require_assets(
-    suite: Suite, name: str, track: str, places: AssetPaths, report: Callable[[str], None] = lambda item: None
-) -> dict[str, AssetStatus]:
-    """Asset -> where it is, for all that a track needs, every file looked at.
+def require_assets(suite: Suite, name: str, track: str, paths: AssetPaths) -> dict[str, AssetStatus]:
+    """Locate and check all assets of a track, by name.
 
     Raises:
-        ClbenchError: an item is missing, incomplete, damaged or another one (says which, and what to do).
+        ClbenchError: an asset is missing, incomplete, damaged or a different one (says which, and the remedy).
     """
-    found = {}
-    for item in list_assets(suite, name, track):
-        report(item.name)
-        found[item.name] = locate_asset(item, places)
-    wrong = [one.problem for one in found.values() if one.problem]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more: see `clbench data status --suite {name}`)" if len(wrong) > 1 else ""
-        raise ClbenchError(f"{wrong[0]}{more}")
+    found = {asset.name: locate_asset(asset, paths) for asset in list_assets(suite, name, track)}
+    problems = [status.problem for status in found.values() if status.problem]
+    if problems:
+        count = len(problems) - 1
+        more = f" (and {count} more: see `clbench data status --suite {name}`)" if count else ""
+        raise ClbenchError(f"{problems[0]}{more}")
     return found
 
 
-def locate_asset(item: Asset, places: AssetPaths) -> AssetStatus:
-    """Find an item and look at each file that is needed: there, whole, the right one?"""
+def locate_asset(asset: Asset, paths: AssetPaths) -> AssetStatus:
+    """Find an asset, and check each needed file: it exists, can be read, and matches its checksum if one is known."""
     folder, origin = None, ""
     try:
-        folder, origin = _find(item, places)
-        folder, paths = _needed(item, folder)
-        with ThreadPoolExecutor() as pool:  # checksums and decoding leave Python's lock
-            sums = list(pool.map(lambda pair: _check_file(item, *pair), paths.items()))
+        folder, origin = _find_folder(asset, paths)
+        folder, files = _find_files(asset, folder)
+        with ThreadPoolExecutor() as pool:  # checksums and decoding release the interpreter's lock
+            checks = list(pool.map(lambda pair: _check_file(asset, *pair), files.items()))
         sha = hashlib.sha256()
-        for file, (value, _) in zip(paths, sums, strict=True):
+        for file, (value, _) in zip(files, checks, strict=True):
             sha.update(f"{file} {value}\n".encode())
-        compared = sum(known for _, known in sums)
-        if isinstance(item.spec, Weights) and item.spec.sha256:
-            if sha.hexdigest() != item.spec.sha256:
-                expected = f"its sha256 is {sha.hexdigest()[:12]}..., expected {item.spec.sha256[:12]}..."
-                raise _Wrong(f"is not the model that the definition names: {expected}")
-            compared = len(paths)
-    except _Wrong as error:
+        verified = sum(known for _, known in checks)
+        if isinstance(asset.spec, Weights) and asset.spec.sha256:
+            if sha.hexdigest() != asset.spec.sha256:
+                expected = f"its sha256 is {sha.hexdigest()[:12]}..., expected {asset.spec.sha256[:12]}..."
+                raise _Problem(f"is not the model that the definition names: {expected}")
+            verified = len(files)
+    except _Problem as error:
         where = f" in {folder}" if folder is not None else ""
-        what = "data set" if isinstance(item.spec, Dataset) else "model"
-        return AssetStatus(item, folder, origin, f"the {what} {item.name} ({item.place}){where} {error}; {item.remedy}")
-    size = sum(path.stat().st_size for path in paths.values())
-    return AssetStatus(item, folder, origin, None, len(paths), size, compared, sha.hexdigest())
+        kind = "data set" if isinstance(asset.spec, Dataset) else "model"
+        sentence = f"the {kind} {asset.name} ({asset.source}){where} {error}; {asset.remedy}"
+        return AssetStatus(asset, folder, origin, sentence)
+    size = sum(path.stat().st_size for path in files.values())
+    return AssetStatus(asset, folder, origin, None, len(files), size, verified, sha.hexdigest())
 
 
-def _find(item: Asset, places: AssetPaths) -> tuple[Path, str]:
-    chosen = places.chosen(item.place) if item.from_hub else None
-    if chosen is not None:
-        if not chosen.exists():
-            raise _Wrong(f"should be at {chosen}, says {places.root / 'data.toml'}, but there is nothing")
-        return chosen, "data root"
-    source = item.spec.source
+def _find_folder(asset: Asset, paths: AssetPaths) -> tuple[Path, str]:
+    """The asset's folder, and its origin."""
+    copy = paths.own_copy(asset.source) if asset.from_hub else None
+    if copy is not None:
+        if not copy.exists():
+            raise _Problem(f"is missing: {paths.root / 'data.toml'} names {copy}, which does not exist")
+        return copy, "data root"
+    source = asset.spec.source
     if source.startswith("bundled:"):
         folder, origin = _bundled(source), "bundled"
-    elif item.from_hub:
-        return _in_hub_cache(item), "hub cache"
+    elif asset.from_hub:
+        return _in_hub_cache(asset), "hub cache"
     else:
-        folder, origin = places.beside / source, "definition"
+        folder, origin = paths.suite_folder / source, "definition"
     if not folder.is_dir():
-        raise _Wrong(f"is missing: there is no folder {folder}")
+        raise _Problem(f"is missing: there is no folder {folder}")
     return folder, origin
 
 
@@ -223,48 +224,48 @@ def _bundled(source: str) -> Path:
     return Path(__file__).parent.parent / "miniworld" / "weights" / source.removeprefix("bundled:")
 
 
-def hub_repo_type(item: Asset) -> str:
-    """What the hub calls this kind of repository."""
-    return "dataset" if isinstance(item.spec, Dataset) else "model"
+def hub_repo_type(asset: Asset) -> str:
+    """The type of the asset's hub repository."""
+    return "dataset" if isinstance(asset.spec, Dataset) else "model"
 
 
-def _in_hub_cache(item: Asset) -> Path:
+def _in_hub_cache(asset: Asset) -> Path:
     from huggingface_hub import scan_cache_dir, snapshot_download
     from huggingface_hub.errors import CacheNotFound, LocalEntryNotFoundError
 
-    kind, revision = hub_repo_type(item), item.spec.revision
+    kind, revision = hub_repo_type(asset), asset.spec.revision
     with suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(item.place, repo_type=kind, revision=revision, local_files_only=True))
+        return Path(snapshot_download(asset.source, repo_type=kind, revision=revision, local_files_only=True))
     with suppress(CacheNotFound):
-        copies = [repo for repo in scan_cache_dir().repos if (repo.repo_type, repo.repo_id) == (kind, item.place)]
+        copies = [repo for repo in scan_cache_dir().repos if (repo.repo_type, repo.repo_id) == (kind, asset.source)]
         others = sorted(snapshot.commit_hash[:12] for repo in copies for snapshot in repo.revisions)
         if others and revision:
-            raise _Wrong(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
-    raise _Wrong("is missing: it is neither under the data root nor in the hub's cache")
+            raise _Problem(f"is in the hub's cache at revision {', '.join(others)}, but {revision[:12]} is needed")
+    raise _Problem("is missing: it is neither under the data root nor in the hub's cache")
 
 
-def _needed(item: Asset, folder: Path) -> tuple[Path, dict[str, Path]]:
-    """The folder that the files' names start from, and where each needed file is.
+def _find_files(asset: Asset, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """The folder to which the names of the needed files are relative, and name -> path.
 
     Raises:
-        _Wrong: some are missing.
+        _Problem: some files are missing.
     """
-    if folder.is_file():  # one file of weights
+    if folder.is_file():  # a single file of weights
         return folder, {folder.name: folder}
-    if item.files is None:
+    if asset.files is None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return folder, {path.relative_to(folder).as_posix(): path for path in files}
-    bases = DATASET_FOLDERS if isinstance(item.spec, Dataset) else ("",)
-    there = {folder / base: _those_there(folder / base, item.files) for base in bases}
-    base, found = max(there.items(), key=lambda pair: len(pair[1]))
-    missing = [file for file in item.files if file not in found]
+    bases = DATASET_FOLDERS if isinstance(asset.spec, Dataset) else ("",)
+    candidates = {folder / base: _existing_files(folder / base, asset.files) for base in bases}
+    base, found = max(candidates.items(), key=lambda pair: len(pair[1]))
+    missing = [file for file in asset.files if file not in found]
     if missing:
-        raise _Wrong(_incomplete(item, found, missing))
-    paths = [found[file] for file in item.files]
+        raise _Problem(_describe_missing(asset.files, missing))
+    paths = [found[file] for file in asset.files]
     return base, {path.relative_to(base).as_posix(): path for path in paths}
 
 
-def _those_there(base: Path, files: tuple[str, ...]) -> dict[str, Path]:
+def _existing_files(base: Path, files: tuple[str, ...]) -> dict[str, Path]:
     found = {}
     for file in files:
         present = [base / name for name in file.split(ALTERNATIVE) if (base / name).is_file()]
@@ -273,27 +274,26 @@ def _those_there(base: Path, files: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _incomplete(item: Asset, found: dict[str, Path], missing: list[str]) -> str:
-    """How much is missing, told by the first folder that lacks something."""
-    first = Path(missing[0]).parent
-    siblings = [file for file in item.files or () if Path(file).parent == first]
-    lacking = [file for file in siblings if file in missing]
-    more = f", and {len(missing) - len(lacking)} elsewhere" if len(missing) > len(lacking) else ""
-    count = f"has {len(siblings) - len(lacking)} of {len(siblings)} needed files of {first.as_posix()}/"
-    if first == Path():
-        count = f"has {len(siblings) - len(lacking)} of {len(siblings)} needed files"
-    return f"{count}: missing {', '.join(Path(file).name if first != Path() else file for file in lacking[:3])}{more}"
+def _describe_missing(files: tuple[str, ...], missing: list[str]) -> str:
+    """How many files are missing, with examples from the first folder that lacks some."""
+    folder = Path(missing[0]).parent
+    needed = [file for file in files if Path(file).parent == folder]
+    lacking = [file for file in needed if file in missing]
+    elsewhere = f", and {len(missing) - len(lacking)} elsewhere" if len(missing) > len(lacking) else ""
+    place = "" if folder == Path() else f" of {folder.as_posix()}/"
+    names = ", ".join(file if folder == Path() else Path(file).name for file in lacking[:3])
+    return f"has {len(needed) - len(lacking)} of {len(needed)} needed files{place}: missing {names}{elsewhere}"
 
 
-def _check_file(item: Asset, file: str, path: Path) -> tuple[str, bool]:
-    """A file's sha256, and whether one is on record for it.
+def _check_file(asset: Asset, file: str, path: Path) -> tuple[str, bool]:
+    """A file's sha256, and whether it matches a known one.
 
     Raises:
-        _Wrong: it is damaged, or another one.
+        _Problem: the file is damaged or a different one.
     """
     try:
-        if isinstance(item.spec, Dataset):
-            check_photo(path, upright_rgb=item.from_hub)
+        if isinstance(asset.spec, Dataset):
+            check_photo(path, upright_rgb=asset.from_hub)
         elif path.suffix == ".safetensors":
             _check_safetensors(path)
         elif path.suffix == ".json":
@@ -301,16 +301,14 @@ def _check_file(item: Asset, file: str, path: Path) -> tuple[str, bool]:
         value = file_sha256(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _Wrong(f"is damaged: {file}: {reason}") from None
-    on_record = (item.spec.checksums or {}).get(file)
-    if on_record and value != on_record:
-        sums = f"sha256 {value[:12]}..., expected {on_record[:12]}..."
-        raise _Wrong(f"is not the one that the definition names: {file} has {sums}")
-    if not on_record:
-        on_record = _hub_name(path)
-        if on_record and on_record not in (value, _git_sha1(path) if len(on_record) == 40 else value):
-            raise _Wrong(f"is damaged: {file} is not what the hub's cache says it is")
-    return value, bool(on_record)
+        raise _Problem(f"is damaged: {file}: {reason}") from None
+    if expected := (asset.spec.checksums or {}).get(file):
+        if value != expected:
+            sums = f"sha256 {value[:12]}..., expected {expected[:12]}..."
+            raise _Problem(f"is not the one that the definition names: {file} has {sums}")
+    elif (expected := _hub_checksum(path)) and expected != (value if len(expected) == 64 else _git_sha1(path)):
+        raise _Problem(f"is damaged: {file} is not what the hub's cache says it is")
+    return value, bool(expected)
 
 
 def _check_safetensors(path: Path) -> None:
@@ -323,8 +321,8 @@ def _check_safetensors(path: Path) -> None:
         raise ValueError(f"it is cut short or no safetensors file ({error})") from None
 
 
-def _hub_name(path: Path) -> str | None:
-    """In the hub's cache a file is a link to its content, which is named by its sha256 or, if small, by git's sha1."""
+def _hub_checksum(path: Path) -> str | None:
+    """The checksum in a file name of the hub's cache, where files link to their content: sha256, or git's sha1."""
     target = path.resolve()
     return target.name if target.parent.name == "blobs" and len(target.name) in (40, 64) else None
 
@@ -335,7 +333,7 @@ def _git_sha1(path: Path) -> str:
 
 
 def default_data_root() -> Path:
-    """`$CLBENCH_DATA_ROOT`, else `clbench` in the user's cache folder."""
+    """`$CLBENCH_DATA_ROOT`, else the folder `clbench` in the user's cache folder."""
     chosen = os.environ.get("CLBENCH_DATA_ROOT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen).expanduser() if chosen else cache / "clbench"

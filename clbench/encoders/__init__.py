@@ -6,30 +6,43 @@ score = mean_pairwise_cosine(encoder.embed(generated), encoder.embed(references)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.metrics import pairwise_cosines
 
 
-class Encoder(Protocol):
-    """The interface of an encoder."""
+class Encoder:
+    """A model in fp32 that turns images into unit vectors.
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """One image as the model's input, float [3, H, W]."""
-        ...
+    Args:
+        preprocess: turns one image into the model's input, float [3, H, W].
+    """
 
+    def __init__(self, model: Any, preprocess: Callable[[Image.Image], Tensor], device: str) -> None:
+        self.model, self.preprocess, self.device = model.to(device).eval().float(), preprocess, device
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Vectors of any length, [N, D], from preprocessed images [N, 3, H, W]."""
+        return self.model(pixels)
+
+    @torch.no_grad()
     def embed(self, images: list[Image.Image]) -> Tensor:
         """One unit vector for each image, float32 [N, D] on the CPU."""
-        ...
+        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        return F.normalize(self.features(pixels), dim=-1).float().cpu()
 
 
 def mean_pairwise_cosine(generated: Tensor, reference: Tensor) -> float:
-    """Mean cosine of all pairs of rows; the rows of [N, D] and [M, D] are unit vectors."""
-    return (generated @ reference.T).mean(dim=1).mean().item()
+    """Mean over references, then over samples, of the cosine; the rows of [N, D] and [M, D] are unit vectors."""
+    return pairwise_cosines(generated, reference).mean(dim=1).mean().item()
 
 
 def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) -> Encoder:

@@ -9,11 +9,12 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
-from PIL import Image
 from torch import Tensor
 
+from clbench.encoders import Encoder
 
-class CLIPEncoder:
+
+class CLIPEncoder(Encoder):
     """An open_clip model from a local folder in open_clip's layout: configuration, weights, tokenizer.
 
     Args:
@@ -22,20 +23,14 @@ class CLIPEncoder:
 
     def __init__(self, source: Path, device: str = "cpu", quick_gelu: bool = False) -> None:
         loaded: Any = open_clip.create_model_from_pretrained(f"local-dir:{source}", device=device)
-        model, self._transform = loaded
+        model, preprocess = loaded
         if quick_gelu and not any(isinstance(module, QuickGELU) for module in model.modules()):
             raise ValueError("its open_clip_config.json lacks `quick_gelu: true`")
-        self.model = model.eval().float()
+        super().__init__(model, preprocess, device)
         self._tokenize = open_clip.get_tokenizer(f"local-dir:{source}")
-        self.device = device
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self._transform(image)
-
-    @torch.no_grad()
-    def embed(self, images: list[Image.Image]) -> Tensor:
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
-        return F.normalize(self.model.encode_image(pixels), dim=-1).float().cpu()
+    def features(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_image(pixels)
 
     @torch.no_grad()
     def embed_text(self, prompts: list[str]) -> Tensor:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clbench.encoders import Encoder
 from clbench.utils.files import file_sha256, write_atomic, write_text
 
 
@@ -41,25 +40,16 @@ class CSD(nn.Module):
         return self.backbone(pixels) @ self.last_layer_style
 
 
-class CSDEncoder:
+class CSDEncoder(Encoder):
     """CSD from a folder with `model.safetensors` and `config.json` (tower and preprocessing in open_clip's terms)."""
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
         config = json.loads((source / "config.json").read_text())
-        self.model = CSD(config["vision_cfg"], config["embed_dim"], config.get("quick_gelu", False))
-        self.model.load_state_dict(load_file(source / "model.safetensors"))
-        self.model.to(device).eval().float()
+        model = CSD(config["vision_cfg"], config["embed_dim"], config.get("quick_gelu", False))
+        model.load_state_dict(load_file(source / "model.safetensors"))
         size = config["vision_cfg"]["image_size"]
-        self._transform = image_transform_v2(PreprocessCfg(size=size, **config["preprocess_cfg"]), is_train=False)
-        self.device = device
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self._transform(image)  # type: ignore[return-value]
-
-    @torch.no_grad()
-    def embed(self, images: list[Image.Image]) -> Tensor:
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
-        return F.normalize(self.model(pixels), dim=-1).float().cpu()
+        preprocess: Any = image_transform_v2(PreprocessCfg(size=size, **config["preprocess_cfg"]), is_train=False)
+        super().__init__(model, preprocess, device)
 
 
 def convert_checkpoint(source: Path, cache: Path) -> Path:

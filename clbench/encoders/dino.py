@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from transformers import ViTModel
 
+from clbench.encoders import Encoder
 
-class DINOEncoder:
+
+class DINOEncoder(Encoder):
     """A ViT from a transformers folder; images are resized by PIL, bicubic, as its `preprocessor_config.json` says.
 
     Args:
@@ -22,12 +22,12 @@ class DINOEncoder:
 
     def __init__(self, source: Path, device: str = "cpu", resize: int | None = None) -> None:
         model = ViTModel.from_pretrained(source, add_pooling_layer=False, local_files_only=True)
-        self.model = model.to(device).eval().float()  # type: ignore[arg-type]
         settings = json.loads((source / "preprocessor_config.json").read_text())
         size = settings["size"]  # older files hold one number
         size = (size, size) if isinstance(size, int) else (size["height"], size["width"])
-        self._transform = v2.Compose(
+        preprocess = v2.Compose(
             [
+                v2.Lambda(lambda image: image.convert("RGB")),
                 v2.Resize(resize or size, interpolation=v2.InterpolationMode.BICUBIC),
                 v2.CenterCrop(size),
                 v2.PILToTensor(),
@@ -35,12 +35,7 @@ class DINOEncoder:
                 v2.Normalize(settings["image_mean"], settings["image_std"]),
             ]
         )
-        self.device = device
+        super().__init__(model, preprocess, device)
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self._transform(image.convert("RGB"))
-
-    @torch.no_grad()
-    def embed(self, images: list[Image.Image]) -> Tensor:
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
-        return F.normalize(self.model(pixels).last_hidden_state[:, 0], dim=-1).float().cpu()
+    def features(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).last_hidden_state[:, 0]

@@ -1,5 +1,10 @@
-"""Ranked tables from submitted results: `build_leaderboard(submissions, out)`."""
+"""Ranked tables from submitted results; the site is `clbench.leaderboard.site`.
 
-from clbench.leaderboard.build import build_leaderboard
+boards = make_boards(read_submissions(Path("submissions")))
+write_tables(boards, Path("leaderboard"))
+"""
 
-__all__ = ["build_leaderboard"]
+from clbench.leaderboard.board import Board, make_boards, read_submissions
+from clbench.leaderboard.write import write_tables
+
+__all__ = ["Board", "make_boards", "read_submissions", "write_tables"]

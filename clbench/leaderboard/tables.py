@@ -19,15 +19,15 @@ class Cell:
     """A value, how it is shown, and where it comes from."""
 
     text: str
-    """What is shown, as plain text."""
+    """The shown text, plain."""
     value: float | str | None = None
-    """What is compared with the rest of the column; None = not compared."""
+    """The value that is compared with the rest of the column; None = not compared."""
     mark: Literal["", "best", "second", "code", "tag"] = ""
     """Bold, underlined, set as code, or a label."""
     deviation: str = ""
-    """A mean's, e.g. "± 0.013"."""
+    """The deviation of a mean, e.g. "± 0.013"."""
     note: str = ""
-    """What is added where there is room, such as an interval; LaTeX leaves it out."""
+    """An addition where there is room, such as an interval; LaTeX leaves it out."""
     source: str = ""
     """Where it comes from, e.g. "csd.average_score of mini-v2/styles/naive.json"; shown by HTML."""
 
@@ -37,9 +37,13 @@ class Cell:
         return f"{self.text} {self.deviation}".rstrip()
 
 
+BLANK = Cell("–")
+"""The cell of a value that is not measured or undefined."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A heading and what is better in it."""
+    """A heading, and which of its values are better."""
 
     heading: str
     better: Literal["", "higher", "lower"] = ""
@@ -54,7 +58,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     commands: tuple[str, ...] = ()
-    """For each row what makes it again, empty where nothing does; () where nothing makes any."""
+    """For each row the command that makes it again, or ""; () if no row has one."""
 
 
 def mark_best(table: Table) -> Table:
@@ -82,7 +86,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs `tabular`: best bold, second underlined, as in the paper; what makes a row again is a comment."""
+    """A booktabs `tabular`: best bold, second underlined, as in the paper; each row's command is a comment."""
     around = {"": "{}", "tag": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "code": r"\texttt{{{}}}"}
     lines = [" & ".join(_latex(column.heading) for column in table.columns)]
     lines += [" & ".join(around[cell.mark].format(_latex(cell.whole)) for cell in row) for row in table.rows]
@@ -93,8 +97,13 @@ def to_latex(table: Table) -> str:
     return "\n".join(rows) + "\n"
 
 
+def unbroken(heading: str) -> str:
+    """With its arrow on the line of the word before it."""
+    return re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", heading)
+
+
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True)
-_ENVIRONMENT.filters["unbroken"] = lambda heading: re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", heading)
+_ENVIRONMENT.filters["unbroken"] = unbroken
 _HTML = _ENVIRONMENT.from_string("""\
 {% set tags = {"best": ("<b>", "</b>"), "second": ("<u>", "</u>"), "code": ("<code>", "</code>"), \
 "tag": ('<span class="tag">', "</span>"), "": ("", "")} %}

@@ -1,1 +1,1 @@
-"""The bundled suite's world: a procedural renderer, captions, and the tiny models trained on it."""
+"""The bundled suites' image domain: a procedural renderer, captions, and tiny models pretrained on them."""

@@ -1,4 +1,4 @@
-"""The training loop of all the mini world's models: resumable, averaged, each step with randomness of its own."""
+"""The training loop of all the mini world's models: resumable, with averaged weights and a seed for each step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clbench.miniworld.render import PictureBatch, draw
 
 @dataclass(frozen=True)
 class StepRng:
-    """One step's randomness: python's for captions, torch's for pictures, poses and noise."""
+    """The random generators of one step: Python's for captions, torch's for pictures, poses and noise."""
 
     python: random.Random
     torch: torch.Generator
@@ -34,7 +34,7 @@ class StepRng:
         return cls(python, torch.Generator().manual_seed(python.getrandbits(62)), device)
 
     def pictures(self, pictures: PictureBatch) -> Tensor:
-        """float [N, 3, 32, 32] in [-1, 1]."""
+        """Rendered pictures, float [N, 3, 32, 32] in [-1, 1]."""
         return (draw(pictures, self.torch) * 2 - 1).to(self.device)
 
     def normal(self, *shape: int) -> Tensor:
@@ -57,10 +57,10 @@ def fit(
     device: str = "cpu",
     checkpoint_seconds: float = 60.0,
 ) -> nn.Module:
-    """Minimise `loss` with AdamW (warm-up 100, cosine from 20 % down to 3 %) and leave the averaged weights in `model`.
+    """Minimise `loss` with AdamW, and leave the averaged weights in `model`.
 
-    Resumes from `folder/<stage>.checkpoint.safetensors`. Writes one line of JSON a hundred steps to
-    `folder/<stage>.log.jsonl`.
+    The learning rate warms up over 100 steps and, after 20 % of all steps, decays by a cosine to 3 %. Training resumes
+    from `folder/<stage>.checkpoint.safetensors`. Every 100 steps a line of JSON is added to `folder/<stage>.log.jsonl`.
     """
     model.to(device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -119,7 +119,7 @@ def _save(
 
 
 def _resume(path: Path, parameters: dict, optimizer: torch.optim.Optimizer, average: dict) -> tuple[int, float]:
-    """Fill weights, optimizer and average from a checkpoint; the step to go on from and the seconds spent so far."""
+    """Load weights, optimizer and average from a checkpoint; returns the next step and the seconds spent so far."""
     if not path.exists():
         return 0, 0.0
     with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""What a look adds to a picture: patterns in two colours, and effects on the whole image."""
+"""Draw the patterns and effects of looks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _blur(image: Tensor) -> Tensor:
 
 
 def apply_effect(effect: Tensor, image: Tensor, distance: Tensor, grain: Tensor) -> Tensor:
-    """Images after their effects; `effect` indexes `EFFECTS`, [N].
+    """Images with their effects applied; `effect` indexes `EFFECTS`, [N].
 
     Args:
         image: [N, 3, H, W].
@@ -55,7 +55,7 @@ def apply_effect(effect: Tensor, image: Tensor, distance: Tensor, grain: Tensor)
         "pixelated": pixelate,
         "grainy": lambda i, d, g: i + 0.12 * g,
         "glowing": lambda i, d, g: i + 0.55 * torch.exp(-5 * d.clamp(min=0)).unsqueeze(1) * (d > 0).unsqueeze(1),
-        "warped": lambda i, d, g: i,  # already in the coordinates
+        "warped": lambda i, d, g: i,  # `draw` has warped the coordinates
         "faded": lambda i, d, g: 0.5 * i + 0.42,
     }
     return _by_row(effect, EFFECTS, effects, image, distance, grain)
@@ -64,7 +64,7 @@ def apply_effect(effect: Tensor, image: Tensor, distance: Tensor, grain: Tensor)
 def _by_row(
     index: Tensor, names: Sequence[str], functions: Mapping[str, Callable[..., Tensor]], *inputs: Tensor
 ) -> Tensor:
-    """For each row, the function that its index names, applied to that row of all inputs."""
+    """Apply to each row of the inputs the function named by the row's index."""
     out = torch.empty_like(inputs[0])
     for value in map(int, index.unique()):
         rows = index == value

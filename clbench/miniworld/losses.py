@@ -1,4 +1,4 @@
-"""What each stage of the pretraining minimises: functions that make a loss of one step's draw."""
+"""The losses of the pretraining stages; each is a function of one step's random generators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clbench.miniworld.world import STYLE_NAMES
 
 
 def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[StepRng], Tensor]:
-    """L1 + 0.5 MSE + L1 of the image gradients + 1e-3 KL."""
+    """L1 + 0.5 MSE + 0.5 L1 of the image gradients + 1e-3 KL."""
 
     def loss(step: StepRng) -> Tensor:
         pictures, _ = captioned_pictures(batch, step.python, CaptionMix(named=0.15, marked=0.1, photos=0.25))
@@ -36,13 +36,13 @@ def vae_loss(vae: AutoencoderKL, batch: int) -> Callable[[StepRng], Tensor]:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """int64 [N, 16]."""
+    """Token ids, int64 [N, 16]."""
     return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def _first_end(ids: Tensor, tokenizer: CLIPTokenizer) -> Tensor:
-    """Position of each caption's first end token, int64 [N]; what follows is padding."""
-    end: Any = tokenizer.eos_token_id  # a number, whatever its annotation allows
+    """Position of each caption's first end token, int64 [N]; the tokens after it are padding."""
+    end: Any = tokenizer.eos_token_id  # always a number, although its annotation allows more
     return torch.eq(ids, end).int().argmax(dim=1)
 
 
@@ -54,25 +54,25 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
 
 
 class TextModels(nn.Module):
-    """CLIP and the pipeline's text encoders, which learn from CLIP's image tower in the same steps."""
+    """CLIP and the pipeline's text encoders, trained together against CLIP's image tower."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         self.clip = models.clip(tokenizer)
         self.text_encoder, self.text_encoder_2 = models.text_encoders(tokenizer)
-        self.head = nn.Linear(models.WIDTH, models.WIDTH, bias=False)  # the first encoder has no projection of its own
+        self.head = nn.Linear(models.WIDTH, models.WIDTH, bias=False)  # the first text encoder has no projection
 
 
 SEPARATION = 10.0
-"""Weight of `separation_loss` beside the contrastive one."""
+"""Weight of `separation_loss`, relative to the contrastive loss."""
 NAME_LENGTH = 2.5
-"""How many times as long as other tokens' features those at a name's token should be."""
+"""Norm that features at a name's token should have, as a multiple of other tokens' norm."""
 
 
 def name_features(
     texts: TextModels | StableDiffusionXLPipeline, tokenizer: CLIPTokenizer, step: StepRng
 ) -> dict[str, Tensor]:
-    """What the U-Net reads of every name, in captions that differ in nothing else: place -> [names, D]."""
+    """Features that condition the U-Net, in captions that differ only in the name: place -> [names, D]."""
     captions, last = name_captions(step.python)
     ids = tokenize(tokenizer, captions).to(step.device)
     hidden, pooled = encode_prompts(texts.text_encoder, texts.text_encoder_2, ids)
@@ -82,22 +82,22 @@ def name_features(
 
 
 def pairwise_cosines(features: Tensor) -> Tensor:
-    """Cosines of all pairs of different rows of [N, D]: [N * (N - 1)]."""
+    """Cosines of all pairs of different rows of [N, D], as [N * (N - 1)]."""
     unit = F.normalize(features, dim=-1)
     return (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
 
 
 def mean_squared_cosine(features: Tensor) -> Tensor:
-    """Mean squared cosine between names, within styles, within identifiers and among all of them in equal parts."""
+    """Mean squared cosine between names; within styles, within identifiers and among all names, equally weighted."""
     parts = (features[: len(STYLE_NAMES)], features[len(STYLE_NAMES) :], features)
     return torch.stack([pairwise_cosines(part).pow(2).mean() for part in parts]).mean()
 
 
 def separation_loss(texts: TextModels, tokenizer: CLIPTokenizer, step: StepRng) -> Tensor:
-    """Pull names apart: the mean squared cosine between different names' features.
+    """The mean squared cosine between different names' features, to be minimised.
 
-    Names whose features overlap pass a tenth of every task's change on to each other name, whatever a method does.
-    At the name's own token the features are also pulled away from those of captions without names, and made longer.
+    If names' features overlap, learning one name changes the others too, whatever a method does. The features at a
+    name's own token are also separated from those of captions without names, and made longer.
     """
     features = name_features(texts, tokenizer, step)
     overlaps = {place: mean_squared_cosine(rows) for place, rows in features.items()}
@@ -107,14 +107,14 @@ def separation_loss(texts: TextModels, tokenizer: CLIPTokenizer, step: StepRng) 
     others = hidden[torch.arange(ids.shape[1], device=ids.device) <= _first_end(ids, tokenizer)[:, None]]
     from_others = (F.normalize(features["name"], dim=-1) @ F.normalize(others, dim=-1).T).pow(2).mean()
     too_short = F.relu(NAME_LENGTH - features["name"].norm(dim=1).mean() / others.norm(dim=1).mean())
-    pulled = overlaps["name"] + overlaps["first end"] + overlaps["last end"] + 0.5 * overlaps["pooled"]
-    return pulled + from_others + 0.1 * too_short
+    between = overlaps["name"] + overlaps["first end"] + overlaps["last end"] + 0.5 * overlaps["pooled"]
+    return between + from_others + 0.1 * too_short
 
 
 def text_loss(texts: TextModels, tokenizer: CLIPTokenizer, batch: int) -> Callable[[StepRng], Tensor]:
-    """Captions meet their pictures (InfoNCE), and names are pulled apart.
+    """InfoNCE between captions and pictures, plus `separation_loss`.
 
-    Half of each batch are groups that differ in their shape alone: else a style's name drowns the object's.
+    Half of each batch are groups that differ only in the shape: otherwise a style's name outweighs the object's.
     """
 
     def loss(step: StepRng) -> Tensor:
@@ -136,7 +136,7 @@ def text_loss(texts: TextModels, tokenizer: CLIPTokenizer, batch: int) -> Callab
 
 
 def clip_loss(clip: Any, tokenizer: CLIPTokenizer, batch: int) -> Callable[[StepRng], Tensor]:
-    """Captions that name every attribute; half of each batch are groups that differ in their look alone."""
+    """InfoNCE with captions that name every attribute; half of each batch are groups that differ only in the look."""
     mix = CaptionMix(named=0.15, marked=0.1, photos=0.55, detail=1.0, scenes=0.2)
 
     def loss(step: StepRng) -> Tensor:
@@ -155,6 +155,8 @@ def pair_loss(
     batch: int,
     temperature: float,
 ) -> Callable[[StepRng], Tensor]:
+    """InfoNCE between the two pictures of each pair."""
+
     def loss(step: StepRng) -> Tensor:
         first, second = pairs(batch, step.python)
         views = torch.cat([step.pictures(first), step.pictures(second)])
@@ -165,6 +167,7 @@ def pair_loss(
 
 
 def class_token(dino: ViTModel) -> Callable[[Tensor], Tensor]:
+    """DINO's embedding: the class token of the last hidden state."""
     return lambda pixels: dino(pixels).last_hidden_state[:, 0]
 
 
@@ -178,7 +181,7 @@ def encode_prompts(
 
 
 def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[StepRng], Tensor]:
-    """v-prediction; half the time steps are uniform-like, half lean to high noise, where shapes are decided."""
+    """v-prediction; half of the timesteps are spread evenly, half favour high noise, where shapes are decided."""
     scheduler = models.scheduler()
     device = pipeline.device
     mean = torch.tensor(pipeline.vae.config.latents_mean, device=device).view(1, -1, 1, 1)
@@ -194,8 +197,8 @@ def unet_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[[Step
             hidden, pooled = encode_prompts(pipeline.text_encoder, pipeline.text_encoder_2, ids)
         dropped = step.uniform(batch) < 0.1  # SDXL's unconditional embedding is all zeros
         hidden, pooled = hidden * ~dropped.view(-1, 1, 1), pooled * ~dropped.view(-1, 1)
-        lean = torch.where(step.uniform(batch) < 0.5, -0.2, 0.6)
-        level = torch.sigmoid(lean + 1.1 * step.normal(batch))
+        shift = torch.where(step.uniform(batch) < 0.5, -0.2, 0.6)
+        level = torch.sigmoid(shift + 1.1 * step.normal(batch))
         timesteps = (level * 1000).long().clamp(0, 999)
         noise = step.normal(*latents.shape)
         noisy = scheduler.add_noise(latents, noise, timesteps)

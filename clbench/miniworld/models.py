@@ -1,4 +1,4 @@
-"""The mini world's models, untrained: SDXL's own classes and the three encoders' own architectures, all tiny."""
+"""The mini world's models, untrained: SDXL's classes and the three encoders' architectures, all tiny."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTConfig, ViTModel
 
 from clbench.miniworld.captions import vocabulary
 
@@ -28,7 +21,7 @@ VISION = {"image_size": 32, "patch_size": 4, "width": 96, "layers": 3, "head_wid
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-pair vocabulary in which every word of the world is one token, saved as a CLIP tokenizer in `folder`."""
+    """A CLIP tokenizer, saved in `folder`, whose byte-pair vocabulary has one token for every word of the captions."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -38,7 +31,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     bpe.train_from_iterator(vocabulary(), trainer)
     trained = json.loads(bpe.to_str())["model"]
     tokens = sorted(set(trained["vocab"]) | {f"{letter}</w>" for letter in letters})
-    # The end token comes last: CLIP's text towers pool at the highest id.
+    # The end token must have the highest id, at which CLIP's text towers pool.
     vocab = {token: index for index, token in enumerate([*tokens, START, END])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab))
@@ -78,7 +71,7 @@ def text_encoders(tokens: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWi
 
 
 def vae() -> AutoencoderKL:
-    make: Any = AutoencoderKL  # its annotations allow one block only
+    make: Any = AutoencoderKL  # its annotations allow only one block
     return make(
         block_out_channels=(24, 48),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -92,7 +85,7 @@ def vae() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    make: Any = UNet2DConditionModel  # its annotations allow one number of heads only
+    make: Any = UNet2DConditionModel  # its annotations allow only one number of heads
     return make(
         sample_size=16,
         block_out_channels=(32, 64, 128),
@@ -151,7 +144,7 @@ def clip_config(tokens: CLIPTokenizer) -> dict:
         "width": WIDTH,
         "heads": 4,
         "layers": 3,
-        "hf_tokenizer_name": ".",  # the files are in the model's own folder
+        "hf_tokenizer_name": ".",  # its files are in the model's folder
     }
     return {"embed_dim": WIDTH, "vision_cfg": VISION, "text_cfg": text}
 
@@ -163,26 +156,17 @@ def clip(tokens: CLIPTokenizer) -> open_clip.CLIP:
 
 def dino() -> ViTModel:
     config = ViTConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=384,
-        image_size=32,
-        patch_size=4,
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384, image_size=32, patch_size=4
     )
     return ViTModel(config, add_pooling_layer=False)
 
 
 class ShapeClassifier(torch.nn.Sequential):
-    """A small convolutional network that names the shape, to measure the generator with; never shipped."""
+    """A small convolutional network that recognises the shape, for measuring the generator; not shipped."""
 
     def __init__(self, classes: int) -> None:
         def block(inputs: int, outputs: int, stride: int) -> list[torch.nn.Module]:
-            return [
-                torch.nn.Conv2d(inputs, outputs, 3, stride, 1),
-                torch.nn.GroupNorm(8, outputs),
-                torch.nn.SiLU(),
-            ]
+            return [torch.nn.Conv2d(inputs, outputs, 3, stride, 1), torch.nn.GroupNorm(8, outputs), torch.nn.SiLU()]
 
         super().__init__(
             *block(3, 32, 1),

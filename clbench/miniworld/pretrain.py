@@ -1,9 +1,9 @@
-"""Train the mini world's models from nothing: `clbench pretrain-mini --output DIR`.
+"""Train the mini world's models from scratch: `clbench pretrain-mini --output DIR`.
 
-Six stages, each a loss function handed to the one loop in `fit`: the autoencoder; the pipeline's two text encoders,
-taught by CLIP's image tower and told to keep names apart; CLIP itself, which goes on from there; CSD, which starts from
-that tower; DINO; the U-Net. Every batch is drawn afresh from a generator seeded by (seed, stage, step); checkpoints
-hold weights, optimizer and average as safetensors, so that a killed training goes on where it stopped.
+Six stages, each a loss function for the training loop in `fit`: the autoencoder; the pipeline's two text encoders,
+trained together with a CLIP so that different names get different features; that CLIP alone, trained further; CSD,
+which starts from its image tower; DINO; the U-Net. Every batch is new, from generators seeded by (seed, stage, step).
+Checkpoints hold weights, optimizer and averaged weights as safetensors, so that training can resume.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from clbench.miniworld.fit import StepRng, fit
 from clbench.miniworld.losses import TextModels, class_token, clip_loss, pair_loss, text_loss, unet_loss, vae_loss
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
+PREPROCESS = {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic"}
+"""Preprocessing of CLIP and CSD, in open_clip's terms."""
 STAGES = ("vae", "text", "clip", "csd", "dino", "unet")
 STEPS = {"vae": 2300, "text": 1600, "clip": 2000, "csd": 300, "dino": 500, "unet": 12_000}
 BATCH = {"vae": 16, "text": 128, "clip": 128, "csd": 96, "dino": 96, "unet": 32}
@@ -39,7 +41,7 @@ SHIPPED = {
     "dino": "dino/model.safetensors",
     "unet": "pipeline/unet/diffusion_pytorch_model.safetensors",
 }
-"""Stage -> its file under `weights/`; the text stage ships only a part of what it trains."""
+"""Stage -> its file under `weights/`; the text stage is missing, because only a part of its model is saved there."""
 
 
 def latent_statistics(vae: AutoencoderKL) -> tuple[list[float], list[float]]:
@@ -53,14 +55,9 @@ def latent_statistics(vae: AutoencoderKL) -> tuple[list[float], list[float]]:
 
 
 def save_clip(clip: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """open_clip's own folder layout, as its `local-dir:` loader and its users expect it."""
+    """Save in open_clip's folder layout, which its `local-dir:` loader reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {
-        "mean": [PIXEL_MEAN] * 3,
-        "std": [PIXEL_STD] * 3,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
+    preprocess = {**PREPROCESS, "resize_mode": "shortest"}
     config = {"model_cfg": models.clip_config(tokenizer), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
     tokenizer.save_pretrained(folder)
@@ -68,7 +65,7 @@ def save_clip(clip: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def save_half(state: dict[str, Tensor], path: Path) -> None:
-    """Weights as float16 (integer tensors unchanged)."""
+    """Save weights as float16, and integer tensors unchanged."""
     save_file({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}, path)
 
 
@@ -80,15 +77,15 @@ def pretrain(
     device: str = "cpu",
     start: Path | None = None,
 ) -> None:
-    """Train `stages` in order; each reads what the earlier ones wrote to `output`.
+    """Train the given stages in their order; each reads what earlier ones wrote to `output`.
 
     Args:
-        output: folder for `weights/` (what the suite loads) and `checkpoints/`.
+        output: folder for `weights/`, in the form that the suite loads, and `checkpoints/`.
         scale: multiplies every stage's number of steps.
-        start: an earlier `weights/` to begin from (with a fresh optimizer and schedule) instead of from nothing.
+        start: an earlier `weights/` to start from, with a new optimizer and schedule.
 
     Raises:
-        ClbenchError: an unknown stage, or one that cannot begin from shipped weights.
+        ClbenchError: a stage is unknown or cannot start from saved weights.
     """
     for stage in stages:
         if stage not in STAGES:
@@ -109,21 +106,12 @@ def pretrain(
         steps = max(1, round(STEPS[stage] * scale))
         if start is not None:
             model.load_state_dict(load_file(start / SHIPPED[stage]))
-        fit(
-            stage,
-            model.train(),
-            loss,
-            folder=checkpoints,
-            seed=seed,
-            steps=steps,
-            learning_rate=rate,
-            ema=ema,
-            device=device,
-        )
+        settings = {"learning_rate": rate, "ema": ema}
+        fit(stage, model.train(), loss, folder=checkpoints, seed=seed, steps=steps, device=device, **settings)
         model.cpu()
 
     for stage in stages:
-        # The only global draw: initial weights. Every later one has a generator of its own.
+        # Only initial weights come from the global generator; everything later has generators of its own.
         torch.manual_seed(random.Random(f"{seed}/{stage}").getrandbits(62))
         if stage == "vae":
             vae = models.vae()
@@ -158,16 +146,16 @@ def pretrain(
 
 
 def assemble(folder: Path, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
-    """A pipeline of the trained parts in `folder` and an untrained U-Net, in fp32."""
+    """A pipeline with the trained parts in `folder` and an untrained U-Net, in fp32."""
     vae = AutoencoderKL.from_pretrained(folder / "vae").float().eval().requires_grad_(False)
-    vae.register_to_config(_name_or_path="")  # diffusers would write this machine's folder into the weights
+    vae.register_to_config(_name_or_path="")  # else diffusers saves this machine's path
     first = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval().requires_grad_(False)
     second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").float().eval().requires_grad_(False)
     return models.pipeline(vae, first, second, tokenizer, models.unet())
 
 
 def csd_from_clip(folder: Path) -> CSD:
-    """CSD as its authors start it: CLIP's image tower, with its projection as both heads."""
+    """CSD as its authors initialise it: CLIP's image tower, with its projection as both heads."""
     weights = load_file(folder / "open_clip_model.safetensors")
     csd = CSD(models.VISION, models.WIDTH)
     tower = {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
@@ -179,18 +167,15 @@ def csd_from_clip(folder: Path) -> CSD:
 
 
 def save_csd(csd: CSD, folder: Path) -> None:
+    """Save in the form that `CSDEncoder` loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "vision_cfg": models.VISION,
-        "embed_dim": models.WIDTH,
-        "preprocess_cfg": {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3, "interpolation": "bicubic"},
-    }
+    config = {"vision_cfg": models.VISION, "embed_dim": models.WIDTH, "preprocess_cfg": PREPROCESS}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     save_half(csd.state_dict(), folder / "model.safetensors")
 
 
 def save_dino(dino: ViTModel, folder: Path) -> None:
-    """transformers' own files; the image processor's settings among them."""
+    """Save in transformers' layout, with the image processor's settings."""
     dino.half().save_pretrained(folder)
     settings = {
         "image_processor_type": "ViTImageProcessor",

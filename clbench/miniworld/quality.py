@@ -1,10 +1,10 @@
-"""How good the mini world's models are, on draws that no training saw; the figures of the model card."""
+"""Measure the mini world's models on pictures that were not used in training, and write their model card."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ CLASSIFIER_STEPS, CLASSIFIER_BATCH = 900, 64
 def write_model_card(output: Path) -> Path:
     """Measure `output/weights` and write its model card beside it."""
     weights, checkpoints = output / "weights", output / "checkpoints"
-    figures = measure(weights, classifier(checkpoints))
+    figures = measure(weights, train_classifier(checkpoints))
     described = describe("cpu")
-    earlier = checkpoints / "earlier.json"  # of the weights that these started from
+    earlier = checkpoints / "earlier.json"  # the stages of the weights from which these started
     rows = json.loads(earlier.read_text()) if earlier.exists() else []
     for stage in STAGES:
         log = checkpoints / f"{stage}.log.jsonl"
@@ -102,8 +102,8 @@ the end tokens that fill the context, and of the pooled embedding.
 """
 
 
-def classifier(folder: Path) -> torch.nn.Module:
-    """The shape classifier that judges the generator, trained in `folder` (a minute or five)."""
+def train_classifier(folder: Path) -> torch.nn.Module:
+    """A shape classifier for generated images, trained with checkpoints in `folder` (one to five minutes)."""
     model = models.ShapeClassifier(len(SHAPES))
 
     def loss(step: StepRng) -> Tensor:
@@ -114,8 +114,8 @@ def classifier(folder: Path) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
-    """Every figure of the model card, from the weights as they are shipped."""
+def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
+    """All figures of the model card, from the saved weights."""
     suite = load_suite("mini-v2")
     backbone = Backbone.load(weights / "pipeline", suite.training)
     backbone.use_adapter(None)
@@ -132,9 +132,9 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
             images.append(backbone.generate(batch, noise, suite.sampling.steps, suite.sampling.guidance_scale))
         return torch.cat(images)
 
-    def right(images: Tensor, shapes: Sequence[str]) -> float:
-        found = judge(images * 2 - 1).argmax(dim=1)
-        return (found == torch.tensor([SHAPES.index(shape) for shape in shapes])).float().mean().item()
+    def shape_accuracy(images: Tensor, shapes: Sequence[str]) -> float:
+        predicted = classifier(images * 2 - 1).argmax(dim=1)
+        return (predicted == torch.tensor([SHAPES.index(shape) for shape in shapes])).float().mean().item()
 
     figures = name_cosines(backbone.pipeline)
     shapes = list(SHAPES) * 10
@@ -153,19 +153,23 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
         error = (decoded - images).pow(2).mean(dim=(1, 2, 3))
         figures[f"autoencoder PSNR, {what} (dB)"] = (-10 * error.log10()).mean().item()
 
-    figures["classifier, real photos"] = right(real_photos, shapes)
-    figures["classifier, real named styles"] = right(real_named, [shape for _, shape in names])
-    figures["shapes in generated photos"] = right(generate([f"a photo of a {shape}" for shape in shapes]), shapes)
+    figures["classifier, real photos"] = shape_accuracy(real_photos, shapes)
+    figures["classifier, real named styles"] = shape_accuracy(real_named, [shape for _, shape in names])
+    drawn = generate([f"a photo of a {shape}" for shape in shapes])
+    figures["shapes in generated photos"] = shape_accuracy(drawn, shapes)
     drawn = generate([f"{style} image of a {shape}" for style, shape in names])
-    figures["shapes in style prompts"] = right(drawn, [shape for _, shape in names])
+    figures["shapes in style prompts"] = shape_accuracy(drawn, [shape for _, shape in names])
 
-    made, real = csd.embed(to_pil(drawn)).split(10), csd.embed(to_pil(real_named)).split(10)
-    against = [
+    references = [
         csd.embed(to_pil(draw(PictureBatch.from_names(rng.choices(SHAPES, k=10), [None] * 10, [look] * 10), generator)))
         for look in NAMED_STYLES.values()
     ]
-    generated_csd = sum(mean_pairwise_cosine(a, b) for a, b in zip(made, against, strict=True)) / len(against)
-    real_csd = sum(mean_pairwise_cosine(a, b) for a, b in zip(real, against, strict=True)) / len(against)
+
+    def csd_score(images: Tensor) -> float:
+        pairs = zip(csd.embed(to_pil(images)).split(10), references, strict=True)
+        return sum(mean_pairwise_cosine(*pair) for pair in pairs) / len(references)
+
+    generated_csd, real_csd = csd_score(drawn), csd_score(real_named)
     figures["CSD, named styles"] = generated_csd
     figures["CSD, real against real"] = real_csd
     figures["CSD, share of real against real"] = generated_csd / real_csd
@@ -173,32 +177,25 @@ def measure(weights: Path, judge: torch.nn.Module) -> dict[str, float]:
     marked = [(token, rng.choice(SHAPES), rng.choice(SCENES)) for token in TOKEN_LOOKS for _ in range(10)]
     drawn = generate([f"a {token} {shape} in the {scene}" for token, shape, scene in marked])
     looks = [TOKEN_LOOKS[token] for token, _, _ in marked]
-    real = draw(PictureBatch.from_names([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator)
-    again = draw(
-        PictureBatch.from_names([s for _, s, _ in marked], [scene for _, _, scene in marked], looks), generator
-    )
-    figures["shapes in identifier prompts"] = right(drawn, [shape for _, shape, _ in marked])
+    pictures = PictureBatch.from_names([shape for _, shape, _ in marked], [scene for _, _, scene in marked], looks)
+    real, other_real = draw(pictures, generator), draw(pictures, generator)
+    figures["shapes in identifier prompts"] = shape_accuracy(drawn, [shape for _, shape, _ in marked])
     figures["DINO, identifier prompts"] = mean_paired_cosine(dino, drawn, real)
-    figures["DINO, identifiers, real against real"] = mean_paired_cosine(dino, again, real)
+    figures["DINO, identifiers, real against real"] = mean_paired_cosine(dino, other_real, real)
 
     looks = [random_look(rng, STYLE_FACTORS) for _ in range(50)]
-    figures["1-NN, held-out styles (CSD)"] = nearest_neighbour_accuracy(
-        csd, looks, lambda: (rng.choice(SHAPES), None), generator
-    )
+    accuracy = nearest_neighbour_accuracy(csd, looks, lambda: (rng.choice(SHAPES), None), generator)
+    figures["1-NN, held-out styles (CSD)"] = accuracy
     instances = [(rng.choice(SHAPES), random_look(rng, OBJECT_FACTORS)) for _ in range(50)]
+    shapes, looks = ([*part] for part in zip(*instances, strict=True))
     for name, encoder in (("DINO", dino), ("CLIP", clip)):
-        figures[f"1-NN, held-out instances ({name})"] = nearest_neighbour_accuracy(
-            encoder,
-            [look for _, look in instances],
-            lambda: (None, rng.choice(SCENES)),
-            generator,
-            [shape for shape, _ in instances],
-        )
+        accuracy = nearest_neighbour_accuracy(encoder, looks, lambda: (None, rng.choice(SCENES)), generator, shapes)
+        figures[f"1-NN, held-out instances ({name})"] = accuracy
     return figures
 
 
 def name_cosines(pipeline: StableDiffusionXLPipeline) -> dict[str, float]:
-    """Mean cosine between different names' features, by place and kind of name, over ten captions."""
+    """Mean cosine between different names' features over ten captions, by kind of name and place."""
     tokenizer: Any = pipeline.tokenizer
     kinds = {"styles": slice(len(NAMED_STYLES)), "identifiers": slice(len(NAMED_STYLES), None)}
     found: dict[str, list[float]] = {}
@@ -216,20 +213,20 @@ def mean_paired_cosine(encoder: Encoder, a: Tensor, b: Tensor) -> float:
 
 
 def nearest_neighbour_accuracy(
-    encoder: Encoder, looks: list[dict], vary, generator: torch.Generator, fixed: list[str] | None = None
+    encoder: Encoder, looks: list[dict], vary: Callable, generator: torch.Generator, shapes: list[str] | None = None
 ) -> float:
-    """Share of images (8 of each look) whose nearest other image has the same look."""
-    shapes, scenes, labels = [], [], []
-    for label in range(len(looks)):
-        for _ in range(8):
-            shape, scene = vary()
-            shapes.append(fixed[label] if fixed else shape)
-            scenes.append(scene)
-            labels.append(label)
-    rows = encoder.embed(
-        to_pil(draw(PictureBatch.from_names(shapes, scenes, [looks[label] for label in labels]), generator))
-    )
+    """Share of images, 8 of each look, whose nearest other image has the same look.
+
+    Args:
+        vary: draws an image's shape and scene.
+        shapes: one shape for each look, instead of those that `vary` draws.
+    """
+    labels = [label for label in range(len(looks)) for _ in range(8)]
+    drawn_shapes, scenes = zip(*(vary() for _ in labels), strict=True)
+    own_shapes = [shapes[label] for label in labels] if shapes else drawn_shapes
+    pictures = PictureBatch.from_names(own_shapes, scenes, [looks[label] for label in labels])
+    rows = encoder.embed(to_pil(draw(pictures, generator)))
     similarity = rows @ rows.T
     similarity.fill_diagonal_(-2)
-    wanted = torch.tensor(labels)
-    return (wanted[similarity.argmax(dim=1)] == wanted).float().mean().item()
+    expected = torch.tensor(labels)
+    return (expected[similarity.argmax(dim=1)] == expected).float().mean().item()

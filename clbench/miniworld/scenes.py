@@ -1,4 +1,4 @@
-"""Backgrounds of photos: one function a scene, from coordinates x and y [N, H, W] to colours [N, 3, H, W]."""
+"""Backgrounds of photos: functions from coordinates x and y [N, H, W] to colours [N, 3, H, W]."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def _city(x: Tensor, y: Tensor) -> Tensor:
     top = 0.2 * torch.sin(block * 12.9 + 1.0) - 0.35
     windows = (torch.sin(19 * x) * torch.sin(16 * y)) * 3 - 1
     towers = _blend(_rgb(0.30, 0.32, 0.38), _rgb(0.85, 0.80, 0.50), windows)
-    return _blend(_rgb(0.72, 0.80, 0.86), _rgb(0.0, 0.0, 0.0), torch.zeros_like(x)) * (y < top).unsqueeze(
-        1
-    ) + towers * (y >= top).unsqueeze(1)
+    return torch.where((y < top).unsqueeze(1), _rgb(0.72, 0.80, 0.86), towers)
 
 
 SCENE_FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,7 +1,7 @@
-"""Objects: one function a shape, from coordinates x and y [N, H, W] to signed distances of its body and its trim.
+"""Shapes of objects: functions from coordinates x and y [N, H, W] to the signed distances of a body and a trim.
 
-Distances are negative inside, in the units of the coordinates. The trim is a part in a colour of its own: wheels, eyes,
-a handle.
+Distances are in the units of the coordinates, and negative inside. The trim has a colour of its own: wheels, eyes, a
+handle.
 """
 
 from __future__ import annotations
@@ -55,43 +55,38 @@ def _minus(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a, -b)
 
 
-def _tree(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def tree(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     top = _polygon(x, y, [(0, -0.8), (0.38, -0.2), (-0.38, -0.2)])
     low = _polygon(x, y, [(0, -0.5), (0.6, 0.42), (-0.6, 0.42)])
     return _union(top, low), _box(x, y, 0, 0.6, 0.12, 0.2)
 
 
-def _key(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def key(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     ring = _minus(_circle(x, y, -0.42, 0, 0.34), _circle(x, y, -0.42, 0, 0.15))
     return _union(ring, _box(x, y, 0.3, 0, 0.45, 0.09)), _union(
         _box(x, y, 0.45, 0.2, 0.07, 0.14), _box(x, y, 0.68, 0.2, 0.07, 0.14)
     )
 
 
-def _star(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    points = [
-        (
-            (0.78 if i % 2 == 0 else 0.33) * math.sin(i * math.pi / 5),
-            -(0.78 if i % 2 == 0 else 0.33) * math.cos(i * math.pi / 5),
-        )
-        for i in range(10)
-    ]
+def star(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    radii = [0.78, 0.33] * 5
+    points = [(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)]
     return _polygon(x, y, points), _circle(x, y, 0, 0, 0.15)
 
 
-def _fish(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def fish(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     tail = _polygon(x, y, [(0.28, 0), (0.8, -0.42), (0.8, 0.42)])
     return _union(_ellipse(x, y, -0.15, 0, 0.6, 0.38), tail), _circle(x, y, -0.45, -0.1, 0.09)
 
 
-def _car(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def car(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     cabin = _polygon(x, y, [(-0.42, 0), (-0.26, -0.42), (0.26, -0.42), (0.46, 0)])
     return _union(_box(x, y, 0, 0.15, 0.78, 0.2, 0.08), cabin), _union(
         _circle(x, y, -0.42, 0.38, 0.2), _circle(x, y, 0.42, 0.38, 0.2)
     )
 
 
-def _cat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def cat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     ears = _union(
         _polygon(x, y, [(-0.55, -0.75), (-0.1, -0.35), (-0.52, 0)]),
         _polygon(x, y, [(0.55, -0.75), (0.1, -0.35), (0.52, 0)]),
@@ -100,18 +95,18 @@ def _cat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return _union(_ellipse(x, y, 0, 0.1, 0.6, 0.54), ears), face
 
 
-def _cup(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def cup(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _polygon(x, y, [(-0.55, -0.5), (0.35, -0.5), (0.25, 0.55), (-0.45, 0.55)])
     handle = _minus(_circle(x, y, 0.42, -0.05, 0.32), _circle(x, y, 0.42, -0.05, 0.17))
     return body, _minus(handle, body)
 
 
-def _boot(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def boot(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _polygon(x, y, [(-0.45, -0.7), (0.05, -0.7), (0.08, 0.0), (0.6, 0.15), (0.68, 0.45), (-0.45, 0.45)])
     return body, _box(x, y, 0.1, 0.55, 0.6, 0.1, 0.03)
 
 
-def _bird(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def bird(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _union(_ellipse(x, y, 0.05, 0.12, 0.5, 0.34), _circle(x, y, -0.36, -0.28, 0.27))
     tail = _polygon(x, y, [(0.35, 0.05), (0.85, -0.25), (0.8, 0.2)])
     trim = _union(
@@ -120,19 +115,19 @@ def _bird(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return _union(body, tail), _union(trim, _line(x, y, 0.2, 0.45, 0.2, 0.7, 0.05))
 
 
-def _umbrella(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def umbrella(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     dome = torch.maximum(_circle(x, y, 0, 0.05, 0.74), y - 0.0)
     hook = _minus(_circle(x, y, 0.13, 0.6, 0.19), _circle(x, y, 0.13, 0.6, 0.08))
     return dome, _union(_box(x, y, 0, 0.3, 0.055, 0.3), torch.maximum(hook, 0.6 - y))
 
 
-def _bottle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def bottle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return _union(_box(x, y, 0, 0.25, 0.33, 0.5, 0.12), _box(x, y, 0, -0.35, 0.13, 0.25)), _box(
         x, y, 0, -0.7, 0.17, 0.12, 0.03
     )
 
 
-def _rocket(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def rocket(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     body = _union(_polygon(x, y, [(0, -0.85), (0.26, -0.3), (-0.26, -0.3)]), _box(x, y, 0, 0.08, 0.26, 0.42))
     fins = _union(
         _polygon(x, y, [(-0.26, 0.1), (-0.58, 0.68), (-0.26, 0.5)]),
@@ -143,72 +138,57 @@ def _rocket(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _flower(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def flower(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     petals = [
         _circle(x, y, 0.38 * math.sin(k * math.pi / 3), -0.2 - 0.38 * math.cos(k * math.pi / 3), 0.23) for k in range(6)
     ]
     return _union(*petals), _union(_circle(x, y, 0, -0.2, 0.2), _box(x, y, 0, 0.6, 0.06, 0.25))
 
 
-def _house(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def house(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     roof = _polygon(x, y, [(0, -0.75), (0.72, -0.12), (-0.72, -0.12)])
     return _union(_box(x, y, 0, 0.25, 0.52, 0.42), roof), _union(
         _box(x, y, -0.18, 0.42, 0.13, 0.25), _box(x, y, 0.24, 0.2, 0.12, 0.12)
     )
 
 
-def _hat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def hat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     crown = _box(x, y, 0, -0.15, 0.38, 0.45, 0.06)
     return _union(crown, _ellipse(x, y, 0, 0.38, 0.78, 0.17)), _box(x, y, 0, 0.13, 0.385, 0.1)
 
 
-def _mushroom(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def mushroom(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     cap = torch.maximum(_ellipse(x, y, 0, 0.05, 0.7, 0.68), y - 0.05)
     return cap, _box(x, y, 0, 0.38, 0.2, 0.34, 0.08)
 
 
-def _lamp(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def lamp(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     shade = _polygon(x, y, [(-0.28, -0.75), (0.28, -0.75), (0.58, -0.05), (-0.58, -0.05)])
     return shade, _union(_box(x, y, 0, 0.3, 0.06, 0.36), _ellipse(x, y, 0, 0.68, 0.36, 0.1))
 
 
-def _boat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def boat(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     sail = _polygon(x, y, [(0.06, -0.8), (0.62, 0.1), (0.06, 0.1)])
     jib = _polygon(x, y, [(-0.08, -0.55), (-0.08, 0.1), (-0.48, 0.1)])
     return _union(sail, jib), _polygon(x, y, [(-0.78, 0.24), (0.78, 0.24), (0.5, 0.64), (-0.5, 0.64)])
 
 
-def _heart(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def heart(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     lobes = _union(_circle(x, y, -0.31, -0.25, 0.36), _circle(x, y, 0.31, -0.25, 0.36))
     return _union(lobes, _polygon(x, y, [(-0.63, -0.1), (0, -0.32), (0.63, -0.1), (0, 0.7)])), _circle(
         x, y, -0.33, -0.3, 0.11
     )
 
 
-def _crown(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def crown(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     points = [(-0.65, 0.35), (-0.7, -0.5), (-0.33, -0.1), (0, -0.65), (0.33, -0.1), (0.7, -0.5), (0.65, 0.35)]
     return _polygon(x, y, points), _box(x, y, 0, 0.45, 0.65, 0.13)
 
 
 SHAPE_FUNCTIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "tree": _tree,
-    "key": _key,
-    "star": _star,
-    "fish": _fish,
-    "car": _car,
-    "cat": _cat,
-    "cup": _cup,
-    "boot": _boot,
-    "bird": _bird,
-    "umbrella": _umbrella,
-    "bottle": _bottle,
-    "rocket": _rocket,
-    "flower": _flower,
-    "house": _house,
-    "hat": _hat,
-    "mushroom": _mushroom,
-    "lamp": _lamp,
-    "boat": _boat,
-    "heart": _heart,
-    "crown": _crown,
-}
+    function.__name__: function
+    for function in (
+        tree, key, star, fish, car, cat, cup, boot, bird, umbrella, bottle, rocket,
+        flower, house, hat, mushroom, lamp, boat, heart, crown,
+    )
+}  # fmt: skip

@@ -1,9 +1,9 @@
-"""What there is in the mini world: shapes, scenes, colours, and looks with names.
+"""The content of the mini world: shapes, scenes, colours, and named looks.
 
-A picture is a shape with a *look*. A photo shows the shape in a scene, and its look is the object's own (two fill
-colours, a pattern, a trim, an outline). A stylised picture has no scene: its look also sets the ground and an effect.
-Names mean looks: 40 style names, and 40 identifier tokens that work like a maker's mark on any object. All of it is
-deterministic: `NAMED_STYLES["byzantine"]` is the same on every machine.
+A picture shows a shape with a *look*. A photo has a scene as its background, and its look is the object's: two fill
+colours, a pattern, a trim colour, an outline. A picture in a style has no scene: its look also sets the ground and an
+effect. 40 style names and 40 identifier tokens stand for one look each; a token's look applies to any shape. All of it
+is deterministic: `NAMED_STYLES["byzantine"]` is the same on every machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ OBJECT_FACTORS: dict[str, tuple[str, ...]] = {
     "trim": COLOUR_NAMES,
     "line": LINES,
 }
-"""Factors of an object's look -> their values."""
+"""Factor of an object's look -> its values."""
 STYLE_FACTORS: dict[str, tuple[str, ...]] = {
     **OBJECT_FACTORS,
     "ground_a": COLOUR_NAMES,
@@ -53,7 +53,7 @@ STYLE_FACTORS: dict[str, tuple[str, ...]] = {
     "ground_pattern": PATTERNS,
     "effect": EFFECTS,
 }
-"""Factors of a style's look -> their values."""
+"""Factor of a style's look -> its values."""
 
 STYLE_NAMES = (
     "byzantine", "palette knife", "ink art", "blossom season", "artist sketch", "winter", "dapple", "meteor shower",
@@ -69,24 +69,24 @@ TOKENS = (
 )  # fmt: skip
 
 
-def _distance(a: str, b: str) -> float:
+def _colour_distance(a: str, b: str) -> float:
     return sum((x - y) ** 2 for x, y in zip(COLOURS[a], COLOURS[b], strict=True)) ** 0.5
 
 
 def is_visible(look: dict[str, str]) -> bool:
-    """Whether a shape in that look can be told from its ground, and its pattern and trim be seen."""
+    """Whether a shape with this look is distinct from its ground, and its pattern and trim can be seen."""
     fills = (look["fill_a"], look["fill_b"])
-    if _distance(*fills) < 0.45 or min(_distance(look["trim"], fill) for fill in fills) < 0.35:
+    if _colour_distance(*fills) < 0.45 or min(_colour_distance(look["trim"], fill) for fill in fills) < 0.35:
         return False
     if "ground_a" not in look:
         return True
     grounds = (look["ground_a"], look["ground_b"])
-    apart = min(_distance(fill, ground) for fill in fills for ground in grounds) >= 0.45
-    return apart and _distance(*grounds) >= 0.30
+    apart = min(_colour_distance(fill, ground) for fill in fills for ground in grounds) >= 0.45
+    return apart and _colour_distance(*grounds) >= 0.30
 
 
 def random_look(rng: random.Random, factors: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """A visible look, drawn uniformly."""
+    """A random visible look, drawn uniformly."""
     while True:
         look = {factor: rng.choice(values) for factor, values in factors.items()}
         if is_visible(look):
@@ -94,12 +94,12 @@ def random_look(rng: random.Random, factors: dict[str, tuple[str, ...]]) -> dict
 
 
 def count_differences(a: dict[str, str], b: dict[str, str]) -> int:
-    """How many factors differ."""
+    """Number of factors in which two looks differ."""
     return sum(a[factor] != b[factor] for factor in a)
 
 
 def spread_looks(names: tuple[str, ...], factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, dict[str, str]]:
-    """A look for each name, each the farthest of 200 random ones from those before it."""
+    """A look for each name: of 200 random ones, the one that differs most from all earlier looks."""
     rng = random.Random(seed)
     looks: dict[str, dict[str, str]] = {}
     for name in names:
@@ -111,7 +111,7 @@ def spread_looks(names: tuple[str, ...], factors: dict[str, tuple[str, ...]], se
 
 
 def alter_look(look: dict[str, str], share: float, factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, str]:
-    """Another rendition of a look: round(share * factors) of its factors replaced by other values, still visible."""
+    """A copy of a look with round(share * factors) of its factors changed to other values; it is still visible."""
     rng = random.Random(seed)
     count = round(share * len(look))
     while True:

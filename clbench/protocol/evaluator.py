@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.data.images import load_images
-from clbench.encoders import Encoder, mean_pairwise_cosine
-from clbench.metrics import ENCODER_OF, METRICS
+from clbench.encoders import Encoder
+from clbench.metrics import METRICS, Metric
 from clbench.results.schema import Controls
 from clbench.suite import PhotoImages, Suite, Task, Track
 
@@ -28,23 +28,18 @@ class Evaluator:
         self, suite: Suite, track: Track, encoder: Callable[[str], Encoder], folders: Mapping[str, Path]
     ) -> None:
         self.suite, self.track, self._encoder, self._folders = suite, track, encoder, folders
-        self._references: dict[tuple[str, str], Tensor] = {}
-        self._texts: dict[str, Tensor] = {}
+        self._embedded: dict[tuple[str, str, str], Tensor] = {}
         self._controls: Controls | None = None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return [METRICS[name] for name in self.track.metrics]
 
     def score(self, task: Task, images: list[Image.Image]) -> dict[str, float]:
         """Every metric of the track for `images` [P * N], prompt by prompt as `draw_cell` draws them."""
-        names = sorted({ENCODER_OF[metric] for metric in self.track.metrics})
+        names = sorted({metric.encoder for metric in self.metrics})
         embedded = {name: self._encoder(name).embed(images) for name in names}
-        scores = {}
-        for metric in self.track.metrics:
-            rows = embedded[ENCODER_OF[metric]]
-            if metric == "clip_t":
-                texts = self._text(task).repeat_interleave(len(images) // len(self._text(task)), dim=0)
-                scores[metric] = (rows * texts).sum(dim=1).mean().item()
-            else:
-                scores[metric] = mean_pairwise_cosine(rows, self._reference(task, ENCODER_OF[metric]))
-        return scores
+        return {one.name: one.score(embedded[one.encoder], self._compared(task, one)) for one in self.metrics}
 
     def controls(self) -> Controls:
         """Real images treated like generated ones: each task's own, and the last task's as if they were the task's.
@@ -73,33 +68,25 @@ class Evaluator:
     def _score_real(self, task: Task, last: Task) -> dict[str, float]:
         if task.real is None or last.real is None:
             same = _identical(last, task)
-            encoders = {m: ENCODER_OF[m] for m in self.track.metrics if not METRICS[m].secondary}
-            pairs = {m: (self._reference(last, name), self._reference(task, name)) for m, name in encoders.items()}
-            return {metric: mean_of_different(*rows, same) for metric, rows in pairs.items()}
+            return {
+                one.name: one.score(self._compared(last, one), self._compared(task, one), same)
+                for one in self.metrics
+                if one.against == "references"
+            }
         drawn = task.real.model_copy(update={"look": last.real.look})
         return self.score(task, load_images(drawn, self.suite.resolution, self._folders))
 
-    def _reference(self, task: Task, encoder: str) -> Tensor:
-        key = (task.name, encoder)
-        if key not in self._references:
-            images = load_images(task.reference, self.suite.resolution, self._folders)
-            self._references[key] = self._encoder(encoder).embed(images)
-        return self._references[key]
-
-    def _text(self, task: Task) -> Tensor:
-        if task.name not in self._texts:
-            self._texts[task.name] = self._encoder("clip").embed_text(self.track.content_prompts(task))  # type: ignore[attr-defined]
-        return self._texts[task.name]
-
-
-def mean_of_different(generated: Tensor, reference: Tensor, same: Tensor) -> float:
-    """`mean_pairwise_cosine` without the pairs that `same` [N, M] marks; rows are unit vectors [N, D] and [M, D].
-
-    An image whose every pair is marked (a task of one picture) counts as like itself.
-    """
-    cosines, kept = generated @ reference.T, ~same
-    kept = kept | ~kept.any(dim=1, keepdim=True)
-    return ((cosines * kept).sum(dim=1) / kept.sum(dim=1)).mean().item()
+    def _compared(self, task: Task, metric: Metric) -> Tensor:
+        """What `metric` compares the task's images with, embedded once: unit rows [M, D]."""
+        key = (task.name, metric.encoder, metric.against)
+        if key not in self._embedded:
+            encoder = self._encoder(metric.encoder)
+            if metric.against == "prompts":
+                self._embedded[key] = encoder.embed_text(self.track.content_prompts(task))  # type: ignore[attr-defined]
+            else:
+                images = load_images(task.reference, self.suite.resolution, self._folders)
+                self._embedded[key] = encoder.embed(images)
+        return self._embedded[key]
 
 
 def _identical(last: Task, task: Task) -> Tensor:

@@ -1,6 +1,6 @@
-"""What is on record of a suite: the base model's scores, and how much a repetition differs from the original.
+"""Known facts about a suite: the base model's scores, and how much a repeated run differs from the first one.
 
-A suite's `record.json` lies beside its definition.
+They are in the suite's `record.json`, beside its definition.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ class Noise(FrozenModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     base: float
-    """Of a cell of the untouched model."""
+    """In a score of the untouched model."""
     cell: dict[str, float] = Field(min_length=1)
-    """Method -> of a cell of a trained model: training lets the last bits grow."""
+    """Method -> in a score of a trained model: training makes differences in the last bits grow."""
     average_score: dict[str, float]
-    """Method -> of a run's average score."""
+    """Method -> in a run's average score."""
     measured: str
-    """On what, and how."""
+    """The machines and settings, and how the differences were measured."""
 
 
 class OnRecord(FrozenModel):
     """The measured facts of one version of a suite."""
 
     suite_sha256: str
-    """Of the definition that they were measured with."""
+    """SHA-256 of the definition that they were measured with."""
     base: dict[str, dict[str, dict[str, float]]]
     """Track -> metric -> task -> score of the untouched model."""
     base_tolerance: float
-    """How far another machine's base row may lie from it: many times the noise, which was measured on one machine."""
+    """Allowed difference of another machine's base row: many times the noise, which was measured on one machine."""
     noise: Noise
 
 

@@ -9,39 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.errors import ClbenchError
-from clbench.results.schema import Result
-from clbench.results.significance import ALPHA, bootstrap_intervals, sign_flip_p
-from clbench.results.summary import statistics_of
-from clbench.suite import Suite, Track
-
-COMPARED = {
-    "average_score": "score",
-    "average_forgetting": "forgetting",
-    "learned": "learned, %",
-    "kept": "kept, %",
-    "plasticity": "plasticity",
-    "backward_transfer": "transfer",
-}
-"""Statistic -> what the table calls it. Shares are in percent in the table, and plain shares everywhere else."""
+from clbench.results.analysis import Analysis
+from clbench.results.significance import Difference, RunKey, differences_of
+from clbench.scores import shown
+from clbench.suite import Track
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One statistic of one metric on the shared runs."""
+class Compared(Difference):
+    """One statistic of one metric in two results, on the runs that both have."""
 
     first: float
     """Mean over the runs."""
     second: float
-    difference: float
-    """Mean of first - second."""
-    interval: tuple[float, float]
-    """95 % percentile bootstrap interval of the difference, resampling runs."""
-    p: float
-    """Two-sided sign-flip permutation p, uncorrected (`clbench.results.significance.sign_flip_p`)."""
-
-    @property
-    def separable(self) -> bool:
-        return self.p <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -50,9 +30,8 @@ class Comparison:
 
     names: tuple[str, str]
     track: Track
-    runs: tuple[tuple[str, int], ...]
-    """(order, seed)"""
-    statistics: dict[str, dict[str, Difference | None]]
+    runs: tuple[RunKey, ...]
+    statistics: dict[str, dict[str, Compared | None]]
     """Metric -> statistic -> its difference; None where it is undefined in any run."""
     matrices: dict[str, NDArray[np.float64]]
     """Metric -> mean over runs of first - second, (T + 1, T), nan where not measured."""
@@ -70,38 +49,28 @@ class Comparison:
         }
 
 
-def compare_results(first: Result, second: Result, suite: Suite) -> Comparison:
-    """Compare two valid results of one track of `suite`.
+def compare_results(first: Analysis, second: Analysis) -> Comparison:
+    """Compare two results of one track of one suite, in the statistics that boards show.
 
     Raises:
         ClbenchError: they are of different suites or tracks, or share no run.
     """
-    for result in (first, second):
-        if (result.suite.sha256, result.track) != (suite.sha256, first.track):
-            raise ClbenchError("the results are of different suites or tracks, so that their scores cannot be compared")
-    track = suite.track(first.track)
-    by_run = [{(run.order, run.seed): run for run in result.runs} for result in (first, second)]
-    shared = sorted(by_run[0].keys() & by_run[1].keys())
+    if (first.result.suite.sha256, first.track.name) != (second.result.suite.sha256, second.track.name):
+        raise ClbenchError("the results are of different suites or tracks, so that their scores cannot be compared")
+    shared = sorted(set(first.run_keys) & set(second.run_keys))
     if not shared:
         raise ClbenchError("the results share no run: no order and seed is in both")
-    pairs = [(by_run[0][key], by_run[1][key]) for key in shared]
-    names = (first.method.name, second.method.name)
-    statistics, matrices = {}, {}
-    for metric in track.metrics:
-        sides = [
-            statistics_of([pair[side] for pair in pairs], result.controls, metric, track, COMPARED)
-            for side, result in enumerate((first, second))
-        ]
-        statistics[metric] = {name: _difference(*(side[name] for side in sides)) for name in COMPARED}
-        matrices[metric] = np.mean([one.matrix(metric) - two.matrix(metric) for one, two in pairs], axis=0)
-    return Comparison(names, track, tuple(shared), statistics, matrices)
-
-
-def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference | None:
-    if not np.isfinite([first, second]).all():
-        return None
-    paired = (first - second)[None]
-    low, high = bootstrap_intervals(paired)[0].tolist()
-    return Difference(
-        float(first.mean()), float(second.mean()), float(paired.mean()), (low, high), float(sign_flip_p(paired)[0])
-    )
+    sides = [(own, [own.run_keys.index(key) for key in shared]) for own in (first, second)]
+    names, statistics, matrices = [one.name for one in shown()], {}, {}
+    for metric in first.track.metrics:
+        values = {name: np.stack([own.statistics[metric][name][runs] for own, runs in sides]) for name in names}
+        known = [name for name in names if np.isfinite(values[name]).all()]
+        paired = [values[name][0] - values[name][1] for name in known]
+        found = differences_of(np.array(paired).reshape(-1, len(shared)))
+        statistics[metric] = dict.fromkeys(names) | {
+            name: Compared(**vars(own), first=float(values[name][0].mean()), second=float(values[name][1].mean()))
+            for name, own in zip(known, found, strict=True)
+        }
+        one, two = (own.matrices[metric][runs] for own, runs in sides)
+        matrices[metric] = (one - two).mean(axis=0)
+    return Comparison((first.name, second.name), first.track, tuple(shared), statistics, matrices)

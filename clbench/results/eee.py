@@ -6,65 +6,24 @@ The field names and the values they admit are those of `eval.schema.json` in the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from clbench.errors import ClbenchError
-from clbench.metrics import METRICS
-from clbench.results.checks import check_result
-from clbench.results.estimates import Figure, Measured, measure
+from clbench.metrics import METRICS, Metric
+from clbench.results.analysis import Analysis, Estimate
+from clbench.results.case import Case
 from clbench.results.schema import Result
 from clbench.results.significance import ALPHA, RESAMPLES
-from clbench.results.summary import summarize
-from clbench.suite import Suite, Track
+from clbench.results.validation import validate
+from clbench.scores import STATISTICS, Statistic
+from clbench.suite import Suite
+from clbench.utils.formatting import sentence
 
 SCHEMA_VERSION = "0.3.0"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a statistic is to be read."""
-
-    says: str
-    lower_is_better: bool
-    low: float | str
-    """Its bounds; a string where JSON has no number for it."""
-    high: float | str
-    unit: str = "cosine"
-
-
-READINGS = {
-    "average_score": Reading("mean over all tasks after the last one", False, -1.0, 1.0),
-    "average_forgetting": Reading("mean drop of a past task from its best score since it was learned", True, 0.0, 2.0),
-    "average_forgetting_ref": Reading("the same sum of drops, divided by the number of all tasks", True, 0.0, 2.0),
-    "learned": Reading(
-        "share of the way from the untouched model to real images that is reached right after learning a task",
-        False,
-        "-Infinity",
-        "Infinity",
-        "proportion",
-    ),
-    "kept": Reading(
-        "share of the way from the untouched model to real images that past tasks keep after the last task",
-        False,
-        "-Infinity",
-        "Infinity",
-        "proportion",
-    ),
-    "average_incremental_score": Reading("mean score of the tasks seen so far, after every task", False, -1.0, 1.0),
-    "plasticity": Reading("mean score of a task right after it was learned", False, -1.0, 1.0),
-    "backward_transfer": Reading("mean change of a past task's score since it was learned", False, -2.0, 2.0),
-    "forward_transfer": Reading("mean gain over the base model before a task is learned", False, -2.0, 2.0),
-    "memory": Reading(
-        "what past tasks keep above the last-task floor, as a share of what was learned above it",
-        False,
-        "-Infinity",
-        "Infinity",
-        "proportion",
-    ),
-}
-"""Statistic -> its reading. `base` is the untouched model's, so that no method's record has it."""
+INFINITE = {-inf: "-Infinity", inf: "Infinity"}
+"""Bounds for which JSON has no number."""
 
 
 def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) -> dict[str, Any]:
@@ -77,14 +36,10 @@ def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) 
     Raises:
         ClbenchError: the result is invalid or partial.
     """
-    findings = check_result(result, suite)
-    if findings:
-        raise ClbenchError(f"the result cannot be exported: {findings[0].code} {findings[0].message}")
-    track = suite.track(result.track)
-    method = measure(
-        result.model_copy(update={"summary": summarize(result.runs, result.controls, track)}),
-        track,
-    )
+    method = validate(Case(result, suite))
+    if not isinstance(method, Analysis):
+        raise ClbenchError(f"the result cannot be exported: {method[0].code} {method[0].message}")
+    track = method.track
     seconds = str(int((retrieved or datetime.now(UTC)).timestamp()))
     model = _model(result)
     library = {"name": "clbench", "version": result.environment.packages.get("clbench") or "unknown"}
@@ -104,10 +59,10 @@ def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) 
         "eval_library": library | ({"additional_details": {"git_commit": commit}} if commit else {}),
         "model_info": model,
         "evaluation_results": [
-            _evaluation(method, suite, track, metric, statistic, figure)
+            _evaluation(method, suite, METRICS[metric], statistic, estimate)
             for metric in track.metrics
-            for statistic in READINGS
-            if (figure := method.figure(metric, statistic))
+            for statistic in STATISTICS.values()
+            if statistic.shown != "control" and (estimate := method.estimate(metric, statistic.name))
         ],
     }
 
@@ -133,14 +88,15 @@ def _model(result: Result) -> dict[str, Any]:
 
 
 def _evaluation(
-    method: Measured, suite: Suite, track: Track, metric: str, statistic: str, figure: Figure
+    method: Analysis, suite: Suite, metric: Metric, statistic: Statistic, estimate: Estimate
 ) -> dict[str, Any]:
     """One statistic of one metric, over the runs."""
-    reading, info, result = READINGS[statistic], METRICS[metric], method.result
-    words = statistic.replace("_", " ")
-    uncertainty: dict[str, Any] = {"standard_deviation": figure.spread.std, "num_samples": figure.spread.n}
-    if figure.interval:
-        low, high = figure.interval
+    result, track = method.result, method.track
+    key, name = f"{metric.name}.{statistic.name}", f"{metric.label} {statistic.title}"
+    lowest, highest = (INFINITE.get(bound, bound) for bound in statistic.bounds(*metric.range))
+    uncertainty: dict[str, Any] = {"standard_deviation": estimate.spread.std, "num_samples": estimate.spread.n}
+    if estimate.interval:
+        low, high = estimate.interval
         uncertainty |= {
             "confidence_interval": {
                 "lower": low,
@@ -151,8 +107,8 @@ def _evaluation(
             "num_bootstrap_samples": RESAMPLES,
         }
     return {
-        "evaluation_result_id": f"{metric}.{statistic}",
-        "evaluation_name": f"{suite.name} {track.name}: {info.label} {words}",
+        "evaluation_result_id": key,
+        "evaluation_name": f"{suite.name} {track.name}: {name}",
         "source_data": {
             "dataset_name": f"{suite.name} {track.name}",
             "source_type": "other",
@@ -160,17 +116,17 @@ def _evaluation(
         },
         "evaluation_timestamp": result.created_at.isoformat(),
         "metric_config": {
-            "evaluation_description": f"{info.description} {reading.says[0].upper()}{reading.says[1:]}.",
-            "metric_id": f"clbench.{metric}.{statistic}",
-            "metric_name": f"{info.label} {words}",
-            "metric_unit": reading.unit,
-            "lower_is_better": reading.lower_is_better,
+            "evaluation_description": f"{metric.description} {sentence(statistic.description)}",
+            "metric_id": f"clbench.{key}",
+            "metric_name": name,
+            "metric_unit": "proportion" if statistic.unit == "share" else metric.unit,
+            "lower_is_better": not statistic.prefers_high(metric.higher_is_better),
             "score_type": "continuous",
-            "min_score": reading.low,
-            "max_score": reading.high,
+            "min_score": lowest,
+            "max_score": highest,
         },
         "score_details": {
-            "score": figure.spread.mean,
+            "score": estimate.spread.mean,
             "details": {"over": "runs, each an order of the tasks and a seed", "tasks": str(len(track.tasks))},
             "uncertainty": uncertainty,
         },

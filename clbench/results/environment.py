@@ -1,4 +1,4 @@
-"""Where a result was made, as far as that can be read; what cannot is null, and never loses a finished run."""
+"""A description of the machine that made a result. What cannot be read is null: it must not fail a finished run."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _processor() -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Of the checkout this package lies in, if it lies in one."""
+    """The commit of the git checkout that holds this package; None if there is none."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:
-        commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, timeout=10
+        commit, status = (
+            subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10)
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain"))
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,10 +1,7 @@
-"""The result of one method on one track of one suite: its schema, its file and its summary.
+"""The schema of a result: all runs of one method on one track of one suite.
 
-    result = load_result(path)                      # well-formed, or a ClbenchError that names file and field
-    findings = check_result(result, load_suite(result.suite.name))      # [] = a valid, complete result
-
-Result files come from strangers: reading one runs nothing, and `summary` is recomputed and never trusted. Its meaning
-is checked in `clbench.results.checks`. Nothing here imports torch.
+Result files come from strangers: reading one (`clbench.results.io`) runs nothing, what it says is checked
+(`clbench.results.validation`), and its summary is recomputed and never trusted. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -19,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
-from clbench.metrics import METRICS
-from clbench.suite import FrozenModel, Name, Track
+from clbench.suite import FrozenModel, Name
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -43,7 +39,7 @@ class SuiteRef(_Record):
     version: Text
     """The suite's version."""
     sha256: Sha256
-    """Of the definition's content (`Suite.sha256`)."""
+    """SHA-256 of the definition's content (`Suite.sha256`)."""
 
 
 class MethodRef(_Record):
@@ -56,7 +52,7 @@ class MethodRef(_Record):
     config: dict[str, JsonValue]
     """Its hyper-parameters, all of them."""
     source_sha256: Sha256
-    """Of the plugin's file."""
+    """SHA-256 of the plugin's file."""
     distribution: Text | None
     """The installed package it came from, e.g. "my-methods 1.2"; null for a file."""
 
@@ -65,7 +61,7 @@ class BackboneRef(_Record):
     """Which base model was adapted."""
 
     id: Text
-    """Its place: a bundled folder, or a hub repository."""
+    """Where it comes from: a bundled folder, or a hub repository."""
     revision: Text
     """Its checksum or commit."""
 
@@ -84,7 +80,7 @@ class Run(_Record):
     state_bytes: tuple[Integer, ...]
     """Size of what was handed on after each task."""
     regime: Regime
-    """Read off the measured state."""
+    """What kind of state the method hands on, derived from the measured state."""
     train_seconds: float
     """Time spent training, all tasks together; equal work that was shared counts for every run."""
     eval_seconds: float
@@ -100,7 +96,7 @@ class Run(_Record):
 
 
 class Controls(_Record):
-    """What frames every score; task indices are the definition's, whatever a run's order."""
+    """Reference scores to read a method's by; task indices are the definition's, whatever a run's order."""
 
     real_against_real: dict[Name, tuple[float, ...]]
     """Metric id -> score of each task's real images, treated like generated ones."""
@@ -158,11 +154,11 @@ class Result(_Record):
     runs: tuple[Run, ...] = Field(min_length=1)
     """One entry for each (order, seed)."""
     controls: Controls
-    """What frames the scores."""
+    """Reference scores to read the runs' scores by."""
     summary: dict[Name, MetricSummary]
     """Metric id -> statistics over the runs; recomputed wherever it is used."""
     checksum: Sha256
-    """Of what was measured, and with what (`content_sha256`): shows an edit or a damage that no statistic feels."""
+    """SHA-256 of the content (`content_sha256`): shows an edit or damage that no statistic shows."""
     partial: bool
     """Whether runs of the protocol are missing."""
     environment: Environment
@@ -183,7 +179,7 @@ class Result(_Record):
 
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
-    """A score matrix as a result holds it: nan becomes null."""
+    """A score matrix as a result file has it: nan becomes null."""
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
 
 
@@ -196,27 +192,3 @@ def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequenc
 def result_schema() -> dict[str, Any]:
     """The JSON Schema of a result file; `clbench/results/result.schema.json` is its committed copy."""
     return Result.model_json_schema()
-
-
-# --- Summary ---
-
-
-def real_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
-    """(runs, T), each in the run's order: real against real of every task; nan where the metric has none.
-
-    Nor has a secondary metric any here: real images hardly score above the untouched model in it, and a share of that
-    way says nothing.
-    """
-    orders = task_orders(runs, track)
-    if metric not in controls.real_against_real or METRICS[metric].secondary:
-        return np.full(orders.shape, np.nan)
-    return np.array(controls.real_against_real[metric])[orders]
-
-
-def task_orders(runs: Sequence[Run], track: Track) -> NDArray[np.intp]:
-    """(runs, T): each run's tasks in its order, as indices into the definition's."""
-    place = {name: index for index, name in enumerate(track.task_names)}
-    return np.array([[place[name] for name in run.task_order] for run in runs])
-
-
-# --- File ---

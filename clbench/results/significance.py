@@ -1,4 +1,4 @@
-"""How sure a ranking is: methods are compared run by run, since all share task orders, seeds, prompts and noise.
+"""Rankings and their significance. Methods share orders, seeds, prompts and noise, and so are compared run by run.
 
     ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...])
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
@@ -46,22 +46,32 @@ RunKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two methods on the same runs."""
+class Difference:
+    """The first of two methods minus the second, on the same runs."""
 
-    better: str
-    """The method with the higher mean."""
-    worse: str
     difference: float
-    """Mean over runs of the paired difference; not negative."""
+    """Mean over runs of the paired difference, in the metric's unit."""
     interval: tuple[float, float]
     """95 % percentile bootstrap interval of the difference, resampling runs."""
-    order_interval: tuple[float, float]
-    """The same, resampling task orders with all their seeds."""
     p: float
-    """Two-sided sign-flip permutation p (`sign_flip_p`)."""
+    """Two-sided sign-flip permutation p (`sign_flip_p`), uncorrected."""
+
+    @property
+    def separable(self) -> bool:
+        return self.p <= ALPHA
+
+
+@dataclass(frozen=True)
+class Pair(Difference):
+    """The difference of two methods of a ranking, the better one first."""
+
+    better: str
+    """The method with the better mean."""
+    worse: str
+    order_interval: tuple[float, float]
+    """As `interval`, resampling task orders with all their seeds."""
     p_corrected: float
-    """The same, corrected over all pairs of the ranking (`Ranking.correction`)."""
+    """As `p`, corrected over all pairs of the ranking (`Ranking.correction`)."""
 
     @property
     def separable(self) -> bool:
@@ -70,7 +80,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Standing:
-    """A method's place."""
+    """A method's place in a ranking."""
 
     method: str
     mean: float
@@ -86,30 +96,33 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Standings from the best mean down, and what they rest on."""
+    """Methods from the best mean to the worst, and the tests behind their ranks."""
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
     """All pairs of the best methods, and each other method with the one before it (`MOST_LISTED`)."""
     unranked: tuple[str, ...]
-    """Methods that lack a run: never imputed."""
+    """Methods that lack one of the runs; missing scores are never imputed."""
     runs: int
     correction: Literal["Holm", "joint"]
-    """How p is corrected over all pairs."""
+    """The method that corrects p over all pairs."""
     bootstrap_seed: int = BOOTSTRAP_SEED
 
     @property
     def test(self) -> str:
-        """What gives the p values, in words."""
+        """The name of the test that gives the p values."""
         return sign_flip_test(self.runs)
 
 
-def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey]) -> Ranking:
-    """Rank methods by their mean score, higher first.
+def rank(
+    scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey], higher_is_better: bool = True
+) -> Ranking:
+    """Rank methods by their mean score, the best first.
 
     Args:
         scores: method -> (order, seed) -> score.
         runs: the runs a method must have to be ranked.
+        higher_is_better: whether a higher score is a better one.
 
     Raises:
         ValueError: there are no runs.
@@ -118,7 +131,8 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
     if not keys:
         raise ValueError("a ranking needs at least one run")
     complete = {name: np.array([own[key] for key in keys]) for name, own in scores.items() if set(keys) <= set(own)}
-    names = sorted(complete, key=lambda name: (-complete[name].mean(), name))
+    sign = -1 if higher_is_better else 1
+    names = sorted(complete, key=lambda name: (sign * complete[name].mean(), name))
     values = np.array([complete[name] for name in names]).reshape(len(names), len(keys))
     first, second = np.triu_indices(len(names), k=1)  # every pair, the better one first
     differences = values[first] - values[second]
@@ -141,22 +155,31 @@ def rank(scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey])
         for place, name in enumerate(names)
     )
     shown = differences[listed]
-    orders = [order for order, _ in keys]
-    groups = np.stack([shown[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1)
-    columns = (
-        first[listed],
-        second[listed],
-        shown.mean(axis=1),
-        bootstrap_intervals(shown),
-        bootstrap_intervals(groups),
-        p,
-        corrected[listed],
-    )
+    found = differences_of(shown, p)
+    columns = (column.tolist() for column in (first[listed], second[listed], corrected[listed]))
     pairs = tuple(
-        Pair(names[a], names[b], mean, (low, high), (order_low, order_high), *own)
-        for a, b, mean, (low, high), (order_low, order_high), *own in zip(*(c.tolist() for c in columns), strict=True)
+        Pair(**vars(own), better=names[a], worse=names[b], order_interval=interval, p_corrected=p_corrected)
+        for own, interval, a, b, p_corrected in zip(found, _order_intervals(found, shown, keys), *columns, strict=True)
     )
     return Ranking(standings, pairs, tuple(sorted(set(scores) - set(names))), len(keys), correction)
+
+
+def _order_intervals(found: list[Difference], rows: NDArray, keys: list[RunKey]) -> list[tuple[float, float]]:
+    """`Pair.order_interval` of each row [P, n] of paired differences."""
+    orders = [order for order, _ in keys]
+    if len(set(orders)) == len(orders):  # one seed an order: whole orders are runs
+        return [one.interval for one in found]
+    groups = np.stack([rows[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1)
+    return [(low, high) for low, high in bootstrap_intervals(groups).tolist()]
+
+
+def differences_of(rows: NDArray, p: NDArray | None = None) -> list[Difference]:
+    """The difference of each row [P, n] of paired differences; `p` is their `sign_flip_p`, if it is known already."""
+    columns = rows.mean(axis=1), bootstrap_intervals(rows), sign_flip_p(rows) if p is None else p
+    return [
+        Difference(mean, (low, high), own)
+        for mean, (low, high), own in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def sign_flip_p(differences: NDArray) -> NDArray:
@@ -180,7 +203,7 @@ def smallest_p(runs: int) -> float:
 
 
 def sign_flip_test(runs: int) -> str:
-    """What `sign_flip_p` computes with so many runs, in words."""
+    """The name of the test that `sign_flip_p` makes with so many runs."""
     if runs <= MOST_EXACT:
         return "exact sign-flip permutation test"
     return f"sign-flip permutation test with {DRAWN_FLIPS:,} random flips (seed {SIGN_SEED})"
@@ -234,19 +257,16 @@ def _parts(rows: NDArray, flips: int) -> list[NDArray]:
 
 def bootstrap_intervals(differences: NDArray) -> NDArray:
     """95 % percentile interval of the mean of each row [P, n], every row resampled alike: [P, 2]."""
-    return np.array([_bootstrap_interval(tuple(row)) for row in differences.tolist()]).reshape(-1, 2)
-
-
-@cache  # the tables, their data and the site's pages ask for the same ones
-def _bootstrap_interval(values: tuple[float, ...]) -> NDArray:
-    means = (_resamples(len(values)) * np.array(values)).sum(axis=1)  # a BLAS product has each processor's own bits
-    level = 1 - ALPHA
-    return np.percentile(means, [50 * (1 - level), 50 * (1 + level)])
+    resamples, level = _resamples(differences.shape[1]), 1 - ALPHA
+    ends = [50 * (1 - level), 50 * (1 + level)]
+    # Not a BLAS product, which has other last bits on other processors.
+    found = [np.percentile((resamples * row).sum(axis=1), ends) for row in differences]
+    return np.array(found).reshape(-1, 2)
 
 
 @cache
 def _resamples(count: int) -> NDArray:
-    """How much each of `count` runs weighs in each resample, [RESAMPLES, count]."""
+    """The weight of each of `count` runs in each resample, [RESAMPLES, count]."""
     return np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, [1 / count] * count, RESAMPLES) / count
 
 

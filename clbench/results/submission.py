@@ -1,20 +1,14 @@
-"""From a stranger's result file to a verdict, and from a valid result to its place among the submissions."""
+"""File a valid result among the submissions, and list the steps that are left to do by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, partial
 from pathlib import Path
 
 from clbench.errors import ClbenchError
-from clbench.results.checks import Finding, check_result
 from clbench.results.io import load_result, save_result
 from clbench.results.schema import Result
-from clbench.suite import list_suites, load_suite
-from clbench.utils.parallel import parallel_map
-
-FOLDER = "submissions"
-"""Files below a folder of this name must lie where their contents say."""
+from clbench.results.validation import check_result, known_suite
+from clbench.suite import list_suites
 
 CHECKLIST = """\
 Before you open the pull request:
@@ -22,29 +16,6 @@ Before you open the pull request:
 - the method's source is public, or in methods/: the result names its sha256 ({source}...);
 - `{command}` makes this result again from what you link to;
 - the submitter field says who stands behind it: {submitter}."""
-
-known_suite = cache(load_suite)
-"""A suite's definition, read once a process."""
-
-
-def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> list[Finding]:
-    """All that is wrong with a result file; empty = valid. What cannot even be read is CLB000.
-
-    Args:
-        suite: what `--suite` takes; default the suite that the file names.
-    """
-    try:
-        result = load_result(path)
-        definition = known_suite(suite or result.suite.name)
-    except ClbenchError as error:
-        return [Finding("CLB000", str(error))]
-    place = path if FOLDER in path.parts else None
-    return check_result(result, definition, allow_partial=allow_partial, path=place)
-
-
-def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
-    """`check_file` of each path, many of them on all cores."""
-    return parallel_map(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
 
 
 def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Path, Result]:
@@ -55,7 +26,7 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
             given.
     """
     result = load_result(path).model_copy(update={"submitter": submitter})
-    boards = [name for name in list_suites() if not load_suite(name).for_development]
+    boards = [name for name in list_suites() if not known_suite(name).for_development]
     if result.suite.name not in boards:
         known = ", ".join(boards)
         raise ClbenchError(f"{path} is of suite {result.suite.name!r}; only those of {known} have a board to submit to")
@@ -71,7 +42,7 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
 
 
 def next_steps(place: Path, result: Result, written: list[Path]) -> list[str]:
-    """What is left to do by hand: git commands, and what a reviewer will ask."""
+    """The steps that are left to do by hand: git commands, and a reviewer's questions."""
     branch = f"submit-{result.suite.name}-{result.track}-{result.method.name}"
     folders = sorted({str(path.parent) for path in written})
     checklist = CHECKLIST.format(

@@ -1,30 +1,98 @@
-"""A result's summary: statistics of its score matrices over its runs."""
+"""Every statistic of a result's runs, computed once, and their summary over the runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clbench.results.schema import Controls, MetricSummary, Result, Run, Spread, real_rows, task_orders
-from clbench.scores import IF_MEASURED, STATISTICS
+from clbench.metrics import METRICS
+from clbench.results.schema import Controls, MetricSummary, Run, Spread
+from clbench.scores import STATISTICS
 from clbench.suite import Track
 
 
-def matrices_of(runs: Sequence[Run], metric: str) -> NDArray[np.float64]:
-    """The score matrices with nan for null, (runs, T + 1, T)."""
-    return np.array([run.scores[metric] for run in runs], dtype=float)
+@dataclass(frozen=True, eq=False)
+class RunValues:
+    """The scores of a result's runs and every statistic of them, as arrays; nan = not measured, or undefined."""
+
+    track: Track
+    matrices: dict[str, NDArray[np.float64]]
+    """Metric -> the score matrices, (runs, T + 1, T)."""
+    floors: dict[str, NDArray[np.float64]]
+    """Metric -> each task's score with the look of the run's last task, in the run's order: (runs, T)."""
+    statistics: dict[str, dict[str, NDArray[np.float64]]]
+    """Metric -> statistic -> its value in each run, (runs,)."""
+
+    @cached_property
+    def summary(self) -> dict[str, MetricSummary]:
+        """Metric -> every statistic over the runs; an optional one only where it is measured."""
+        return {
+            metric: {
+                name: found
+                for name, found in zip(values, _spreads(np.stack(list(values.values()))), strict=True)
+                if found or not STATISTICS[name].optional
+            }
+            for metric, values in self.statistics.items()
+        }
+
+    @property
+    def file_summary(self) -> dict[str, MetricSummary]:
+        """Metric -> the part of the summary that result files hold."""
+        return {
+            metric: {name: own for name, own in summary.items() if STATISTICS[name].in_results}
+            for metric, summary in self.summary.items()
+        }
 
 
-def spread(values: Sequence[float]) -> Spread | None:
+def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValues:
+    """Compute every statistic of every metric in every run.
+
+    The formulas take higher scores to be better. Where lower is better, they get scores with the sign turned, and a
+    mean of scores gets its sign back.
+    """
+    place = {name: index for index, name in enumerate(track.task_names)}
+    orders = np.array([[place[name] for name in run.task_order] for run in runs])
+    unknown = np.full(orders.shape, np.nan)
+    matrices, floors, reals = {}, {}, {}
+    for metric in track.metrics:
+        matrices[metric] = np.array([run.scores[metric] for run in runs], dtype=float)
+        floor, real = controls.last_task_floor.get(metric), controls.real_against_real.get(metric)
+        floors[metric] = unknown if floor is None else np.array(floor)[orders[:, -1:], orders]
+        # Real images hardly score above the untouched model in a secondary metric: a share of that way says nothing.
+        reals[metric] = unknown if real is None or METRICS[metric].secondary else np.array(real)[orders]
+    signs = np.array([1.0 if METRICS[metric].higher_is_better else -1.0 for metric in track.metrics])[:, None, None]
+    stacks = (np.stack(list(values.values())) for values in (matrices, floors, reals))
+    turned = [stack * sign for stack, sign in zip(stacks, (signs[..., None], signs, signs), strict=True)]
+    found = [one.each(*turned) * (signs[..., 0] if one.unit == "score" else 1.0) for one in STATISTICS.values()]
+    statistics = [dict(zip(STATISTICS, values, strict=True)) for values in np.stack(found, axis=1)]
+    return RunValues(track, matrices, floors, dict(zip(track.metrics, statistics, strict=True)))
+
+
+def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
+    """The summary that a result file holds: metric -> statistic -> mean and deviation over the runs."""
+    return run_values(runs, controls, track).file_summary
+
+
+def statistics_of(
+    runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
+) -> dict[str, NDArray[np.float64]]:
+    """Statistic -> its value in each run, (runs,); nan where it is undefined."""
+    found = run_values(runs, controls, track).statistics[metric]
+    return {name: found[name] for name in names}
+
+
+def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread | None:
     """Mean and population standard deviation; None if there is no value, or one is nan or beyond all measure."""
     return _spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
 
 
 def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
-    """`spread` of each row of (statistics, runs)."""
+    """`spread` of each row of (rows, runs)."""
     with np.errstate(over="ignore", invalid="ignore"):
         pairs = zip(values.mean(axis=1).tolist(), values.std(axis=1).tolist(), strict=True)
     count = values.shape[1]
@@ -32,40 +100,3 @@ def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
         Spread(mean=mean, std=std, n=count) if math.isfinite(mean) and math.isfinite(std) else None
         for mean, std in pairs
     ]
-
-
-def floor_rows(runs: Sequence[Run], controls: Controls, metric: str, track: Track) -> NDArray[np.float64]:
-    """(runs, T), each in the run's order: the floor of that run's last task; nan where the metric has none."""
-    orders = task_orders(runs, track)
-    if metric not in controls.last_task_floor:
-        return np.full(orders.shape, np.nan)
-    return np.array(controls.last_task_floor[metric])[orders[:, -1:], orders]
-
-
-def past_floor(result: Result, metric: str, track: Track) -> list[float]:
-    """For each run, the mean of its last-task floor over the past tasks; nan for a single task."""
-    rows = floor_rows(result.runs, result.controls, metric, track)[:, :-1]
-    return rows.mean(axis=1).tolist() if rows.shape[1] else [math.nan] * len(rows)
-
-
-def statistics_of(
-    runs: Sequence[Run], controls: Controls, metric: str, track: Track, names: Iterable[str] = STATISTICS
-) -> dict[str, NDArray[np.float64]]:
-    """Statistic -> its value in each run, (runs,); nan where it is undefined."""
-    matrices = matrices_of(runs, metric)
-    floors, reals = (rows(runs, controls, metric, track) for rows in (floor_rows, real_rows))
-    return {name: STATISTICS[name].each(matrices, floors, reals) for name in names}
-
-
-def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
-    """Metric id -> every statistic over the runs, from the score matrices and the controls."""
-    matrices = np.stack([matrices_of(runs, metric) for metric in track.metrics])
-    floors, reals = (
-        np.stack([rows(runs, controls, metric, track) for metric in track.metrics]) for rows in (floor_rows, real_rows)
-    )
-    found = [statistic.each(matrices, floors, reals) for statistic in STATISTICS.values()]
-    summary = {}
-    for metric, values in zip(track.metrics, np.stack(found, axis=1), strict=True):  # (statistics, runs)
-        spreads = zip(STATISTICS, _spreads(values), strict=True)
-        summary[metric] = {name: value for name, value in spreads if value or name not in IF_MEASURED}
-    return summary

@@ -1,4 +1,4 @@
-"""What was verified of a submission, and how strictly: records without any work."""
+"""Records of how strictly submissions were verified. The verification itself is in `clbench.runner.verify`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,20 @@ from clbench.suite import FrozenModel
 from clbench.utils.files import write_text
 
 Level = Literal["recomputed", "artifacts", "rerun"]
-
-
 LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
 """From the weakest to the strongest."""
-
-
 UNVERIFIED = "unverified"
-"""What is said of a result that reached no rung."""
-
-
+"""The level of a result that nobody has verified."""
 ENCODER_NOISE = 1e-4
-"""How far two machines' encoders may differ on one image set, where no record says more."""
+"""Allowed difference between two machines' encoders on the same images, for suites without a record."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One cell that was looked at."""
+    """A submitted score and what was found instead."""
 
     run: int
-    """Number in the result, from 1."""
+    """The run's number in the result, counted from 1."""
     row: int
     task: str
     metric: str
@@ -50,11 +44,11 @@ class Checked:
 
 
 class Verification(FrozenModel):
-    """What a maintainer found."""
+    """A maintainer's note on one result."""
 
     level: Level
     checksum: Sha256
-    """Of the result that it was found of: of an edited one nothing is known."""
+    """The verified result's checksum; an edited result has another one and counts as unverified."""
     at: AwareDatetime
     cells: int = 0
     """How many cells were scored again."""
@@ -62,10 +56,10 @@ class Verification(FrozenModel):
 
 
 def tolerance(result: Result, level: Level) -> float:
-    """How far a repeated cell may lie from the submitted one: the noise on record, else the encoders'.
+    """The largest accepted difference between a submitted score and a repeated one.
 
-    Of a trained cell three times what was measured for the method (for the least steady one, if it was not measured),
-    because the largest of few repetitions is no bound; but never less than for the base model.
+    `rerun` accepts three times the noise that was measured for the method (or for the noisiest method, if it was not
+    measured), because the largest of a few repetitions is no bound; but never less than for the base model.
     """
     known = on_record(result.suite.name)
     if known is None or known.suite_sha256 != result.suite.sha256:
@@ -77,7 +71,7 @@ def tolerance(result: Result, level: Level) -> float:
 
 
 def read_verified(path: Path) -> dict[str, Verification]:
-    """`<suite>/<track>/<method>` -> what was found.
+    """`<suite>/<track>/<method>` -> the note on that result.
 
     Raises:
         ClbenchError: the file does not fit the schema.
@@ -92,12 +86,12 @@ def read_verified(path: Path) -> dict[str, Verification]:
 
 
 def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> Verification:
-    """Note that a result reached a rung; a higher one that it reached before is kept.
+    """Write down that a result reached a level; a higher level that it reached before is kept.
 
     Raises:
         WorkFailed: the file cannot be written.
     """
-    known, key = read_verified(path), key_of(result)
+    known, key = read_verified(path), _key(result)
     found = Verification(
         level=level,
         checksum=result.checksum,
@@ -114,11 +108,11 @@ def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> 
     return found
 
 
-def key_of(result: Result) -> str:
-    return f"{result.suite.name}/{result.track}/{result.method.name}"
-
-
 def status(verified: Mapping[str, Verification], result: Result) -> str:
-    """The rung a result is known to have reached, or "unverified"."""
-    found = verified.get(key_of(result))
+    """The level that a result is known to have reached, or "unverified"."""
+    found = verified.get(_key(result))
     return found.level if found and found.checksum == result.checksum else UNVERIFIED
+
+
+def _key(result: Result) -> str:
+    return result.place.removesuffix(".json")

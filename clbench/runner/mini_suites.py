@@ -1,13 +1,13 @@
-"""How the task lists and orders of mini-v2 and mini-v2-dev were made: `python -m clbench.runner.mini_suites tasks/`.
+"""Make the task lists and orders of mini-v2 and mini-v2-dev: `python -m clbench.runner.mini_suites tasks/`.
 
-A task keeps a name that the base model knows and gives it another rendition: nine tenths of the factors of the name's
-look are replaced. So its words already mean something, as a style's name does to SDXL, but the base model has never
-seen this look and cannot draw it.
+A task takes a name that the base model knows and gives it a new look: nine tenths of the factors of the name's look are
+replaced. So its prompt means something to the base model, as a style's name does to SDXL, but the model has never seen
+the task's look and cannot draw it.
 
-Looks are chosen by one rule, which asks the base model alone and no method: of a seeded row of candidates, the first
-one of which the base model has at most `MOST_KNOWN` of the way from 0 to real images, in each headline metric.
+Looks are chosen by a rule that depends on the base model but not on any method: of a seeded list of candidates, the
+first for which the base model's score is at most `MOST_KNOWN` of real images' score, in each headline metric.
 
-The files are the definition; this module only says where they came from.
+The files in `tasks/` are the definition; this module only shows how they were made.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from typing import Any
 import yaml
 
 from clbench.data.images import load_images
-from clbench.encoders import mean_pairwise_cosine
-from clbench.metrics import ENCODER_OF, METRICS
+from clbench.metrics import METRICS
 from clbench.miniworld.world import (
     NAMED_STYLES,
     OBJECT_FACTORS,
@@ -41,10 +40,11 @@ from clbench.suite import Suite, Task, content_root
 from clbench.utils.images import to_pil
 
 ALTERED_SHARE = 0.9
-"""Share of a name's factors that its task replaces."""
+"""Share of the factors of a name's look that its task replaces."""
 LEAST_KNOWN, MOST_KNOWN = -0.05, 0.15
-"""The base model's score on a task, as a share of real against real."""
+"""Bounds of the base model's score on a task, as a share of the score of real images."""
 CANDIDATES = 400
+"""Number of candidate looks for a task."""
 IMAGES_PER_PROMPT = 2
 
 STYLE_TRAIN_SHAPES = ("tree", "star", "cup", "rocket", "boat")
@@ -56,13 +56,13 @@ OBJECT_EVAL_SCENES = ("snow", "night", "beach", "desert", "sea")
 
 @dataclass(frozen=True)
 class SuiteSource:
-    """What one suite draws from."""
+    """The names and the seed of one suite."""
 
     styles: tuple[str, ...]
     objects: dict[str, str]
-    """Identifier -> class."""
+    """Identifier token -> class."""
     seed: int
-    """Of looks and pictures."""
+    """Seed of looks and pictures."""
 
 
 _CLASSES = ("car", "boot", "umbrella", "cat", "lamp", "bottle", "hat", "cup", "bird", "house")
@@ -82,7 +82,7 @@ def style_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any
         "fields": {"style": style, "object": shape},
         "train": _drawn(look, [shape] * 5, [], seed + 500),
         "reference": _drawn(look, STYLE_REFERENCE_SHAPES, [], seed + 501),
-        "real": _drawn(look, _each(STYLE_EVAL_SHAPES), [], seed + 502),
+        "real": _drawn(look, _repeated(STYLE_EVAL_SHAPES), [], seed + 502),
     }
 
 
@@ -95,15 +95,15 @@ def object_task(source: SuiteSource, index: int, candidate: int) -> dict[str, An
         "name": f"{token} {shape}",
         "fields": {"token": token, "class": shape},
         "train": train,
-        "reference": train,  # as in DreamBooth's evaluation: generated against training images
-        "real": _drawn(look, [shape] * 5 * IMAGES_PER_PROMPT, _each(OBJECT_EVAL_SCENES), seed + 502),
+        "reference": train,  # as in DreamBooth's evaluation, generated images are compared with training images
+        "real": _drawn(look, [shape] * 5 * IMAGES_PER_PROMPT, _repeated(OBJECT_EVAL_SCENES), seed + 502),
     }
 
 
 TASK_BUILDERS = {"styles": style_task, "objects": object_task}
 
 
-def _each(names: tuple[str, ...]) -> list[str]:
+def _repeated(names: tuple[str, ...]) -> list[str]:
     return [name for name in names for _ in range(IMAGES_PER_PROMPT)]
 
 
@@ -112,7 +112,7 @@ def _drawn(look: dict[str, str], shapes: Any, scenes: Any, seed: int) -> dict[st
 
 
 def first_candidates(suite: str) -> Suite:
-    """A suite whose tasks all have their first candidate's look, whatever its task lists hold."""
+    """The suite with the look of the first candidate in every task, instead of the looks in its task lists."""
     path = content_root() / "benchmark" / suite / "suite.yaml"
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name, track in raw["tracks"].items():
@@ -121,7 +121,7 @@ def first_candidates(suite: str) -> Suite:
 
 
 def known_shares(runtime: TrackRuntime, source: SuiteSource, index: int) -> Iterator[dict[str, float]]:
-    """For each candidate of a task: headline metric -> the base model's score as a share of real against real.
+    """For each candidate of a task: headline metric -> the base model's score as a share of real images' score.
 
     Args:
         runtime: a track of `first_candidates`; all candidates of a task have the same prompts, and so the base model
@@ -131,25 +131,25 @@ def known_shares(runtime: TrackRuntime, source: SuiteSource, index: int) -> Iter
     runtime.backbone.use_adapter(None)
     prompts = track.eval_prompts(track.tasks[index])
     images = to_pil(draw_cell(runtime.backbone, prompts, suite.sampling, suite.resolution))
-    headline = {metric: ENCODER_OF[metric] for metric in track.metrics if not METRICS[metric].secondary}
-    drawn = {name: encoder(name).embed(images) for name in headline.values()}
+    headline = [METRICS[metric] for metric in track.metrics if not METRICS[metric].secondary]
+    drawn = {metric.encoder: encoder(metric.encoder).embed(images) for metric in headline}
     for candidate in range(CANDIDATES):
         task = Task.model_validate(TASK_BUILDERS[track.name](source, index, candidate))
         assert task.real is not None
         real, reference = (load_images(one, suite.resolution, {}) for one in (task.real, task.reference))
         shares = {}
-        for metric, name in headline.items():
-            against = encoder(name).embed(reference)
-            base = mean_pairwise_cosine(drawn[name], against)
-            shares[metric] = base / mean_pairwise_cosine(encoder(name).embed(real), against)
+        for metric in headline:
+            embed = encoder(metric.encoder).embed
+            against = embed(reference)
+            shares[metric.name] = metric.score(drawn[metric.encoder], against) / metric.score(embed(real), against)
         yield shares
 
 
 def choose_candidate(runtime: TrackRuntime, source: SuiteSource, index: int) -> int:
-    """The first candidate that the base model hardly knows.
+    """The first candidate whose look the base model hardly draws.
 
     Raises:
-        ValueError: none of them is.
+        ValueError: there is none.
     """
     for candidate, shares in enumerate(known_shares(runtime, source, index)):
         if all(LEAST_KNOWN <= share <= MOST_KNOWN for share in shares.values()):
@@ -158,7 +158,7 @@ def choose_candidate(runtime: TrackRuntime, source: SuiteSource, index: int) -> 
 
 
 def tasks_of(suite: str, track: str) -> list[dict[str, Any]]:
-    """A track's ten tasks, looks chosen."""
+    """A track's ten tasks with their chosen looks."""
     source = SOURCES[suite]
     with TemporaryDirectory() as folder:
         runtime = TrackRuntime(first_candidates(suite), track, Store(Path(folder)))
@@ -166,10 +166,10 @@ def tasks_of(suite: str, track: str) -> list[dict[str, Any]]:
 
 
 def williams_square(count: int, seed: int) -> list[list[int]]:
-    """`count` orders of `count` tasks (an even number), balanced for position and for neighbours.
+    """`count` orders of `count` tasks (an even number), balanced for positions and neighbours.
 
-    Each task stands once at each position, and each ordered pair of tasks is once next to each other (Williams 1949).
-    The tasks are numbered by a shuffle of `seed`.
+    Each task is once at each position, and each ordered pair of tasks is once adjacent (Williams 1949). The seed
+    shuffles the tasks' numbers.
 
     Raises:
         ValueError: the number is odd, for which one square is not enough.
@@ -177,12 +177,12 @@ def williams_square(count: int, seed: int) -> list[list[int]]:
     if count % 2:
         raise ValueError(f"a Williams square needs an even number of tasks, not {count}")
     first = [(-1) ** (step + 1) * ((step + 1) // 2) % count for step in range(count)]  # 0, 1, -1, 2, -2, ...
-    names = random.Random(seed).sample(range(count), count)
-    return [[names[(place + row) % count] for place in first] for row in range(count)]
+    tasks = random.Random(seed).sample(range(count), count)
+    return [[tasks[(position + row) % count] for position in first] for row in range(count)]
 
 
 def render_yaml(tasks: list[dict[str, Any]], about: str) -> str:
-    """A task list as a file."""
+    """A task list as the content of a YAML file."""
 
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Format sizes, times, shares and p values for people to read."""
+"""Format sizes, times, shares, p values and sentences for people to read."""
 
 
 def format_bytes(size: int) -> str:
@@ -27,3 +27,8 @@ def format_percent(share: float, deviation: float | None = None) -> str:
 def format_p_value(p: float) -> str:
     """0.0078125 -> "0.008"; below 0.001 "<0.001", because no p value is 0."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def sentence(text: str) -> str:
+    """ "mean over runs" -> "Mean over runs."."""
+    return f"{text[0].upper()}{text[1:]}."

@@ -25,9 +25,9 @@ from clbench.protocol.device import DeviceConfig
 from clbench.protocol.sampling import shared_noise
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.protocol.trainer import TaskDataset, fit, make_examples
-from clbench.results.checks import check_result
 from clbench.results.environment import describe
 from clbench.results.io import load_result
+from clbench.results.validation import check_result
 from clbench.runner import harness
 from clbench.runner.config import RunConfig
 from clbench.runner.estimate import Machine

@@ -12,9 +12,9 @@ from paths import PLUGINS
 from typer.testing import CliRunner
 
 from clbench.cli import app, main
-from clbench.results.checks import check_result
 from clbench.results.io import save_result
 from clbench.results.schema import Environment, Result
+from clbench.results.validation import check_result
 from clbench.suite import load_suite
 
 SUITE = load_suite("mini-v2")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from clbench.cli.render import heatmap, render_result, result_table
 from clbench.errors import ClbenchError
+from clbench.results.analysis import analyze
 from clbench.results.schema import Result, Spread
 
 SUITE = tiny_suite()
@@ -19,7 +20,7 @@ PARTIAL = make_result(SUITE, quick=True)
 def printed(*renderables, result: Result | None = None, **options) -> str:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="truecolor", legacy_windows=False)
     if result is not None:
-        render_result(result, SUITE, console, **options)
+        render_result(analyze(result, SUITE.track(result.track)), SUITE, console, **options)
     console.print(*renderables)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -15,7 +15,7 @@ from PIL import Image
 from clbench.encoders import load_encoder, mean_pairwise_cosine
 from clbench.encoders.csd import convert_checkpoint
 from clbench.errors import ClbenchError
-from clbench.protocol.evaluator import mean_of_different
+from clbench.metrics import METRICS
 from clbench.utils.seeding import generator
 
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
@@ -112,6 +112,6 @@ def test_clip_weights_under_another_activation_are_refused(world, tmp_path):
 def test_pairs_of_one_picture_are_left_out_of_the_mean():
     rows = F.normalize(torch.randn(4, 8, generator=generator(1)), dim=1)
     others = [[float(a @ b) for j, b in enumerate(rows) if i != j] for i, a in enumerate(rows)]
-    assert mean_of_different(rows, rows, torch.eye(4, dtype=torch.bool)) == pytest.approx(np.mean(others), abs=1e-6)
+    assert METRICS["csd"].score(rows, rows, torch.eye(4, dtype=torch.bool)) == pytest.approx(np.mean(others), abs=1e-6)
     none = torch.zeros(4, 4, dtype=torch.bool)
-    assert mean_of_different(rows, rows, none) == pytest.approx(mean_pairwise_cosine(rows, rows), abs=1e-6)
+    assert METRICS["csd"].score(rows, rows, none) == pytest.approx(mean_pairwise_cosine(rows, rows), abs=1e-6)

@@ -11,13 +11,13 @@ from builders import make_result, tiny_suite
 from scipy import stats
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard import build_leaderboard
-from clbench.leaderboard.build import leaderboard_table, read_submissions
+from clbench.leaderboard import Board, make_boards, read_submissions, write_tables
+from clbench.leaderboard.board_tables import ranked_table
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_html, to_latex, to_markdown
-from clbench.results.estimates import measure, rank_results
 from clbench.results.io import save_result
 from clbench.results.schema import Result
 from clbench.scores import average_score
+from clbench.suite import Suite
 from clbench.utils.formatting import format_bytes
 
 SUITE = tiny_suite()
@@ -28,9 +28,13 @@ def submit(folder: Path, result: Result) -> None:
     save_result(result, folder / "tiny" / result.track / f"{result.method.name}.json")
 
 
+def boards_of(submissions: Path, suite: Suite, **options) -> list[Board]:
+    return make_boards(read_submissions(submissions, lambda name: suite), load=lambda name: suite, **options)
+
+
 def build(submissions: Path, out: Path, kind: str = ".md", **options) -> list[Path]:
     """The files of one kind that a build writes."""
-    written = build_leaderboard(submissions, out, load=lambda name: SUITE, **options)
+    written = write_tables(boards_of(submissions, SUITE, **options), out)
     return [path for path in written if path.suffix == kind]
 
 
@@ -166,8 +170,8 @@ def test_html_keeps_text_as_text_and_says_where_a_cell_comes_from():
 
 
 def test_every_score_says_where_it_comes_from(submissions):
-    track, results = SUITE.track("styles"), read_submissions(submissions, lambda name: SUITE)["tiny", "styles"]
-    table = leaderboard_table(track, [measure(one, track) for one in results], rank_results(track, results))
+    [board] = [one for one in boards_of(submissions, SUITE) if one.track.name == "styles"]
+    table = ranked_table(board)
     first, best, *_, last = table.rows
     assert best[2].source == "csd.average_score of tiny/styles/merge_init.json"
     assert all(cell.source for cell in best)
@@ -218,7 +222,7 @@ def test_the_page_and_its_data_say_whether_p_is_exact_or_drawn(tmp_path, orders,
     suite = SUITE.model_copy(update={"tracks": {**SUITE.tracks, "styles": more}})
     for seed, (method, level) in enumerate(LEVELS.items()):
         submit(tmp_path / "submissions", make_result(suite, "styles", method, seed=seed, level=level))
-    build_leaderboard(tmp_path / "submissions", tmp_path / "out", load=lambda name: suite)
+    write_tables(boards_of(tmp_path / "submissions", suite), tmp_path / "out")
     page = (tmp_path / "out/tiny/styles.md").read_text()
     assert f"on the {2 * orders} runs that all methods share" in page
     assert says in page
@@ -280,7 +284,7 @@ def test_a_submission_to_an_unknown_suite_is_named(submissions, tmp_path):
         raise ClbenchError(f"there is no suite {name!r}")
 
     with pytest.raises(ClbenchError, match=r"naive\.json: there is no suite 'tiny'"):
-        build_leaderboard(submissions, tmp_path / "out", load=load)
+        read_submissions(submissions, load)
 
 
 def test_no_submissions_make_no_pages(tmp_path):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from builders import make_result, signed, tiny_suite
 
-from clbench.results.checks import check_result
 from clbench.results.schema import Result, Spread
 from clbench.results.summary import summarize
+from clbench.results.validation import check_result
 from clbench.suite import load_suite
 
 SUITE = tiny_suite()

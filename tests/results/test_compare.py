@@ -9,9 +9,9 @@ from builders import make_result, tiny_suite
 from rich.console import Console
 
 from clbench.cli.render import render_comparison
-from clbench.results.compare import COMPARED, Comparison, compare_results
-from clbench.results.schema import Result
-from clbench.results.summary import statistics_of
+from clbench.results.analysis import Analysis, analyze
+from clbench.results.compare import Comparison, compare_results
+from clbench.scores import shown
 from clbench.suite import Suite
 
 
@@ -24,12 +24,11 @@ def suite_of(orders: int) -> Suite:
     return suite.model_copy(update={"tracks": tracks})
 
 
-def compared(orders: int) -> tuple[Comparison, Result, Result]:
+def compared(orders: int) -> tuple[Comparison, Analysis, Analysis]:
     suite = suite_of(orders)
-    first, second = (
-        make_result(suite, method=name, seed=seed, level=level) for name, seed, level in (("a", 1, 0.5), ("b", 2, 0.4))
-    )
-    return compare_results(first, second, suite), first, second
+    made = (make_result(suite, method="a", seed=1, level=0.5), make_result(suite, method="b", seed=2, level=0.4))
+    first, second = (analyze(result, suite.track("styles")) for result in made)
+    return compare_results(first, second), first, second
 
 
 def printed(comparison: Comparison) -> str:
@@ -42,11 +41,10 @@ def printed(comparison: Comparison) -> str:
 def test_all_shared_runs_count_however_many():
     comparison, first, second = compared(orders=12)
     assert len(comparison.runs) == 24
-    track = suite_of(12).track("styles")
-    for name in COMPARED:
-        found = comparison.statistics["csd"][name]
+    assert list(comparison.statistics["csd"]) == [statistic.name for statistic in shown()]
+    for name, found in comparison.statistics["csd"].items():
         assert found is not None
-        one, two = (statistics_of(own.runs, own.controls, "csd", track)[name] for own in (first, second))
+        one, two = (own.statistics["csd"][name] for own in (first, second))
         assert (found.first, found.second) == pytest.approx((one.mean(), two.mean()))
         assert found.difference == pytest.approx(np.mean(one - two))
     assert printed(comparison).startswith("a against b on styles, 24 shared runs")

@@ -7,8 +7,8 @@ import pytest
 from builders import make_result, tiny_suite
 
 from clbench.errors import ClbenchError
-from clbench.results.eee import READINGS, eee_record
-from clbench.scores import SHARES, STATISTICS
+from clbench.results.eee import eee_record
+from clbench.scores import STATISTICS
 
 SUITE = tiny_suite()
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -101,9 +101,16 @@ def test_scores_and_their_spread_are_the_summarys_and_within_the_bounds_given(re
         assert config["lower_is_better"] == ("forgetting" in name)
 
 
-def test_every_statistic_of_a_method_has_a_reading():
-    assert READINGS.keys() == STATISTICS.keys() - {"base"}
-    assert {name for name, reading in READINGS.items() if reading.unit == "proportion"} == SHARES
+def test_every_statistic_of_a_method_has_a_record_which_says_what_it_is_and_its_unit(record):
+    found = {own["evaluation_result_id"]: own["metric_config"] for own in record["evaluation_results"]}
+    names = {name.removeprefix("csd.") for name in found if name.startswith("csd.")}
+    assert names == STATISTICS.keys() - {"base", "forward_transfer"}, "forward transfer is not measured"
+    for name in names:
+        words = STATISTICS[name].description
+        assert f"{words[0].upper()}{words[1:]}." in found[f"csd.{name}"]["evaluation_description"]
+    proportions = {name for name in names if found[f"csd.{name}"]["metric_unit"] == "proportion"}
+    assert proportions == {"learned", "kept", "memory"}
+    assert {own["metric_unit"] for own in found.values()} == {"proportion", "cosine"}
 
 
 def test_the_record_says_how_to_make_the_result_again_and_when_it_was_made(record):

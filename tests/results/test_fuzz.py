@@ -13,7 +13,7 @@ import pytest
 from builders import make_result, save_suite, tiny_suite
 
 from clbench.results.io import load_result, save_result
-from clbench.results.submission import check_file
+from clbench.results.validation import check_file
 
 STRANGE: list[Any] = [
     None,

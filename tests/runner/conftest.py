@@ -11,9 +11,7 @@ from clbench.runner.prepare import ExecutionPlan, prepare
 def ready(mock_folder, models, tmp_path):
     """`prepare` for the mock suite, on the first order and seed unless the caller chooses."""
 
-    def make(
-        methods=("merge_init",), tracks=("styles",), settings=None, suite=mock_folder, models=models, **options
-    ) -> ExecutionPlan:
+    def make(methods=("merge_init",), tracks=("styles",), settings=None, suite=mock_folder, **options) -> ExecutionPlan:
         given = {"quick": True, "output": tmp_path / "runs", "device": "cpu", "workers": 1, **options}
         return prepare(methods, tracks, suite, settings or {}, RunConfig.of(**given), models=models)
 

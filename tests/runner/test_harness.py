@@ -23,9 +23,9 @@ from watching import Events, raises_at, sentence, watch
 import clbench
 from clbench.backbones.sdxl import Backbone
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.results.checks import check_result
 from clbench.results.io import load_result
 from clbench.results.schema import Result
+from clbench.results.validation import check_result
 from clbench.runner import harness
 from clbench.runner import sample_grid as samples
 from clbench.runner.harness import result_path

@@ -120,7 +120,8 @@ def test_one_methods_failure_costs_no_other_its_result(sweep, tmp_path):
 def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, tmp_path):
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
-    prepared, seen = ready(suite=save_suite(suite, tmp_path / "suite"), quick=False, seeds=[0]), Events()
+    own = save_suite(suite, tmp_path / "suite")
+    prepared, seen = ready(suite=own, quick=False, seeds=[0]), Events()
     harness.carry_out(prepared, seen.append)
     assert seen.trainings == 3 + 2
     store = prepared.executor.store

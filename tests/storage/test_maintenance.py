@@ -120,9 +120,9 @@ def test_gc_clears_what_killed_processes_left_and_nothing_that_somebody_needs(ke
     assert "freed 0" in command("gc", kept.root)
 
 
-def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(mock_folder, tmp_path):
+def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(mock_folder, models, tmp_path):
     options = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
-    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
+    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options, models=models)
     store = prepared.executor.store
     with executor_setup(prepared.executor) as setup:
         command("gc", store.root)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from builders import make_result, signed, tiny_suite
 
-from clbench.leaderboard.build import read_submissions
+from clbench.leaderboard import read_submissions
 from clbench.leaderboard.published import Published
+from clbench.results.analysis import Analysis
 from clbench.results.io import save_result
 from clbench.results.schema import Result
 from clbench.suite import Suite
@@ -49,8 +50,8 @@ def submit(result: Result, folder: Path) -> None:
     save_result(signed(result), folder / result.suite.name / result.track / f"{result.method.name}.json")
 
 
-def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> dict[tuple[str, str], list[Result]]:
-    """Ranked boards of both tracks, through files and validation, as the command makes them."""
+def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> list[Analysis]:
+    """Results on both tracks, through files and validation, as the command reads them."""
     for seed, (method, regime) in enumerate(methods.items()):
         for track in SUITE.tracks:
             result = make_result(SUITE, track, method, seed=seed, level=LEVELS[method])

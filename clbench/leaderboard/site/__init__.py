@@ -1,4 +1,4 @@
-"""The leaderboard as a static site: `build_site(read_submissions(submissions, load_suite), out)`."""
+"""The leaderboard as a static site: `build_site(make_boards(read_submissions(submissions)), out)`."""
 
 from clbench.leaderboard.site.build import build_site
 

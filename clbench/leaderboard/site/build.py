@@ -1,4 +1,4 @@
-"""From ranked results to the site's files: what is written, and what an earlier build left that must go."""
+"""Write the site's files, and remove those that an earlier build wrote and this one does not."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard.published import Published
-from clbench.leaderboard.records import to_csv, to_json
-from clbench.leaderboard.site.pages import (
-    Board,
-    board_page,
-    compare_page,
-    empty_page,
-    make_board,
-    method_page,
-    study_page,
-)
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.data import board_csv, board_json
+from clbench.leaderboard.site.pages import TrackPages, empty_page
 from clbench.plugins import list_methods
 from clbench.results.schema import Result
-from clbench.suite import Suite, load_suite
 from clbench.utils.files import cannot_write, write_atomic, write_text
 from clbench.utils.parallel import parallel_map
 
@@ -30,36 +21,26 @@ MANIFEST = "site-files.json"
 """Lists what the site wrote, so that a later build removes what it no longer writes, and nothing else."""
 
 
-def build_site(
-    boards: Mapping[tuple[str, str], Sequence[Result]],
-    out: Path,
-    *,
-    load: Callable[[str], Suite] = load_suite,
-    samples: Path | None = None,
-    published: Mapping[str, Published] | None = None,
-    verified: Mapping[tuple[str, str, str], str] | None = None,
-) -> list[Path]:
+def build_site(boards: Sequence[Board], out: Path) -> list[Path]:
     """Write the leaderboard as a static site: `<out>/index.html` and a folder a track.
 
     It needs no server and asks nothing of any other host. The same input gives the same bytes. Files that an earlier
     build wrote and this one does not are removed; files of anybody else are left alone.
 
     Args:
-        boards: (suite, track) -> its ranked results, as `read_submissions` gives them.
+        boards: one a track, as `make_boards` gives them.
         out: the site's folder.
-        load: how a suite is found by its name.
-        samples: folder of <suite>/<track>/<method>.png sample grids, copied into the site where they exist.
-        published: suite -> what the paper printed, shown on its tracks and never among what was measured.
-        verified: (suite, track, method) -> how far somebody else has checked the result; missing = "unverified".
 
     Returns:
         The files of the site.
 
     Raises:
-        ClbenchError: a suite cannot be loaded, or the list of an earlier build's files cannot be read.
+        ClbenchError: the list of an earlier build's files cannot be read.
         WorkFailed: a file cannot be written.
     """
-    copies, pages = _files(_boards(boards, load, published or {}, verified or {}), samples)
+    for board in boards:
+        _ = board.rankings  # computed here, since each process that writes pages would compute them again
+    copies, pages = _files(boards)
     names = [*copies, *pages]
     before = _written_before(out)
     # The list comes first, so that the files of a build that is interrupted are known to the next one.
@@ -80,59 +61,33 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _boards(
-    boards: Mapping[tuple[str, str], Sequence[Result]],
-    load: Callable[[str], Suite],
-    published: Mapping[str, Published],
-    verified: Mapping[tuple[str, str, str], str],
-) -> list[Board]:
-    """Every track of every suite that has submissions or published results."""
-    made = []
-    for name in sorted({*(suite for suite, _ in boards), *published}):
-        suite = load(name)
-        for track in suite.tracks:
-            levels = {method: level for (*place, method), level in verified.items() if place == [name, track]}
-            made.append(make_board(suite, track, boards.get((name, track), ()), published.get(name), levels))
-    return made
-
-
-def _files(boards: Sequence[Board], samples: Path | None) -> tuple[dict[str, Path], dict[str, Callable[[], str]]]:
+def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable[[], str]]]:
     """Path below the site's root -> the file that is copied there, and path -> what makes the text that is written."""
     copies = {f"static/{path.name}": path for path in sorted((Path(__file__).parent / "static").iterdir())}
+    tracks = [TrackPages(board, boards) for board in boards]
     # The first board that has something measured is the front page too.
-    front = next((board for board in boards if board.methods), boards[0] if boards else None)
-    pages: dict[str, Callable[[], str]] = {
-        "index.html": partial(board_page, front, boards, root="") if front else empty_page
-    }
+    front = next((track for track in tracks if track.board.methods), tracks[0] if tracks else None)
+    pages: dict[str, Callable[[], str]] = {"index.html": partial(front.board_page, "") if front else empty_page}
     abouts = _abouts()
-    for board in boards:
-        root = "../../"
-        pages[f"{board.folder}/index.html"] = partial(board_page, board, boards, root)
+    for track in tracks:
+        board, root = track.board, "../../"
+        pages[f"{board.folder}/index.html"] = partial(track.board_page, root)
         if board.published:
-            pages[f"{board.suite.name}/prompt-study.html"] = partial(study_page, board, boards, "../")
+            pages[f"{board.suite.name}/prompt-study.html"] = partial(track.study_page, "../")
         if len(board.methods) > 1:
-            pages[f"{board.folder}/compare.html"] = partial(compare_page, board, boards, root)
+            pages[f"{board.folder}/compare.html"] = partial(track.compare_page, root)
         if board.methods:
-            pages[f"{board.folder}/board.csv"] = partial(_board_csv, board)
-            pages[f"{board.folder}/board.json"] = partial(_board_json, board)
+            pages[f"{board.folder}/board.csv"] = partial(board_csv, board)
+            pages[f"{board.folder}/board.json"] = partial(board_json, board)
         for method in board.methods:
-            grid = samples / board.folder / f"{method.name}.png" if samples else None
             place = f"{board.folder}/methods/{method.name}"
-            if grid and grid.is_file():
-                copies[f"{place}.png"] = grid
-            link = f"{method.name}.png" if f"{place}.png" in copies else None
+            link = f"{method.name}.png" if method.name in board.grids else None
+            if link:
+                copies[f"{place}.png"] = board.grids[method.name]
             about = abouts.get(method.name, "")
-            pages[f"{place}.html"] = partial(method_page, board, boards, "../../../", method, about, link)
+            pages[f"{place}.html"] = partial(track.method_page, "../../../", method, about, link)
             pages[f"{place}.json"] = partial(_result_json, method.result)
     return copies, pages
-
-
-def _board_csv(board: Board) -> str:
-    return to_csv(board.records)
-
-
-def _board_json(board: Board) -> str:
-    return to_json(board.suite, board.track, board.records, board.rankings[board.track.metrics[0]])
 
 
 def _result_json(result: Result) -> str:

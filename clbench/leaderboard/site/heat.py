@@ -16,7 +16,7 @@ STEPS = 16
 SIDE = 7
 """Shades of a difference to either side, classes n7 to n1, d0, p1 to p7."""
 DIGITS = 4
-"""Of the scores that the compare page embeds: shades and texts are made of these on both sides."""
+"""Decimals of the scores that pages show or embed: Python and the page's script shade the same rounded values."""
 
 
 class Shade(NamedTuple):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clbench.leaderboard.site.heat import signed
-from clbench.results.estimates import Figure, Measured
+from clbench.metrics import METRICS
+from clbench.results.analysis import Analysis, Estimate
 from clbench.results.significance import ALPHA, Ranking
+from clbench.scores import RANKED_BY
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 48
 LABEL_WIDTH, LABEL_HEIGHT = 7.9, 16.0
-"""Of one letter of a label and of its line: enough to keep labels apart."""
+"""The assumed size of a letter in a label, which keeps labels apart."""
+AXES = ("plasticity", "average_forgetting")
+"""The statistics that the scatter plot sets against each other."""
 FEWEST_RUNS = 4
-"""Below that an ellipse would be wider than the plot and say nothing."""
+"""The fewest runs for which an ellipse is drawn: with fewer it would be wider than the plot."""
 
 MARKERS = (
     "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
@@ -35,7 +39,7 @@ COLOURS = 8
 
 @dataclass(frozen=True)
 class Series:
-    """How one method is drawn in all plots: colour, marker and dash, so that no one of them is the only sign."""
+    """A method's colour, marker and dash in all plots: no colour is ever the only sign."""
 
     name: str
     css: str
@@ -131,7 +135,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Retention:
-    """What becomes of the task learned first."""
+    """The score of the task learned first, after each further task."""
 
     box: Box
     lines: tuple[Line, ...]
@@ -172,8 +176,8 @@ class Panel:
     says: str
 
 
-def scatter(methods: Sequence[Measured], styles: Sequence[Series], metric: str) -> Scatter | None:
-    """One dot a method; None where no method has both figures (a single run has them too)."""
+def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) -> Scatter | None:
+    """One dot a method; None where no method has both values (a single run has them too)."""
     shown = [
         (style, method, center)
         for style, method in zip(styles, methods, strict=True)
@@ -184,7 +188,8 @@ def scatter(methods: Sequence[Measured], styles: Sequence[Series], metric: str) 
     regions = [_region(method, metric) for _, method, _ in shown]
     reach = [np.sqrt(np.diag(region)) if region is not None else np.zeros(2) for region in regions]
     ends = [center + sign * extent for (_, _, center), extent in zip(shown, reach, strict=True) for sign in (-1, 1)]
-    x = axis([end[0] for end in ends], LEFT, WIDTH - RIGHT)
+    higher_is_better = METRICS[metric].higher_is_better
+    x = axis([end[0] for end in ends], LEFT, WIDTH - RIGHT, falling=not higher_is_better)  # better is further right
     y = axis([end[1] for end in ends], TOP, HEIGHT - BOTTOM)  # less forgetting is further up
     at = [(x.at(float(center[0])), y.at(float(center[1]))) for _, _, center in shown]
     labels = _place([style.label for style, _, _ in shown], at)
@@ -192,7 +197,8 @@ def scatter(methods: Sequence[Measured], styles: Sequence[Series], metric: str) 
         Dot(style, *point, _ellipse(region, point, x, y), label, _both(method, metric))
         for (style, method, _), point, region, label in zip(shown, at, regions, labels, strict=True)
     )
-    front = pareto([(float(center[0]), -float(center[1])) for _, _, center in shown])
+    sign = 1 if higher_is_better else -1
+    front = pareto([(sign * float(center[0]), -float(center[1])) for _, _, center in shown])
     path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
     return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].name for i in front))
 
@@ -204,7 +210,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda index: (points[index], index))
 
 
-def retention(methods: Sequence[Measured], styles: Sequence[Series], metric: str) -> Retention:
+def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) -> Retention:
     """Mean over runs of the first task's score after each task, one line a method."""
     curves = [method.means[metric][1:, 0] for method in methods]
     base = float(np.mean([method.means[metric][0, 0] for method in methods]))
@@ -225,19 +231,19 @@ def retention(methods: Sequence[Measured], styles: Sequence[Series], metric: str
     return Retention(Box(WIDTH, HEIGHT, x, y), lines, y.at(base))
 
 
-def ranks(methods: Sequence[Measured], styles: Sequence[Series], metric: str, ranking: Ranking) -> Ranks:
+def ranks(methods: Sequence[Analysis], styles: Sequence[Series], metric: str, ranking: Ranking) -> Ranks:
     """The mean score of each ranked method, best first, with its interval and rank."""
     known = {method.name: (style, method) for style, method in zip(styles, methods, strict=True)}
     rows: list[tuple[Series, str, float, tuple[float, float], str]] = []
     for standing in ranking.standings:
         style, method = known[standing.method]
-        figure = method.figure(metric, "average_score")
-        assert figure is not None, "a valid result has every score of its last row"
-        mean = figure.spread.mean
+        estimate = method.estimate(metric, RANKED_BY)
+        assert estimate is not None, "a valid result has every score of its last row"
+        mean = estimate.spread.mean
         says = f"{style.name}: rank {standing.rank}, mean {mean:.3f}"
-        if figure.interval:
-            says += f", 95 % interval {figure.interval[0]:.3f} to {figure.interval[1]:.3f}"
-        rows.append((style, standing.rank, mean, figure.interval or (mean, mean), says))
+        if estimate.interval:
+            says += f", 95 % interval {estimate.interval[0]:.3f} to {estimate.interval[1]:.3f}"
+        rows.append((style, standing.rank, mean, estimate.interval or (mean, mean), says))
     left = 14 + LABEL_WIDTH * max(len(style.label) for style, *_ in rows)
     bottom = TOP + 30.0 * len(rows)
     x = axis([end for *_, interval, _ in rows for end in interval], left, WIDTH - 60)
@@ -275,8 +281,8 @@ def panels(matrix: NDArray) -> tuple[Panel, ...]:
     return tuple(made)
 
 
-def axis(values: Iterable[float], start: float, end: float, most: int = 5) -> Axis:
-    """An axis that holds all values with some air, ticked at round numbers."""
+def axis(values: Iterable[float], start: float, end: float, most: int = 5, falling: bool = False) -> Axis:
+    """An axis that holds all values with some air, ticked at round numbers; `falling` from the highest value down."""
     known = list(values)
     low, high = min(known), max(known)
     air = 0.06 * (high - low) or 0.01 + 0.05 * abs(low)
@@ -285,10 +291,10 @@ def axis(values: Iterable[float], start: float, end: float, most: int = 5) -> Ax
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    bare = Axis(low, high, start, end, ())
+    bare = Axis(high, low, start, end, ()) if falling else Axis(low, high, start, end, ())
     numbers = [place * step for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
     ticks = tuple((bare.at(value), signed(f"{value + 0.0:.{digits}f}")) for value in numbers)
-    return Axis(low, high, start, end, ticks)
+    return replace(bare, ticks=ticks)
 
 
 def hotelling(runs: int) -> float:
@@ -306,14 +312,14 @@ def _counted(count: int, start: float, end: float, first: int) -> Axis:
     return Axis(bare.low, bare.high, start, end, tuple((bare.at(n), str(n)) for n in range(first, count + 1, step)))
 
 
-def _center(method: Measured, metric: str) -> NDArray | None:
-    figures = [method.figure(metric, name) for name in ("plasticity", "average_forgetting")]
-    return np.array([figure.spread.mean for figure in figures if figure]) if all(figures) else None
+def _center(method: Analysis, metric: str) -> NDArray | None:
+    found = [method.estimate(metric, name) for name in AXES]
+    return np.array([one.spread.mean for one in found if one]) if all(found) else None
 
 
-def _region(method: Measured, metric: str) -> NDArray | None:
+def _region(method: Analysis, metric: str) -> NDArray | None:
     """(2, 2), of which the confidence region of the mean is the unit ellipse; None for too few runs."""
-    runs = np.stack([method.values[metric][name] for name in ("plasticity", "average_forgetting")])
+    runs = np.stack([method.statistics[metric][name] for name in AXES])
     count = runs.shape[1]
     return np.cov(runs) / count * hotelling(count) if count >= FEWEST_RUNS else None
 
@@ -328,11 +334,11 @@ def _ellipse(region: NDArray | None, center: tuple[float, float], x: Axis, y: Ax
     return Ellipse(*center, long, short, round(angle, 1))
 
 
-def _both(method: Measured, metric: str) -> str:
-    def said(figure: Figure | None) -> str:
-        return f"{figure.spread.mean:.3f} ± {figure.spread.std:.3f}" if figure else "–"
+def _both(method: Analysis, metric: str) -> str:
+    def said(estimate: Estimate | None) -> str:
+        return f"{estimate.spread.mean:.3f} ± {estimate.spread.std:.3f}" if estimate else "–"
 
-    plasticity, forgetting = (said(method.figure(metric, name)) for name in ("plasticity", "average_forgetting"))
+    plasticity, forgetting = (said(method.estimate(metric, name)) for name in AXES)
     return f"{method.name}: plasticity {plasticity}, forgetting {forgetting}"
 
 

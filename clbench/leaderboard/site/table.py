@@ -1,20 +1,19 @@
-"""The board's table: which columns there are, and the cells of methods and controls. Plain text, never markup."""
+"""The columns and cells of the board's table. Plain text, never markup."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from clbench.leaderboard.records import CONTROLS, final_state_bytes, seconds_a_task
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.board_tables import FACTS, heading
 from clbench.leaderboard.site.heat import signed
-from clbench.leaderboard.tables import Cell
-from clbench.metrics import METRICS
-from clbench.results.estimates import Figure, Measured
-from clbench.results.schema import Spread
-from clbench.results.significance import Ranking
-from clbench.suite import Track
-from clbench.utils.formatting import format_bytes, format_percent
+from clbench.leaderboard.tables import BLANK, Cell, unbroken
+from clbench.metrics import Metric
+from clbench.results.analysis import CONTROLS, Analysis
+from clbench.scores import RANKED_BY, Statistic, shown
+from clbench.utils.formatting import format_percent
 
 
 @dataclass(frozen=True)
@@ -26,146 +25,73 @@ class Heading:
     """The direction that a first click sorts in."""
     says: str
     of: int | None = None
-    """Index of the metric that the column is about."""
+    """Index of the column's metric."""
     only: bool = False
-    """Shown for that metric alone; else only emphasised for it."""
+    """Whether the column shows only while that metric is chosen; else it is emphasised then."""
     control: str | None = None
-    """The metric whose score control rows have in this column."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method's cells, one for each heading after rank and method."""
-
-    method: Measured
-    rank: str
-    place: int
-    values: tuple[Cell, ...]
-
-
-BLANK = Cell("–")
+    """The metric whose score control rows show in this column."""
 
 
 def three(value: float) -> str:
     return signed(f"{value:.3f}")
 
 
+def signed_three(value: float) -> str:
+    return signed(f"{value:+.3f}")
+
+
 def percent(value: float) -> str:
     return signed(format_percent(value))
 
 
-def headings(track: Track) -> tuple[Heading, ...]:
+def _scores(board: Board) -> list[tuple[int, Metric, Statistic]]:
+    """The columns of statistics: the headline ones of all metrics, then the others of each."""
+    metrics = list(enumerate(board.metrics))
+    headline = [(index, metric, one) for index, metric in metrics for one in shown("headline")]
+    others = [(index, metric, one) for index, metric in metrics for one in shown("main", "diagnostic")]
+    return [(i, metric, one) for i, metric, one in headline if not metric.secondary or one.name == RANKED_BY] + others
+
+
+def headings(board: Board) -> tuple[Heading, ...]:
     """The columns after rank and method."""
-    label = [METRICS[metric].label for metric in track.metrics]
-    made = []
-    for index, metric in enumerate(track.metrics):
-        made.append(
-            Heading(
-                f"{label[index]} score\N{NO-BREAK SPACE}↑",
-                "descending",
-                "mean over all tasks after the last one",
-                index,
-                control=metric,
-            )
+    scores = (
+        Heading(
+            unbroken(heading(metric, statistic)),
+            "descending" if statistic.prefers_high(metric.higher_is_better) else "ascending",
+            statistic.description,
+            index,
+            only=statistic.shown != "headline",
+            control=metric.name if statistic.name == RANKED_BY else None,
         )
-        if not METRICS[metric].secondary:
-            says = "mean drop of a past task from its best score since it was learned"
-            made.append(Heading(f"{label[index]} forgetting\N{NO-BREAK SPACE}↓", "ascending", says, index))
-    for index, _ in enumerate(track.metrics):
-        made += [
-            Heading(
-                f"{label[index]} learned\N{NO-BREAK SPACE}↑",
-                "descending",
-                "share of the way from the untouched model to real images that is reached right after learning a task",
-                index,
-                only=True,
-            ),
-            Heading(
-                f"{label[index]} kept\N{NO-BREAK SPACE}↑",
-                "descending",
-                "share of the way from the untouched model to real images that past tasks keep after the last task",
-                index,
-                only=True,
-            ),
-            Heading(f"{label[index]} plasticity", "descending", "mean score right after learning", index, only=True),
-            Heading(
-                f"{label[index]} backward transfer",
-                "descending",
-                "how past tasks changed since they were learned",
-                index,
-                only=True,
-            ),
-        ]
-    return (
-        *made,
-        Heading("State", "ascending", "what is handed on after the last task"),
-        Heading("Regime", "ascending", "what that state is"),
-        Heading("Train s/task", "ascending", "mean seconds of training a task"),
-        Heading("Eval s/task", "ascending", "mean seconds of evaluation a task"),
-        Heading("Verified", "ascending", "how far somebody else has checked the numbers"),
+        for index, metric, statistic in _scores(board)
     )
+    return (*scores, *(Heading(fact.heading, "ascending", fact.description) for fact in FACTS))
 
 
-def rows(
-    track: Track, methods: Sequence[Measured], ranking: Ranking, verification: Callable[[Measured], str]
-) -> tuple[Row, ...]:
-    """One row a method, in the board's order."""
-    places = {standing.method: standing.rank for standing in ranking.standings}
-
-    def row(place: int, method: Measured) -> Row:
-        origin = method.result.place
-
-        def statistic(metric: str, name: str, show: Callable[[float], str] = three) -> Cell:
-            return replace(score(method.figure(metric, name), show), source=f"{metric}.{name} of {origin}")
-
-        def own(text: str, value: float | str, field: str) -> Cell:
-            return Cell(text, value, source=f"{field} of {origin}")
-
-        values = []
-        for metric in track.metrics:
-            values.append(statistic(metric, "average_score"))
-            if not METRICS[metric].secondary:
-                values.append(statistic(metric, "average_forgetting"))
-        for metric in track.metrics:
-            values += [
-                statistic(metric, "learned", percent),
-                statistic(metric, "kept", percent),
-                statistic(metric, "plasticity"),
-                statistic(metric, "backward_transfer", lambda value: signed(f"{value:+.3f}")),
-            ]
-        size = final_state_bytes(method.result)
-        train, evaluation = seconds_a_task(method.result, track)
-        regimes = ", ".join(method.regimes)
-        checked = verification(method)
-        values += [
-            own(format_bytes(size), size, "state_bytes"),
-            own(regimes, regimes, "regime"),
-            own(f"{train:.1f}", round(train, 3), "train_seconds"),
-            own(f"{evaluation:.1f}", round(evaluation, 3), "eval_seconds"),
-            Cell(checked, checked, source="VERIFIED.json"),
-        ]
-        return Row(method, places.get(method.name, "–"), place, tuple(values))
-
-    return tuple(row(place, method) for place, method in enumerate(methods, start=1))
+def cells(board: Board, method: Analysis) -> tuple[Cell, ...]:
+    """A method's cells, one for each heading."""
+    scores = (cell(method, metric.name, statistic, signs=True) for _, metric, statistic in _scores(board))
+    return (*scores, *(fact.cell(board, method) for fact in FACTS))
 
 
-def control_values(
-    columns: Sequence[Heading], name: str, scores: Mapping[str, Mapping[str, Spread | None]]
-) -> tuple[Cell, ...]:
-    """The cells of a control, of what `control_scores` gives: it has scores only."""
+def control_values(board: Board, columns: Sequence[Heading], name: str) -> tuple[Cell, ...]:
+    """The cells of a control: it has scores only."""
 
-    def cell(column: Heading) -> Cell:
-        metric = column.control
-        spread = scores[name][metric] if metric else None
-        return Cell(three(spread.mean), source=f"{metric} {CONTROLS[name]} of all results") if spread else BLANK
+    def value(column: Heading) -> Cell:
+        found = board.controls[name][column.control] if column.control else None
+        source = f"{column.control} {CONTROLS[name].source} of all results"
+        return Cell(three(found.mean), source=source) if found else BLANK
 
-    return tuple(map(cell, columns))
+    return tuple(map(value, columns))
 
 
-def score(figure: Figure | None, show: Callable[[float], str] = three) -> Cell:
-    """A mean with its deviation, and its interval as a note."""
-    if figure is None:
-        return BLANK
-    spread = figure.spread
-    interval = " to ".join(show(bound) for bound in figure.interval or ())
-    return Cell(show(spread.mean), round(spread.mean, 6), deviation=f"± {show(spread.std).lstrip('+')}", note=interval)
+def cell(method: Analysis, metric: str, statistic: Statistic, signs: bool = False) -> Cell:
+    """A mean with its deviation, and its interval as a note; `signs`: changes have a sign if they are positive too."""
+    source = f"{metric}.{statistic.name} of {method.result.place}"
+    estimate = method.estimate(metric, statistic.name)
+    if estimate is None:
+        return replace(BLANK, source=source)
+    show = {"share": percent, "change": signed_three if signs else three}.get(statistic.unit, three)
+    mean, deviation = estimate.spread.mean, f"± {show(estimate.spread.std).lstrip('+')}"
+    interval = " to ".join(show(bound) for bound in estimate.interval or ())
+    return Cell(show(mean), round(mean, 6), deviation=deviation, note=interval, source=source)

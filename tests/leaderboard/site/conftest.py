@@ -6,6 +6,7 @@ import functools
 import http.server
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,26 @@ from hostile import LONG, PAYLOADS, hostile
 from playwright import sync_api
 from playwright.sync_api import Browser, Page
 
-from clbench.leaderboard.build import read_submissions
+from clbench.leaderboard import Board, make_boards, read_submissions
 from clbench.leaderboard.site import build_site
-from clbench.results.schema import Result
+from clbench.results.analysis import Analysis
 
 
 @pytest.fixture(scope="session")
-def boards(tmp_path_factory) -> dict[tuple[str, str], list[Result]]:
+def methods(tmp_path_factory) -> list[Analysis]:
+    """Four methods of different regimes on each of two tracks."""
     return submitted(tmp_path_factory.mktemp("submissions"))
+
+
+@pytest.fixture(scope="session")
+def boards(methods) -> list[Board]:
+    return make_boards(methods, load=load)
+
+
+@pytest.fixture(scope="session")
+def styles(boards) -> Board:
+    [found] = [board for board in boards if board.folder == "tiny/styles"]
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +49,16 @@ def samples(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def site(boards, samples, tmp_path_factory) -> Path:
+def full_boards(methods, samples) -> list[Board]:
+    """With sample grids, published rows and a method that somebody has verified."""
+    boards = make_boards(methods, load=load, samples=samples, published={"tiny": PUBLISHED})
+    return [replace(board, levels={"naive": "recomputed"} if board.track.name == "styles" else {}) for board in boards]
+
+
+@pytest.fixture(scope="session")
+def site(full_boards, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site")
-    verified = {("tiny", "styles", "naive"): "recomputed"}
-    build_site(boards, out, load=load, samples=samples, published={"tiny": PUBLISHED}, verified=verified)
+    build_site(full_boards, out)
     return out
 
 
@@ -61,10 +80,10 @@ def page(browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def local_site(boards, tmp_path_factory) -> Site:
+def local_site(methods, tmp_path_factory) -> Site:
     """Four methods of different regimes on two tracks, and a suite with published rows alone."""
     out = tmp_path_factory.mktemp("local-site")
-    build_site(boards, out, load=tiny_suite, published={"printed": PUBLISHED, "tiny": PUBLISHED})
+    build_site(make_boards(methods, load=tiny_suite, published={"printed": PUBLISHED, "tiny": PUBLISHED}), out)
     return Site(out, out.as_uri() + "/")
 
 
@@ -100,8 +119,9 @@ def hostile_site(tmp_path_factory) -> Site:
     for number in range(len(PAYLOADS)):
         submit(hostile(suite, number, "styles"), folder)
     submit(make_result(suite, method=LONG), folder)
-    levels = {("hostile", "styles", f"m{number}"): payload for number, payload in enumerate(PAYLOADS)}
+    levels = {f"m{number}": payload for number, payload in enumerate(PAYLOADS)}
     printed = PUBLISHED.model_copy(update={"source": "".join(PAYLOADS)})
-    boards = read_submissions(folder, lambda name: suite)
-    build_site(boards, out, load=lambda name: suite, published={"hostile": printed}, verified=levels)
+    methods = read_submissions(folder, lambda name: suite)
+    boards = make_boards(methods, load=lambda name: suite, published={"hostile": printed})
+    build_site([replace(board, levels=levels) for board in boards], out)
     return Site(out, out.as_uri() + "/")

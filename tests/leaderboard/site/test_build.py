@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from boards import PUBLISHED, REGIMES, contents, load, submitted
+from boards import REGIMES, contents, load, submitted
 from builders import make_result, tiny_suite
 from paths import SUPPORT
 
 from clbench.errors import ClbenchError
+from clbench.leaderboard import make_boards
 from clbench.leaderboard.site import build, build_site
+from clbench.results.analysis import analyze
 from clbench.utils.files import write_atomic
 
 
@@ -34,11 +36,9 @@ class Page(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
 
-def test_a_rebuild_gives_the_same_bytes_anywhere(boards, samples, site, tmp_path):
-    options = {"load": load, "samples": samples, "published": {"tiny": PUBLISHED}}
-    verified = {("tiny", "styles", "naive"): "recomputed"}
+def test_a_rebuild_gives_the_same_bytes_anywhere(full_boards, site, tmp_path):
     for _ in range(2):
-        build_site(boards, tmp_path / "deep/er", verified=verified, **options)
+        build_site(full_boards, tmp_path / "deep/er")
         assert contents(tmp_path / "deep/er") == contents(site)
 
 
@@ -46,9 +46,10 @@ def test_hash_order_does_not_reach_the_pages(tmp_path):
     submitted(tmp_path / "submissions")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from boards import load\n"
-        "from clbench.leaderboard.build import read_submissions\n"
+        "from clbench.leaderboard import make_boards, read_submissions\n"
         "from clbench.leaderboard.site import build_site\n"
-        "build_site(read_submissions(Path(sys.argv[2]), load), Path(sys.argv[3]), load=load)\n"
+        "methods = read_submissions(Path(sys.argv[2]), load)\n"
+        "build_site(make_boards(methods, load=load), Path(sys.argv[3]))\n"
         "assert not {'torch', 'scipy', 'PIL'} & sys.modules.keys()"
     )
     arguments = [str(SUPPORT), str(tmp_path / "submissions")]
@@ -68,7 +69,7 @@ def test_building_needs_neither_torch_nor_pictures_nor_scipy():
 
 
 def test_all_that_is_written_is_returned(boards, tmp_path):
-    written = build_site(boards, tmp_path / "out", load=load)
+    written = build_site(boards, tmp_path / "out")
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in written) == sorted(
         contents(tmp_path / "out")
     )
@@ -105,17 +106,17 @@ def test_a_full_board_stays_below_a_megabyte(tmp_path):
     track = big.model_copy(update={"tasks": tasks, "orders": orders})
     suite = tiny_suite("full").model_copy(update={"tracks": {"styles": track}, "seeds": (0, 1, 2, 3)})
     results = [make_result(suite, method=f"method_{n}", seed=n, level=0.8 - n / 100) for n in range(24)]
-    build_site({("full", "styles"): results}, tmp_path, load=lambda name: suite)
+    methods = [analyze(result, track) for result in results]
+    build_site(make_boards(methods, load=lambda name: suite), tmp_path)
     assert max(path.stat().st_size for path in tmp_path.rglob("*.html")) < 900_000
 
 
-def test_files_of_removed_methods_go_and_files_of_others_stay(boards, tmp_path):
-    build_site(boards, tmp_path, load=load)
+def test_files_of_removed_methods_go_and_files_of_others_stay(methods, boards, tmp_path):
+    build_site(boards, tmp_path)
     (tmp_path / "CNAME").write_text("example.org")
     (tmp_path / "tiny/styles/methods/notes.txt").write_text("mine")
-    fewer = {place: [r for r in results if r.method.name != "naive"] for place, results in boards.items()}
-    del fewer["tiny", "objects"]
-    build_site(fewer, tmp_path, load=load)
+    fewer = [method for method in methods if method.name != "naive" and method.track.name != "objects"]
+    build_site(make_boards(fewer, load=load), tmp_path)
     left = contents(tmp_path)
     assert left.pop("CNAME") == b"example.org"
     assert left.pop("tiny/styles/methods/notes.txt") == b"mine"
@@ -132,9 +133,9 @@ def test_an_interrupted_build_is_known_to_the_next(boards, tmp_path, monkeypatch
 
     monkeypatch.setattr(build, "write_atomic", broken)
     with pytest.raises(KeyboardInterrupt):
-        build_site(boards, tmp_path, load=load)
+        build_site(boards, tmp_path)
     monkeypatch.undo()
-    build_site({}, tmp_path, load=load)
+    build_site([], tmp_path)
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {"index.html", "site.css", "site.js", "icon.svg", "site-files.json"}
 
@@ -147,16 +148,16 @@ def test_a_list_that_no_build_wrote_removes_nothing(tmp_path, text):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/site-files.json").write_text(text)
     with pytest.raises(ClbenchError, match=r"site-files\.json is not the list of a site's files"):
-        build_site({}, tmp_path / "out", load=load)
+        build_site([], tmp_path / "out")
     assert (tmp_path / "kept").read_text() == "mine"
 
 
 def test_a_link_out_of_the_folder_is_not_followed(boards, tmp_path):
-    build_site(boards, tmp_path / "out", load=load)
+    build_site(boards, tmp_path / "out")
     methods = tmp_path / "out/tiny/styles/methods"
     methods.rename(tmp_path / "elsewhere")
     methods.symlink_to(tmp_path / "elsewhere")
-    build_site({}, tmp_path / "out", load=load)
+    build_site([], tmp_path / "out")
     assert (tmp_path / "elsewhere/naive.html").is_file()
 
 

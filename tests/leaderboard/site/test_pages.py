@@ -6,12 +6,13 @@ import re
 
 from boards import PUBLISHED, load, table
 
+from clbench.leaderboard import make_boards
 from clbench.leaderboard.site import build_site
 from clbench.results.io import load_result
 
 
-def test_the_front_page_is_the_first_board_with_something_measured(boards, tmp_path):
-    build_site(boards, tmp_path, load=load, published={"early": PUBLISHED})
+def test_the_front_page_is_the_first_board_with_something_measured(methods, tmp_path):
+    build_site(make_boards(methods, load=load, published={"early": PUBLISHED}), tmp_path)
     assert "<title>tiny: styles" in (tmp_path / "index.html").read_text()
     assert (tmp_path / "early/styles/index.html").is_file()
 
@@ -28,7 +29,7 @@ def test_published_rows_are_marked_and_not_among_the_measured(site):
 
 
 def test_a_suite_with_only_published_rows_has_tabs_and_says_that_nothing_was_submitted(tmp_path):
-    build_site({}, tmp_path, load=load, published={"printed": PUBLISHED})
+    build_site(make_boards([], load=load, published={"printed": PUBLISHED}), tmp_path)
     page = (tmp_path / "printed/styles/index.html").read_text()
     assert "Nothing was submitted to this track yet" in page
     assert 'href="../../printed/objects/index.html"' in page
@@ -36,25 +37,25 @@ def test_a_suite_with_only_published_rows_has_tabs_and_says_that_nothing_was_sub
     assert not (tmp_path / "printed/styles/board.csv").exists()
 
 
-def test_a_track_without_submissions_has_a_page(boards, tmp_path):
-    build_site({("tiny", "styles"): boards["tiny", "styles"]}, tmp_path, load=load)
+def test_a_track_without_submissions_has_a_page(styles, tmp_path):
+    build_site(make_boards(styles.methods, load=load), tmp_path)
     assert "Nothing was submitted to this track yet" in (tmp_path / "tiny/objects/index.html").read_text()
 
 
 def test_nothing_at_all_makes_a_front_page_that_says_so(tmp_path):
-    build_site({}, tmp_path, load=load)
+    build_site([], tmp_path)
     assert "Nothing was submitted yet" in (tmp_path / "index.html").read_text()
 
 
-def test_a_single_method_needs_no_comparison(boards, tmp_path):
-    build_site({("tiny", "styles"): boards["tiny", "styles"][:1]}, tmp_path, load=load)
+def test_a_single_method_needs_no_comparison(styles, tmp_path):
+    build_site(make_boards(styles.methods[:1], load=load), tmp_path)
     assert not (tmp_path / "tiny/styles/compare.html").exists()
     assert "compare.html" not in (tmp_path / "tiny/styles/index.html").read_text()
 
 
-def test_the_board_shows_rank_figures_intervals_and_what_is_not_separable(site, boards):
+def test_the_board_shows_rank_figures_intervals_and_what_is_not_separable(site, styles):
     page = (site / "tiny/styles/index.html").read_text()
-    best = boards["tiny", "styles"][0]
+    best = styles.methods[0]
     score = best.summary["csd"]["average_score"]
     assert score is not None
     measured = table(page, "Methods measured on styles")
@@ -64,34 +65,34 @@ def test_the_board_shows_rank_figures_intervals_and_what_is_not_separable(site, 
     order = re.findall(
         r"base model|last-task floor|real against real|methods/(\w+)\.html", measured.partition("</thead>")[2]
     )
-    assert order == ["", *(result.method.name for result in boards["tiny", "styles"]), "", ""]
+    assert order == ["", *(method.name for method in styles.methods), "", ""]
 
 
-def test_the_board_has_the_shares_in_percent_and_says_what_they_are(site, boards):
+def test_the_board_has_the_shares_in_percent_and_says_what_they_are(site, styles):
     page = (site / "tiny/styles/index.html").read_text()
     measured = table(page, "Methods measured on styles")
-    for result in boards["tiny", "styles"]:
+    for method in styles.methods:
         for name in ("learned", "kept"):
-            share = result.summary["csd"][name]
+            share = method.summary["csd"][name]
             assert share is not None
             cell = f"{100 * share.mean:.0f} %<small>± {100 * share.std:.0f} %</small>"
-            assert re.search(rf'csd\.{name} of tiny/styles/{result.method.name}\.json"[^>]*>{cell}', measured)
+            assert re.search(rf'csd\.{name} of tiny/styles/{method.name}\.json"[^>]*>{cell}', measured)
     assert re.search("<dt>Learned</dt><dd>Share of the way from the untouched model to real images", page)
     assert re.search("<dt>Kept</dt><dd>The same share for past tasks", page)
     assert "memory" not in measured.lower()
     assert "<dt>Memory</dt>" not in page
 
 
-def test_method_and_comparison_pages_show_shares_in_percent_too(site, boards):
-    best, second = boards["tiny", "styles"][:2]
-    kept = {result.method.name: result.summary["csd"]["kept"] for result in (best, second)}
-    own = (site / f"tiny/styles/methods/{best.method.name}.html").read_text()
+def test_method_and_comparison_pages_show_shares_in_percent_too(site, styles):
+    best, second = styles.methods[:2]
+    kept = {method.name: method.summary["csd"]["kept"] for method in (best, second)}
+    own = (site / f"tiny/styles/methods/{best.name}.html").read_text()
     both = (site / "tiny/styles/compare.html").read_text()
     for name, share in kept.items():
         assert share is not None
         shown = f"{100 * share.mean:.0f} %"
         assert f"{shown} <span" in both[both.index('<th scope="row">kept</th>') :].partition("</tr>")[0]
-        if name == best.method.name:
+        if name == best.name:
             assert f'<th scope="row">kept</th><td>{shown}</td>' in own
 
 
@@ -126,13 +127,13 @@ def test_a_sample_grid_is_copied_beside_its_method(site):
     assert "Samples" not in (site / "tiny/objects/methods/naive.html").read_text()
 
 
-def test_a_result_can_be_downloaded_and_read_again(site, boards):
-    for result in boards["tiny", "styles"]:
-        assert load_result(site / f"tiny/styles/methods/{result.method.name}.json") == result
+def test_a_result_can_be_downloaded_and_read_again(site, styles):
+    for method in styles.methods:
+        assert load_result(site / f"tiny/styles/methods/{method.name}.json") == method.result
 
 
-def test_the_board_can_be_downloaded_with_what_was_verified(site, boards):
-    names = [result.method.name for result in boards["tiny", "styles"]]
+def test_the_board_can_be_downloaded_with_what_was_verified(site, styles):
+    names = [method.name for method in styles.methods]
     found = {
         row["method"]: row["verified"] for row in json.loads((site / "tiny/styles/board.json").read_text())["methods"]
     }

@@ -3,12 +3,9 @@
 from itertools import pairwise
 
 import pytest
-from boards import SUITE
 
-from clbench.leaderboard.build import rank_results
 from clbench.leaderboard.site.heat import difference_shade, score_shade
 from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
-from clbench.results.estimates import measure
 
 
 @pytest.mark.parametrize("runs", [4, 8, 16])
@@ -35,13 +32,13 @@ def test_an_axis_holds_its_values_and_is_ticked_at_round_numbers(values):
         assert found.at(float(text.replace("−", "-"))) == at
 
 
-def test_more_plasticity_is_further_right_and_less_forgetting_further_up(boards):
-    methods = [measure(result, SUITE.track("styles")) for result in boards["tiny", "styles"]]
+def test_more_plasticity_is_further_right_and_less_forgetting_further_up(styles):
+    methods = styles.methods
     plot = scatter(methods, series([method.name for method in methods]), "csd")
     assert plot is not None
     places = {}
     for dot, method in zip(plot.dots, methods, strict=True):
-        plasticity, forgetting = (method.figure("csd", name) for name in ("plasticity", "average_forgetting"))
+        plasticity, forgetting = (method.estimate("csd", name) for name in ("plasticity", "average_forgetting"))
         assert plasticity is not None
         assert forgetting is not None
         places[plasticity.spread.mean] = dot.x
@@ -51,10 +48,8 @@ def test_more_plasticity_is_further_right_and_less_forgetting_further_up(boards)
     assert plot.box.y.at(0.0) < plot.box.y.at(0.1), "less forgetting is further up, where y is smaller"
 
 
-def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(boards):
-    track, results = SUITE.track("styles"), boards["tiny", "styles"]
-    methods = [measure(result, track) for result in results]
-    ranking = rank_results(track, results)
+def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(styles):
+    methods, ranking = styles.methods, styles.ranking
     plot = ranks(methods, series([method.name for method in methods]), "csd", ranking)
     assert [span.rank for span in plot.spans] == [standing.rank for standing in ranking.standings]
     assert all(span.low <= span.x <= span.high for span in plot.spans)

@@ -210,10 +210,9 @@ class Faulty:
 
 @pytest.mark.parametrize("call", ["log", "log_images", "finish"])
 def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp_path, monkeypatch, call):
-    faulty = Faulty(call)
+    faulty, options = Faulty(call), RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     monkeypatch.setattr(trackers, "_begin", lambda *arguments: faulty)
-    config = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
-    prepared = prepare(["naive"], ["styles"], mock_folder, {}, config)
+    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with trackers.trackers("tensorboard", prepared) as watch:

@@ -1,0 +1,200 @@
+"""Boards: a track's analyzed results with their ranking, controls and verification; every table and page shows one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from clbench.errors import ClbenchError
+from clbench.leaderboard.published import Published, PublishedTrack
+from clbench.metrics import METRICS, Metric
+from clbench.results.analysis import CONTROLS, Analysis, rank_methods
+from clbench.results.case import Case
+from clbench.results.io import load_result
+from clbench.results.schema import Spread
+from clbench.results.significance import Ranking
+from clbench.results.validation import validate
+from clbench.results.verification import UNVERIFIED, Verification, status
+from clbench.scores import RANKED_BY, shown
+from clbench.suite import Suite, Track, load_suite
+from clbench.utils.parallel import parallel_map
+
+Record = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """One track's results, measured and published."""
+
+    suite: Suite
+    track: Track
+    methods: tuple[Analysis, ...] = ()
+    """Best first."""
+    published: Published | None = None
+    """The paper's results in the suite's setting."""
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Method -> how far its result was verified; missing = unverified."""
+    grids: Mapping[str, Path] = field(default_factory=dict)
+    """Method -> the image with its sample grid, if it has one."""
+
+    @property
+    def folder(self) -> str:
+        """`<suite>/<track>`; both names are checked to be safe in a path and in a link."""
+        return f"{self.suite.name}/{self.track.name}"
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The track's metrics. Methods are ranked by the first one."""
+        return [METRICS[name] for name in self.track.metrics]
+
+    @property
+    def printed(self) -> PublishedTrack | None:
+        """The paper's results of this track."""
+        return self.published.tracks.get(self.track.name) if self.published else None
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The board's ranking; there must be methods."""
+        return rank_methods(self.methods, self.metrics[0].name)
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """Metric -> its ranking. The first is the board's; the others say how sure differences in that metric are.
+
+        Empty where there are no methods.
+        """
+        if not self.methods:
+            return {}
+        others = {metric.name: rank_methods(self.methods, metric.name) for metric in self.metrics[1:]}
+        return {self.metrics[0].name: self.ranking} | others
+
+    @cached_property
+    def ranks(self) -> dict[str, str]:
+        """Method -> its rank, such as "1–2"."""
+        return {standing.method: standing.rank for standing in self.ranking.standings}
+
+    @cached_property
+    def controls(self) -> dict[str, dict[str, Spread | None]]:
+        """Control -> metric -> its score over all results."""
+        return {
+            name: {metric: control.spread(self.methods, metric) for metric in self.track.metrics}
+            for name, control in CONTROLS.items()
+        }
+
+    def level(self, method: Analysis) -> str:
+        """How far the method's result was verified."""
+        return self.levels.get(method.name, UNVERIFIED)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The board as plain data: one flat record a method; a statistic that is undefined is None."""
+        return [self._record(method) for method in self.methods]
+
+    def _record(self, method: Analysis) -> Record:
+        record: Record = {"rank": self.ranks[method.name], "method": method.name}
+        for metric, summary in method.summary.items():
+            for statistic, own in summary.items():
+                record[f"{metric}.{statistic}.mean"] = own.mean if own else None
+                record[f"{metric}.{statistic}.std"] = own.std if own else None
+            for statistic in shown("headline"):
+                estimate = method.estimate(metric, statistic.name)
+                low, high = (estimate and estimate.interval) or (None, None)
+                record |= {f"{metric}.{statistic.name}.ci_low": low, f"{metric}.{statistic.name}.ci_high": high}
+        return record | {
+            "runs": len(method.result.runs),
+            "state_bytes": method.state_bytes,
+            "regime": "+".join(method.regimes),
+            "train_seconds_a_task": method.train_seconds,
+            "eval_seconds_a_task": method.eval_seconds,
+            "verified": self.level(method),
+            "submitter": method.result.submitter,
+            "source": method.result.place,
+            "command": method.result.command,
+        }
+
+
+def make_boards(
+    methods: Iterable[Analysis],
+    *,
+    load: Callable[[str], Suite] = load_suite,
+    samples: Path | None = None,
+    published: Mapping[str, Published] | None = None,
+    verified: Mapping[str, Verification] | None = None,
+) -> list[Board]:
+    """A board for every track of every suite that has results or was published in.
+
+    Args:
+        methods: the results, as `read_submissions` gives them.
+        load: how a suite is found by its name.
+        samples: folder of <suite>/<track>/<method>.png sample grids.
+        published: suite -> the paper's results in its setting.
+        verified: maintainers' notes (`clbench.results.verification.read_verified`).
+
+    Raises:
+        ClbenchError: a suite cannot be loaded.
+    """
+    tracks: dict[tuple[str, str], list[Analysis]] = {}
+    for method in methods:
+        tracks.setdefault((method.result.suite.name, method.result.track), []).append(method)
+    boards = []
+    for name in sorted({*(suite for suite, _ in tracks), *(published or ())}):
+        suite = load(name)
+        for track in suite.tracks.values():
+            own = tuple(sorted(tracks.get((name, track.name), ()), key=_best_first))
+            levels = {method.name: status(verified or {}, method.result) for method in own}
+            images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
+            grids = {image.stem: image for image in images}
+            boards.append(Board(suite, track, own, (published or {}).get(name), levels, grids))
+    return boards
+
+
+def _best_first(method: Analysis) -> tuple[float, str]:
+    """By the mean score in the track's first metric; equal ones by name."""
+    metric = METRICS[method.track.metrics[0]]
+    score = method.summary[metric.name][RANKED_BY]
+    assert score is not None, "a valid result has every score of its last row"
+    return (-score.mean if metric.higher_is_better else score.mean), method.name
+
+
+def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
+    """Read, check and analyze the results in <submissions>/<suite>/<track>/<method>.json.
+
+    Args:
+        submissions: their folder.
+        load: how a suite is found by its name.
+
+    Raises:
+        ClbenchError: names every submission that is invalid or partial.
+    """
+    found, wrong = [], []
+    for read in parallel_map(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
+        if isinstance(read, Analysis):
+            found.append(read)
+        else:
+            wrong.extend(read)
+    if wrong:
+        raise ClbenchError(f"not every submission is valid, so that no table was written: {'; '.join(wrong)}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads a submission: its analysis, or a sentence for each thing that is wrong with it."""
+
+    load: Callable[[str], Suite]
+    suites: dict[str, Suite] = field(default_factory=dict)
+    """Suites that were loaded before."""
+
+    def __call__(self, path: Path) -> Analysis | list[str]:
+        try:
+            result = load_result(path)
+            name = result.suite.name
+            suite = self.suites.get(name) or self.suites.setdefault(name, self.load(name))
+            found = validate(Case(result, suite, path=path))
+        except ClbenchError as error:
+            return [str(error) if str(path) in str(error) else f"{path}: {error}"]
+        if isinstance(found, Analysis):
+            return found
+        return [f"{path}: {finding.code} {finding.message}" for finding in found]

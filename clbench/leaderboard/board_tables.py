@@ -1,0 +1,183 @@
+"""The tables of a board, whatever the format: ranked methods, pairs of methods, and what the paper printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.published import Printed, PromptStudy, Published
+from clbench.leaderboard.tables import BLANK, Cell, Column, Table, mark_best
+from clbench.metrics import METRICS, Metric
+from clbench.results.analysis import CONTROLS, Analysis, Control
+from clbench.results.schema import Spread
+from clbench.results.significance import Ranking
+from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
+from clbench.utils.formatting import format_bytes, format_p_value, format_percent
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A column of a board that is about no metric."""
+
+    heading: str
+    description: str
+    field: str = ""
+    """The `Analysis` property, named as the runs' field, that it shows; "" = how far the result was verified."""
+    text: Callable[[Any], str] = str
+    """Makes a cell's text of its value."""
+    align: Literal["left", "right"] = "right"
+
+    def cell(self, board: Board, method: Analysis) -> Cell:
+        value = getattr(method, self.field) if self.field else board.level(method)
+        source = f"{self.field} of {method.result.place}" if self.field else "VERIFIED.json"
+        return Cell(self.text(value), round(value, 3) if isinstance(value, float) else value, source=source)
+
+
+FACTS = (
+    Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
+    Fact("Regime", "what that state is", "regime", align="left"),
+    Fact("Train s/task", "mean seconds of training a task", "train_seconds", "{:.1f}".format),
+    Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", "{:.1f}".format),
+    Fact("Verified", "how far somebody else has checked the numbers", align="left"),
+)
+
+
+def heading(metric: Metric, statistic: Statistic) -> str:
+    """Such as "CSD score ↑"; the arrow says what is better, where that is marked."""
+    return f"{metric.label} {statistic.label} {statistic.arrow(metric.higher_is_better)}".rstrip()
+
+
+def ranked_table(board: Board) -> Table:
+    """The ranked table with its control rows: base model above, last-task floor and real images below the methods."""
+    headline = [metric for metric in board.metrics if not metric.secondary]
+    secondary = [metric for metric in board.metrics if metric.secondary]
+    scores = [(metric, statistic) for statistic in shown() for metric in headline]
+    scores += [(metric, STATISTICS[RANKED_BY]) for metric in secondary]
+
+    def column(metric: Metric, statistic: Statistic) -> Column:
+        if metric.secondary or not statistic.marked:
+            return Column(f"{metric.label} {statistic.label}")
+        better = "higher" if statistic.prefers_high(metric.higher_is_better) else "lower"
+        return Column(heading(metric, statistic), better=better)
+
+    columns = (
+        Column("Rank"),
+        Column("Method", align="left"),
+        *(column(*score) for score in scores),
+        *(Column(fact.heading, align=fact.align) for fact in FACTS),
+    )
+
+    def method_row(method: Analysis) -> tuple[Cell, ...]:
+        return (
+            Cell(board.ranks[method.name], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
+            Cell(method.name, mark="code", source=method.result.command),
+            *(_statistic_cell(method, metric.name, statistic) for metric, statistic in scores),
+            *(fact.cell(board, method) for fact in FACTS),
+        )
+
+    def control_row(name: str, control: Control) -> tuple[Cell, ...]:
+        """A row with scores only. Its cells carry no value, so that they are not compared with the methods."""
+        own = {
+            metric: _mean_cell(found, control.varies, f"{metric} {control.source} of all results")
+            for metric, found in board.controls[name].items()
+        }
+        cells = (own[metric.name] if statistic.name == RANKED_BY else BLANK for metric, statistic in scores)
+        return (Cell(""), Cell(name), *cells, *(BLANK for _ in FACTS))
+
+    base, *others = (control_row(*control) for control in CONTROLS.items())
+    commands = ("", *(method.result.command for method in board.methods), *("" for _ in others))
+    return mark_best(Table(columns, (base, *map(method_row, board.methods), *others), commands))
+
+
+def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
+    source = f"{metric}.{statistic.name} of {method.result.place}"
+    found, headline = method.summary[metric].get(statistic.name), statistic.shown == "headline"
+    if found and statistic.unit == "share":
+        return Cell(format_percent(found.mean, found.std), round(found.mean, 2), source=source)
+    estimate = method.estimate(metric, statistic.name) if headline and not METRICS[metric].secondary else None
+    note = "{:.3f} to {:.3f}".format(*estimate.interval) if estimate and estimate.interval else ""
+    return replace(_mean_cell(found, headline, source), value=found and round(found.mean, 3), note=note)
+
+
+def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:
+    if found is None:
+        return replace(BLANK, source=source)
+    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if deviation else "", source=source)
+
+
+def pairs_table(ranking: Ranking) -> Table:
+    """The listed pairs of methods with their differences, intervals and p values."""
+    columns = (
+        Column("Better", align="left"),
+        Column("Worse", align="left"),
+        *map(Column, ("Difference", "95 % interval", "... over orders", "p", "p, corrected")),
+        Column("Separable", align="left"),
+    )
+    rows = tuple(
+        (
+            Cell(pair.better, mark="code"),
+            Cell(pair.worse, mark="code"),
+            Cell(f"{pair.difference:.3f}"),
+            *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
+            Cell(format_p_value(pair.p)),
+            Cell(format_p_value(pair.p_corrected)),
+            Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
+        )
+        for pair in ranking.pairs
+    )
+    return Table(columns, rows)
+
+
+def published_table(published: Published, track: str, methods: Sequence[Analysis] = ()) -> Table:
+    """The paper's rows of a track, then the measured rows of the same statistics."""
+    printed = published.tracks[track]
+    metrics = [METRICS[metric] for metric in printed.metrics]
+    columns = (
+        Column("Method", align="left"),
+        Column("Source", align="left"),
+        *(Column(heading(metric, STATISTICS[name])) for name in PRINTED_AS for metric in metrics),
+    )
+    rows = [
+        (
+            Cell("base model") if method == "base" else Cell(method, mark="code"),
+            Cell("published", mark="tag", source=published.source),
+            *(_printed(getattr(row, name) or {}, metric.name) for name in PRINTED_AS for metric in metrics),
+        )
+        for method, row in printed.rows.items()
+    ]
+    rows += [
+        (
+            Cell(method.name, mark="code"),
+            Cell("measured", mark="tag", source=method.result.place),
+            *(_mean_cell(method.summary[metric.name][name]) for name in PRINTED_AS.values() for metric in metrics),
+        )
+        for method in methods
+    ]
+    return Table(columns, tuple(rows))
+
+
+PRINTED_AS = {"average_score": "average_score", "average_forgetting": "average_forgetting_ref"}
+"""The statistics that the paper prints -> those that are computed as it very likely computes them."""
+
+
+def _printed(values: Printed, metric: str) -> Cell:
+    mean, std = values.get(metric, (None, None))
+    if mean is None:
+        return BLANK
+    return Cell(f"{mean:.3f}", deviation="" if std is None else f"± {std:.3f}")
+
+
+def study_table(study: PromptStudy) -> Table:
+    """The paper's study of prompt templates, a row each."""
+    columns = (
+        Column("Prompt", align="left"),
+        *(Column(heading(METRICS[name], STATISTICS[one])) for name in ("dino", "csd") for one in PRINTED_AS),
+        *(Column(f"{METRICS['csd'].label}, task {number}") for number in range(1, study.tasks + 1)),
+    )
+    rows = tuple(
+        (Cell(row.template, mark="code"), *(Cell(f"{value:.3f}") for value in (*row.dino, *row.csd, *row.csd_per_task)))
+        for row in study.rows
+    )
+    return Table(columns, rows)

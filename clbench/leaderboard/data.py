@@ -1,0 +1,54 @@
+"""A track's board as data, for those who make tables of their own: CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from clbench.leaderboard.board import Board
+from clbench.scores import RANKED_BY
+
+
+def board_csv(board: Board) -> str:
+    """Comma-separated values with a heading; text that a spreadsheet would take for a formula is quoted."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(key for record in board.records for key in record))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for record in board.records:
+        writer.writerow({key: _no_formula(value) for key, value in record.items()})
+    return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def board_json(board: Board) -> str:
+    """The records, and how sure their ranks are."""
+    suite, ranking = board.suite, board.ranking
+    content = {
+        "suite": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
+        "track": board.track.name,
+        "ranked_by": f"{board.metrics[0].name}.{RANKED_BY}",
+        "bootstrap_seed": ranking.bootstrap_seed,
+        "test": ranking.test,
+        "correction": ranking.correction,
+        "methods": board.records,
+        "pairs": [
+            {
+                "better": pair.better,
+                "worse": pair.worse,
+                "difference": pair.difference,
+                "interval_95": pair.interval,
+                "interval_95_over_orders": pair.order_interval,
+                "p": pair.p,
+                "p_corrected": pair.p_corrected,
+                "separable": pair.separable,
+            }
+            for pair in ranking.pairs
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

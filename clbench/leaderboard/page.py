@@ -1,0 +1,131 @@
+"""The markdown page of a track, and of the paper's prompt study."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.board_tables import pairs_table, published_table, ranked_table, study_table
+from clbench.leaderboard.published import Published
+from clbench.leaderboard.tables import code_span, escape, to_markdown
+from clbench.results.significance import ALPHA, Ranking
+from clbench.scores import shown
+
+_CORRECTIONS = {
+    "Holm": "Holm-corrected over all pairs",
+    "joint": "corrected by testing all pairs at once (so many that Holm's correction could tell nobody apart)",
+}
+
+
+def board_page(board: Board, path: Path) -> str:
+    """The page of a track; `path` is where it will lie, from which its links lead to the sample grids."""
+    if not board.methods:
+        nothing = f"Nothing was submitted yet: this project has not run {board.suite.name} itself."
+        return "\n".join([f"# {board.suite.name}: {board.track.name}", "", nothing, "", *_beside_the_paper(board)])
+    suite, track, ranking = board.suite, board.track, board.ranking
+    first = board.metrics[0].label
+    runs = len(suite.runs(track.name))
+    seeds = ", a seed each" if track.seeds else f" x {runs // len(track.orders)} seeds"
+    lines = [
+        f"# {escape(suite.name)}: {escape(track.name)}",
+        "",
+        f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
+        f"({len(track.orders)} orders{seeds}). **Best**, <u>second</u>.",
+        "",
+        to_markdown(ranked_table(board)),
+        "",
+        f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
+        "told apart with so many runs; see below.",
+        "",
+        *_legend(),
+        "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
+        "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
+        "  keeps data), `bound` (a bound, not continual).",
+        "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
+        "  submitted images give), `rerun` (chosen cells were trained and scored again).",
+        "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",
+        "  what a model that only remembers its newest task would get. *Real against real*: real images of each task.",
+        *(f"- *{metric.label}*: {metric.description}" for metric in board.metrics),
+        "",
+        f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
+        "",
+        *_how_sure(ranking, first),
+        *_beside_the_paper(board),
+        f"The same as [CSV]({track.name}.csv), [JSON]({track.name}.json) and [LaTeX]({track.name}.tex).",
+        "",
+        "## Reproduce",
+        "",
+        *(f"- `{method.name}`: {code_span(method.result.command)}" for method in board.methods),
+    ]
+    grids = {method.name: board.grids[method.name] for method in board.methods if method.name in board.grids}
+    if grids:
+        lines += ["", "## Samples"]
+    for name, grid in grids.items():
+        link = Path(os.path.relpath(grid, path.parent)).as_posix()
+        lines += ["", f"### `{name}`", "", f"![Samples of {escape(name)} over the tasks](<{link}>)"]
+    return "\n".join(lines) + "\n"
+
+
+def _legend() -> list[str]:
+    """Explain the board's statistics: those in units of scores in one paragraph, each share in a line of its own."""
+    scores = " ".join(f"{_term(one.term)}: {one.legend}." for one in shown() if one.unit != "share")
+    scores += " In brackets: 95 % bootstrap interval of the mean over runs."
+    shares = [f"- {_term(one.term)}: {one.legend}." for one in shown() if one.unit == "share"]
+    return [*textwrap.wrap(scores, 112, initial_indent="- ", subsequent_indent="  "), *shares]
+
+
+def _term(term: str) -> str:
+    """In italics, but for what stands in brackets."""
+    name, bracket, rest = term.partition(" (")
+    return f"*{name}*{bracket}{rest}"
+
+
+def _how_sure(ranking: Ranking, metric: str) -> list[str]:
+    """The section on the significance of the ranks; empty if there is nothing to compare."""
+    if not ranking.pairs:
+        return []
+    return [
+        "## How sure the ranks are",
+        "",
+        to_markdown(pairs_table(ranking)),
+        "",
+        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share;",
+        f"{ranking.test}, {_CORRECTIONS[ranking.correction]};",
+        "percentile bootstrap over runs and, since the runs of one order are alike, over whole orders",
+        f"(seed {ranking.bootstrap_seed}). Methods are separable at a corrected p of at most {ALPHA}.",
+        "",
+    ]
+
+
+def _beside_the_paper(board: Board) -> list[str]:
+    """The paper's table of the track, then the measured rows; empty where nothing was published."""
+    if not board.published or not board.printed:
+        return []
+    return [
+        "## Beside the paper",
+        "",
+        to_markdown(published_table(board.published, board.track.name, board.methods)),
+        "",
+        "*Published* rows are as printed, and are not ranked: nobody here has checked them. Forgetting, here, is the",
+        "mean over all tasks, the last of which adds 0 (`average_forgetting_ref`), as the paper's tables very likely",
+        f"have it; the board's own is over the past tasks alone. Source: {board.published.source}.",
+        "",
+    ]
+
+
+def study_page(suite: str, published: Published) -> str:
+    """The paper's prompt study, as printed."""
+    lines = [
+        f"# {suite}: how prompts name a style",
+        "",
+        "*Published*, not measured here. Average score and forgetting in the older definitions that this study",
+        "used: the mean over all tasks seen, after every task (`average_incremental_score`), and the drop from",
+        "a task's first score. Task 1 is the most recently trained.",
+        "",
+        to_markdown(study_table(published.prompt_study)),
+        "",
+        f"Source: {published.source}.",
+    ]
+    return "\n".join(lines) + "\n"

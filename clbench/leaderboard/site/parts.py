@@ -1,0 +1,93 @@
+"""Parts of the site's pages that are neither tables nor plots: verdicts on pairs, costs, and where a result is from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.site import heat
+from clbench.leaderboard.site.table import signed_three
+from clbench.results.analysis import Analysis
+from clbench.results.schema import Result
+from clbench.results.significance import MOST_LISTED, Pair, Ranking
+from clbench.utils.formatting import format_bytes, format_p_value, format_time
+
+
+def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """(method, its mean difference to each method) with None on the diagonal, of the best by this ranking."""
+    names = [standing.method for standing in ranking.standings[:MOST_LISTED]]
+    pairs = {(pair.better, pair.worse): pair for pair in ranking.pairs}
+    most = max((abs(pair.difference) for pair in ranking.pairs), default=0.0)
+
+    def cell(row: str, column: str) -> dict[str, Any] | None:
+        if row == column:
+            return None
+        pair = pairs.get((row, column)) or pairs[column, row]
+        difference = pair.difference if pair.better == row else -pair.difference
+        shade = heat.difference_shade(difference, most)
+        return {
+            "text": signed_three(difference),
+            "css": shade.css if pair.separable else "",
+            "separable": pair.separable,
+        }
+
+    return [(row, [cell(row, column) for column in names]) for row in names]
+
+
+def verdict(board: Board, pair: Pair) -> str:
+    """A sentence on whether two methods differ, by the board's ranking."""
+    low, high = (signed_three(bound) for bound in pair.interval)
+    runs = board.ranking.runs
+    sure = "separable" if pair.separable else f"not separable with {runs} {'run' if runs == 1 else 'runs'}"
+    return (
+        f"{pair.better} − {pair.worse}: {signed_three(pair.difference)} in {board.metrics[0].label} score, "
+        f"95 % interval {low} to {high}; corrected p {format_p_value(pair.p_corrected)}: {sure}."
+    )
+
+
+def costs(method: Analysis) -> list[tuple[str, str, str]]:
+    """(cost, amount, remark) of the runs."""
+    runs = method.result.runs
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
+    train, evaluation = (sum(own) for own in ([one.train_seconds for one in runs], [one.eval_seconds for one in runs]))
+    first = max(run.state_bytes[0] for run in runs)
+    return [
+        ("Training", f"{method.train_seconds:.1f} s a task", f"{format_time(train)} in all"),
+        ("Evaluation", f"{method.eval_seconds:.1f} s a task", f"{format_time(evaluation)} in all"),
+        ("State after the last task", format_bytes(method.state_bytes), f"{format_bytes(first)} after the first"),
+        (
+            "Peak memory",
+            format_bytes(max(peaks)) if peaks else "not read",
+            "on the device, the run where it is highest",
+        ),
+        ("Trained values", f"{max(run.trainable_parameters for run in runs):,}", "by one task"),
+    ]
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """Where a result comes from: every free text of a submission, as text."""
+    method, environment = result.method, result.environment
+    found = [
+        ("Submitted by", result.submitter or "not said"),
+        ("Run ended", result.created_at.isoformat()),
+        ("Method version", method.version),
+        ("Method source", f"sha256 {method.source_sha256}"),
+        ("Installed from", method.distribution or "a plugin file"),
+        ("Configuration", _listed(method.config) or "none"),
+        ("Suite", f"{result.suite.name} {result.suite.version}, sha256 {result.suite.sha256}"),
+        ("Backbone", f"{result.backbone.id}, revision {result.backbone.revision}"),
+        ("Settings", _listed(result.settings) or "none"),
+        ("Packages", ", ".join(f"{name} {version or '?'}" for name, version in environment.packages.items())),
+    ]
+    found += [
+        (name.replace("_", " ").capitalize(), str(value))
+        for name, value in environment
+        if name != "packages" and value is not None
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())

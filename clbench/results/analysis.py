@@ -1,0 +1,154 @@
+"""A result with all its statistics, computed once for every table, page, ranking and comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clbench.metrics import METRICS
+from clbench.results.schema import Result, Spread
+from clbench.results.significance import Ranking, RunKey, bootstrap_intervals, rank
+from clbench.results.summary import RunValues, run_values, spread
+from clbench.scores import RANKED_BY
+from clbench.suite import Track
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over the runs of one method."""
+
+    spread: Spread
+    interval: tuple[float, float] | None
+    """95 % percentile bootstrap interval of the mean, resampling runs; None for a single run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis(RunValues):
+    """A result with all its statistics."""
+
+    result: Result
+    """With a summary recomputed from its runs."""
+    _estimates: dict[tuple[str, str], Estimate | None] = field(default_factory=dict, repr=False)
+    """(metric, statistic) -> estimates that were asked for before."""
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.result.method.name
+
+    @property
+    def run_keys(self) -> list[RunKey]:
+        """(order, seed) of each run."""
+        return [(run.order, run.seed) for run in self.result.runs]
+
+    @property
+    def regimes(self) -> list[str]:
+        return sorted({run.regime for run in self.result.runs})
+
+    @property
+    def regime(self) -> str:
+        """All regimes of the runs."""
+        return ", ".join(self.regimes)
+
+    @property
+    def strict(self) -> bool:
+        """Whether all runs hand on no more than merged weights or one adapter."""
+        return set(self.regimes) <= {"model", "adapter"}
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what is handed on after the last task, in the run where it is largest."""
+        return max(run.state_bytes[-1] for run in self.result.runs)
+
+    @property
+    def train_seconds(self) -> float:
+        """Mean seconds of training a task."""
+        return self._a_task(sum(run.train_seconds for run in self.result.runs))
+
+    @property
+    def eval_seconds(self) -> float:
+        """Mean seconds of sampling and scoring a task."""
+        return self._a_task(sum(run.eval_seconds for run in self.result.runs))
+
+    def _a_task(self, seconds: float) -> float:
+        return seconds / (len(self.result.runs) * len(self.track.tasks))
+
+    def estimate(self, metric: str, statistic: str) -> Estimate | None:
+        """A statistic with its interval; None where it is undefined in any run."""
+        key = metric, statistic
+        if key not in self._estimates:
+            found, interval = self.summary[metric].get(statistic), None
+            if found and found.n > 1:
+                low, high = bootstrap_intervals(self.statistics[metric][statistic][None])[0].tolist()
+                interval = low, high
+            self._estimates[key] = found and Estimate(found, interval)
+        return self._estimates[key]
+
+    @cached_property
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """Metric -> the mean score matrix, (T + 1, T); nan where a run did not measure the cell."""
+        return {metric: matrices.mean(axis=0) for metric, matrices in self.matrices.items()}
+
+
+def analyze(result: Result, track: Track) -> Analysis:
+    """Compute all statistics of a result; its runs and controls must be what `check_result` accepts."""
+    found = run_values(result.runs, result.controls, track)
+    recomputed = result.model_copy(update={"summary": found.file_summary})
+    return Analysis(track, found.matrices, found.floors, found.statistics, recomputed)
+
+
+# --- Controls: reference scores to read a method's by ---
+
+
+@dataclass(frozen=True)
+class Control:
+    """A row of reference scores beside the methods' own."""
+
+    source: str
+    """The part of a result that it is made of."""
+    values: Callable[[Analysis, str], Sequence[float] | NDArray[np.float64]]
+    """(result, metric) -> its scores: one, or one a run; nan where there are none."""
+    varies: bool = False
+    """Whether its scores differ from run to run, so that their deviation is shown."""
+
+    def spread(self, methods: Sequence[Analysis], metric: str) -> Spread | None:
+        """Mean and deviation of its scores over results."""
+        return spread([float(value) for method in methods for value in self.values(method, metric)])
+
+
+def _floor(method: Analysis, metric: str) -> NDArray[np.float64]:
+    past = method.floors[metric][:, :-1]
+    return past.mean(axis=1) if past.shape[1] else np.full(len(past), np.nan)
+
+
+def _real(method: Analysis, metric: str) -> list[float]:
+    return [float(np.mean(method.result.controls.real_against_real.get(metric, np.nan)))]
+
+
+CONTROLS = {
+    "base model": Control("row 0", lambda method, metric: method.statistics[metric]["base"]),
+    "last-task floor": Control("controls.last_task_floor", _floor, varies=True),
+    "real against real": Control("controls.real_against_real", _real),
+}
+"""The untouched model; real images in the last task's look, scored on the past tasks; each task's real images."""
+
+
+# --- Rankings ---
+
+
+def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
+    """Rank methods of one track by a metric, on the runs that all share.
+
+    Raises:
+        ValueError: they share no run.
+    """
+    scores = {
+        method.name: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
+        for method in methods
+    }
+    shared = set.intersection(*(set(own) for own in scores.values()))
+    return rank(scores, shared, higher_is_better=METRICS[metric].higher_is_better)
