@@ -37,7 +37,7 @@ def mock_suite(mock_folder):
 
 
 @pytest.fixture(scope="session")
-def models(mock_suite):
+def models(mock_suite, mock_folder):
     """The suite's models, loaded once for all tests."""
     from clbench.data.assets import resolve_assets
     from clbench.data.locate import AssetPaths, default_data_root
@@ -46,9 +46,8 @@ def models(mock_suite):
 
     loaded = Models(mock_suite, DeviceConfig(), {})
     for track in mock_suite.tracks:
-        loaded.folders.update(
-            resolve_assets(mock_suite, "mock", track, AssetPaths(default_data_root(), Path())).folders
-        )
+        paths = AssetPaths(default_data_root(), Path(mock_folder))
+        loaded.folders.update(resolve_assets(mock_suite, mock_folder, track, paths).folders)
     return loaded
 
 

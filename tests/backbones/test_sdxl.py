@@ -187,7 +187,7 @@ def test_small_batches_and_memory_running_out_change_no_image(runtime, monkeypat
     backbone.deploy({})
     prompts, noise = ["a boot"] * 4, shared_noise(backbone, 4, 1, RESOLUTION)
     whole = backbone.generate(prompts, noise, 2, 5.0)
-    real, sizes = backbone.denoise, []
+    real, sizes = backbone.predict, []
 
     def short_of_memory(noisy, *rest):
         sizes.append(len(noisy))

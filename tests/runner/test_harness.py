@@ -299,14 +299,15 @@ def test_a_really_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, 
 # --- no global randomness ---
 
 
-def test_no_global_random_state_is_needed_or_used(mock_folder, undisturbed, monkeypatch, tmp_path):
+def test_no_global_random_state_is_needed_or_used(mock_folder, undisturbed, tmp_path):
     expected = undisturbed("merge_ortho")
-    monkeypatch.undo()  # load the models too
     torch.manual_seed(17)
     random.seed(17)
     np.random.seed(17)
     before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    result = harness.run("merge_ortho", "styles", mock_folder, quick=True, output=tmp_path / "own", device="cpu")
+    result = harness.run(  # which loads the models too
+        "merge_ortho", "styles", mock_folder, quick=True, output=tmp_path / "own", device="cpu"
+    )
     assert outcome(result) == expected
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert random.getstate() == before[1]
