@@ -38,7 +38,7 @@ class RunConfig(FrozenModel):
     keep: frozenset[Literal["states", "images"]] = frozenset()
     """Optional artifacts to retain in the store: the states of all tasks, not only the last; all images."""
     data_root: Path | None = None
-    """Where the user's own copies of models and data sets are; default `clbench.data.locate.default_root()`."""
+    """Where the user's own copies of models and data sets are; default `clbench.data.locate.default_data_root()`."""
     deterministic: bool = False
     """On a GPU: only operations that repeat their bits. A CPU always does."""
     resume: bool = True
