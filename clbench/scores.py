@@ -74,8 +74,8 @@ class Statistic:
 
     def each(self, R: Stack, floor: TaskValues, real: TaskValues) -> Values:
         """The statistic of every matrix of a stack: (..., T + 1, T), (..., T) and (..., T) -> (...)."""
-        controls = {"floor": floor, "real": real}
-        return self.compute(R, **{name: controls[name] for name in signature(self.compute).parameters if name != "R"})
+        needs = signature(self.compute).parameters
+        return self.compute(R, **{name: own for name, own in (("floor", floor), ("real", real)) if name in needs})
 
     def __call__(self, R: ArrayLike, floor: ArrayLike, real: ArrayLike) -> float:
         """The statistic of one matrix, (T + 1, T), with (T,) values of the floor and of real images.
@@ -103,9 +103,8 @@ class Statistic:
 
     def bounds(self, low: float, high: float) -> tuple[float, float]:
         """The lowest and the highest possible value for a metric with scores from `low` to `high`."""
-        span = high - low
-        all_bounds = {"score": (low, high), "loss": (0.0, span), "change": (-span, span)}
-        return all_bounds.get(self.unit, (-math.inf, math.inf))
+        known = {"score": (low, high), "loss": (0.0, high - low), "change": (low - high, high - low)}
+        return known.get(self.unit, (-math.inf, math.inf))
 
 
 STATISTICS: dict[str, Statistic] = {}

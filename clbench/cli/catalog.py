@@ -46,21 +46,16 @@ def list_(
 
     def tracks() -> list[dict[str, str]]:
         return [
-            {
-                "suite": name,
-                "track": track.name,
-                "tasks": ", ".join(track.task_names),
-                "metrics": ", ".join(track.metrics),
-            }
+            {"suite": name, "track": key, "tasks": ", ".join(track.task_names), "metrics": ", ".join(track.metrics)}
             for name in list_suites()
-            for track in load_suite(name).tracks.values()
+            for key, track in load_suite(name).tracks.items()
         ]
 
     rows = {
         "suites": lambda: [suite_row(load_suite(name)) for name in list_suites()],
         "tracks": tracks,
         "methods": lambda: [
-            {"method": name, "about": (method.__doc__ or "").strip().splitlines()[0] if method.__doc__ else ""}
+            {"method": name, "about": (method.__doc__ or "").strip().partition("\n")[0]}
             for name, method in list_methods(plugin or ()).items()
         ],
         "metrics": lambda: [{"metric": name, "label": m.label, "about": m.description} for name, m in METRICS.items()],

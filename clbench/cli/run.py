@@ -121,22 +121,22 @@ def show(result: Result, path: Path) -> None:
 def planned(
     methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: dict[str, Any]
 ) -> ExecutionPlan:
-    """Checked and planned; says what it will take."""
+    """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
     from clbench.runner.prepare import prepare
 
     with err.status("looking at models and data") as status:
 
-        def told(event: dict[str, Any]) -> None:
+        def show_stage(event: dict[str, Any]) -> None:
             status.update(event["what"])
             if event["event"] == "expect":
                 err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), told)
+        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), show_stage)
 
 
 def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
-    """Work under a live display, and tell whoever else is to know."""
+    """Do the work with a live display; events go to the events file and the tracker too."""
     from clbench.runner import harness
     from clbench.runner.monitor.events import event_file
     from clbench.runner.monitor.progress import Display

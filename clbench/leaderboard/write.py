@@ -17,7 +17,7 @@ def write_tables(boards: Iterable[Board], out: Path) -> list[Path]:
     The same boards give the same bytes.
 
     Returns:
-        The files written, sorted.
+        The files written, by track.
 
     Raises:
         WorkFailed: a file cannot be written.
@@ -34,4 +34,4 @@ def write_tables(boards: Iterable[Board], out: Path) -> list[Path]:
             texts[folder / "prompt-study.md"] = study_page(board.suite.name, board.published)
     for path, text in texts.items():
         write_text(path, text)
-    return sorted(texts)
+    return sorted(texts, key=lambda path: path.with_suffix(""))

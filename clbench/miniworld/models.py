@@ -10,14 +10,7 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTConfig, ViTModel
 
 from clbench.miniworld.captions import vocabulary
 
@@ -163,12 +156,7 @@ def clip(tokens: CLIPTokenizer) -> open_clip.CLIP:
 
 def dino() -> ViTModel:
     config = ViTConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=384,
-        image_size=32,
-        patch_size=4,
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384, image_size=32, patch_size=4
     )
     return ViTModel(config, add_pooling_layer=False)
 
@@ -178,11 +166,7 @@ class ShapeClassifier(torch.nn.Sequential):
 
     def __init__(self, classes: int) -> None:
         def block(inputs: int, outputs: int, stride: int) -> list[torch.nn.Module]:
-            return [
-                torch.nn.Conv2d(inputs, outputs, 3, stride, 1),
-                torch.nn.GroupNorm(8, outputs),
-                torch.nn.SiLU(),
-            ]
+            return [torch.nn.Conv2d(inputs, outputs, 3, stride, 1), torch.nn.GroupNorm(8, outputs), torch.nn.SiLU()]
 
         super().__init__(
             *block(3, 32, 1),

@@ -106,17 +106,8 @@ def pretrain(
         steps = max(1, round(STEPS[stage] * scale))
         if start is not None:
             model.load_state_dict(load_file(start / SHIPPED[stage]))
-        fit(
-            stage,
-            model.train(),
-            loss,
-            folder=checkpoints,
-            seed=seed,
-            steps=steps,
-            learning_rate=rate,
-            ema=ema,
-            device=device,
-        )
+        settings = {"learning_rate": rate, "ema": ema}
+        fit(stage, model.train(), loss, folder=checkpoints, seed=seed, steps=steps, device=device, **settings)
         model.cpu()
 
     for stage in stages:

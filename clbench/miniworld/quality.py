@@ -184,18 +184,13 @@ def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
     figures["DINO, identifiers, real against real"] = mean_paired_cosine(dino, other_real, real)
 
     looks = [random_look(rng, STYLE_FACTORS) for _ in range(50)]
-    figures["1-NN, held-out styles (CSD)"] = nearest_neighbour_accuracy(
-        csd, looks, lambda: (rng.choice(SHAPES), None), generator
-    )
+    accuracy = nearest_neighbour_accuracy(csd, looks, lambda: (rng.choice(SHAPES), None), generator)
+    figures["1-NN, held-out styles (CSD)"] = accuracy
     instances = [(rng.choice(SHAPES), random_look(rng, OBJECT_FACTORS)) for _ in range(50)]
+    shapes, looks = ([*part] for part in zip(*instances, strict=True))
     for name, encoder in (("DINO", dino), ("CLIP", clip)):
-        figures[f"1-NN, held-out instances ({name})"] = nearest_neighbour_accuracy(
-            encoder,
-            [look for _, look in instances],
-            lambda: (None, rng.choice(SCENES)),
-            generator,
-            [shape for shape, _ in instances],
-        )
+        accuracy = nearest_neighbour_accuracy(encoder, looks, lambda: (None, rng.choice(SCENES)), generator, shapes)
+        figures[f"1-NN, held-out instances ({name})"] = accuracy
     return figures
 
 
@@ -218,28 +213,19 @@ def mean_paired_cosine(encoder: Encoder, a: Tensor, b: Tensor) -> float:
 
 
 def nearest_neighbour_accuracy(
-    encoder: Encoder,
-    looks: list[dict],
-    vary: Callable[[], tuple[str | None, str | None]],
-    generator: torch.Generator,
-    shapes_of_looks: list[str] | None = None,
+    encoder: Encoder, looks: list[dict], vary: Callable, generator: torch.Generator, shapes: list[str] | None = None
 ) -> float:
     """Share of images, 8 of each look, whose nearest other image has the same look.
 
     Args:
         vary: draws an image's shape and scene.
-        shapes_of_looks: one shape for each look, instead of those that `vary` draws.
+        shapes: one shape for each look, instead of those that `vary` draws.
     """
-    shapes, scenes, labels = [], [], []
-    for label in range(len(looks)):
-        for _ in range(8):
-            shape, scene = vary()
-            shapes.append(shapes_of_looks[label] if shapes_of_looks else shape)
-            scenes.append(scene)
-            labels.append(label)
-    rows = encoder.embed(
-        to_pil(draw(PictureBatch.from_names(shapes, scenes, [looks[label] for label in labels]), generator))
-    )
+    labels = [label for label in range(len(looks)) for _ in range(8)]
+    drawn_shapes, scenes = zip(*(vary() for _ in labels), strict=True)
+    own_shapes = [shapes[label] for label in labels] if shapes else drawn_shapes
+    pictures = PictureBatch.from_names(own_shapes, scenes, [looks[label] for label in labels])
+    rows = encoder.embed(to_pil(draw(pictures, generator)))
     similarity = rows @ rows.T
     similarity.fill_diagonal_(-2)
     expected = torch.tensor(labels)

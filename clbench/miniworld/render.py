@@ -10,7 +10,7 @@ pattern, and a trim (wheels, eyes, a handle) in the look's trim colour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -55,16 +55,10 @@ class PictureBatch:
         scene = torch.tensor([-1 if name is None else SCENES.index(name) for name in scenes])
         return cls(shape=shape, scene=scene, **columns)
 
-    def __len__(self) -> int:
-        return len(self.shape)
-
-    def __getitem__(self, index: Tensor | slice) -> PictureBatch:
-        return PictureBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
 
 def draw(pictures: PictureBatch, generator: torch.Generator, size: int = 32) -> Tensor:
     """Draw pictures in random poses: float32 [N, 3, size, size] in [0, 1]."""
-    n = len(pictures)
+    n = len(pictures.shape)
     pose = torch.rand(n, 4, 1, 1, generator=generator) * 2 - 1
     grain = torch.randn(n, 1, size, size, generator=generator)
     jitter = torch.rand(n, 1, 1, 1, generator=generator) * 0.12 - 0.06

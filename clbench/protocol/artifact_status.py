@@ -1,4 +1,4 @@
-"""Which artifacts of a method's sequences are in the store, and which states nobody needs any more."""
+"""Which artifacts of a method's sequences are in the store, and which states are no longer needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ArtifactStatus:
         return all(self._is_passed(one, position) for one in self._sharing(sequence, position))
 
     def delete_unneeded(self, sequence: TaskSequence, position: int) -> None:
-        """Delete the state at `position` and the one before, each if nobody needs it any more."""
+        """Delete the state at `position` and the one before, each if it is no longer needed."""
         if self._keep_states:
             return
         for earlier in range(max(0, position - 1), position + 1):

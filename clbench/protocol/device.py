@@ -17,7 +17,7 @@ LOW_MEMORY_BATCH = 4
 
 
 class DeviceConfig(FrozenModel):
-    """How the models run on a device; resolved once, before the work is planned."""
+    """The device and how models run on it; resolved once, before the work is planned."""
 
     device: str = "cpu"
     """A torch device: `cpu`, `mps`, `cuda` or one of several GPUs, such as `cuda:1`."""
@@ -30,7 +30,7 @@ class DeviceConfig(FrozenModel):
     """The most images that are drawn at a time; None: a whole cell."""
 
     def with_low_memory(self) -> DeviceConfig:
-        """The same, saving memory for time."""
+        """The same with gradient checkpointing and small sampling batches: less memory, more time."""
         return self.model_copy(update={"gradient_checkpointing": True, "sample_batch_size": LOW_MEMORY_BATCH})
 
 

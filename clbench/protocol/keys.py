@@ -14,7 +14,7 @@ from clbench.utils.software import software_versions
 
 
 def track_recipe(suite: Suite, track: str, assets: Mapping[str, str], config: DeviceConfig) -> dict[str, Any]:
-    """What every artifact of a track depends on.
+    """The inputs that every artifact of a track depends on.
 
     Package versions are part of it because they change the last bits; so is, where the last bits are promised, whatever
     else changes them (the number of threads, gradient checkpointing).

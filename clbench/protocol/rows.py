@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Cost(NamedTuple):
-    """What one training cost."""
+    """The cost of one training."""
 
     train_seconds: float
     peak_memory_bytes: int | None
@@ -27,7 +27,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What is known after one task: one row of every score matrix, and its cost."""
+    """One row of every score matrix, after one task, and what it cost."""
 
     scores: dict[str, list[float]]
     """Metric -> scores of the tasks seen so far, in the run's order."""

@@ -42,7 +42,7 @@ class RunConfig(FrozenModel):
     deterministic: bool = False
     """On a GPU: only operations that repeat their bits. A CPU always does."""
     resume: bool = True
-    """Whether work of earlier processes in the store counts."""
+    """Whether to use what earlier processes left in the store."""
     workers: int | None = Field(default=None, ge=1)
     """Processes that share the work: default one a GPU; on a CPU one a core (each has one thread), but at most two a
     run and as many as memory holds."""
@@ -89,7 +89,7 @@ class RunSpec(FrozenModel):
     runs: tuple[tuple[str, int], ...]
     """(order, seed) of each."""
     reference: MethodRef
-    """What the result says of the method."""
+    """The method as the result records it."""
     command: str
     """The command line that makes the same result."""
     partial: bool

@@ -90,17 +90,13 @@ class UnitExecutor:
         Raises:
             WorkFailed: here it would make something else than was planned.
         """
-        params, found = unit.params, None
-        spec = self.sweep.specs[params["spec"]]
-        for track_kind in TRACK_KINDS:
-            if track_kind.kind == params["kind"]:
-                found = track_kind(self.runtime(spec.track))
-        for kind in TASK_KINDS:
-            if kind.kind == params["kind"]:
-                sequences = self.sequences(spec)
-                run = (params["order"], params["seed"])
-                sequence = next(one for one in sequences if (one.order, one.seed) == run)
-                found = next(kind.of(self.place(spec, sequence, params["position"])), None)
+        params, spec = unit.params, self.sweep.specs[unit.params["spec"]]
+        if kind := TRACK_KINDS.get(params["kind"]):
+            found = kind(self.runtime(spec.track))
+        else:
+            run = (params["order"], params["seed"])
+            sequence = next(one for one in self.sequences(spec) if (one.order, one.seed) == run)
+            found = next(TASK_KINDS[params["kind"]].of(self.place(spec, sequence, params["position"])), None)
         if found is None or found.key != unit.key:
             raise WorkFailed(
                 f"{socket.gethostname()} would make something else than was planned: did a plugin change meanwhile? "

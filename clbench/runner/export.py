@@ -1,4 +1,4 @@
-"""What a task left behind, as a diffusers user loads it: an adapter file, or a merged U-Net."""
+"""Export the model after a task for diffusers: an adapter file, or a merged U-Net."""
 
 from __future__ import annotations
 

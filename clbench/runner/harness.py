@@ -108,7 +108,7 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
 
 
 def pool_request(plan: ExecutionPlan) -> PoolRequest:
-    """What the engine needs to know to start the plan's workers."""
+    """What the plan's engine needs to start its workers."""
     device, memory = plan.sweep.config.device, plan.estimate.device_bytes
     return PoolRequest(
         executor=plan.executor,
@@ -197,6 +197,6 @@ def _backbone(weights: Weights, found: str) -> BackboneRef:
 
 
 def result_path(output: Path, result: Result) -> Path:
-    """Where `run` puts a result; a partial one gets a name of its own, so that it never replaces a whole one."""
+    """The file of a result; a partial one has a name of its own, so that it never replaces a complete one."""
     name = f"{result.method.name}.partial.json" if result.partial else f"{result.method.name}.json"
     return output / result.suite.name / result.track / name

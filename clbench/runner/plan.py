@@ -80,7 +80,7 @@ def _unit(work: UnitWork, common: dict[str, Any]) -> Unit:
 
 def _work_of(executor: UnitExecutor, spec: RunSpec, together: bool) -> Iterator[UnitWork]:
     """One method's units on one track, the most wanted first."""
-    for kind in TRACK_KINDS:
+    for kind in TRACK_KINDS.values():
         yield kind(executor.runtime(spec.track))
     for sequence in executor.sequences(spec):
         yield from _work_of_sequence(executor, spec, sequence, together)
@@ -91,5 +91,5 @@ def _work_of_sequence(
 ) -> Iterator[TaskUnit]:
     places = [executor.place(spec, sequence, position) for position in range(len(sequence.tasks))]
     if together:  # all trainings before the first scoring
-        return (unit for kind in TASK_KINDS for place in places for unit in kind.of(place))
-    return (unit for place in places for kind in TASK_KINDS for unit in kind.of(place))
+        return (unit for kind in TASK_KINDS.values() for place in places for unit in kind.of(place))
+    return (unit for place in places for kind in TASK_KINDS.values() for unit in kind.of(place))

@@ -41,7 +41,7 @@ from clbench.runner.estimate import (
 )
 from clbench.runner.executor import UnitExecutor
 from clbench.runner.plan import Plan, make_plan
-from clbench.runner.unit_kinds import KINDS
+from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS
 from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
@@ -71,7 +71,7 @@ class ExecutionPlan:
         return {
             "runs": sum(len(spec.runs) for spec in self.sweep.specs),
             "workers": self.workers,
-            "units": {kind: self.graph.count(kind) for kind in KINDS},
+            "units": {kind: self.graph.count(kind) for kind in (*TRACK_KINDS, *TASK_KINDS)},
             "shared_units": self.graph.shared,
             "repeated_cells": self.graph.repeated_cells,
             "expected_seconds": self.estimate.seconds,
@@ -224,7 +224,7 @@ def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str) -> list[A
 
 
 def _reference(method: Method) -> MethodRef:
-    """What the result will say of the method: made first, so that no run ends with a result that cannot be written."""
+    """The method as the result records it; made before the work, so that no run ends with an unwritable result."""
     source = source_of(method)
     try:
         return MethodRef(

@@ -29,7 +29,7 @@ class UnitWork(ABC):
     key: str
     """Its artifact's key in the store."""
     label: str
-    """What it is, for people."""
+    """Its name, for people."""
     work: float = 0.0
     """U-Net passes of one image; a backward pass counts as two."""
     needs: tuple[str, ...] = ()
@@ -37,14 +37,14 @@ class UnitWork(ABC):
     wanted: bool = True
     """Whether it is wanted for itself, not only by those that need it."""
     params: dict[str, Any]
-    """What finds it again in another process, with the kind, the track and the method."""
+    """With the kind, the track and the method, these find the unit again in another process."""
 
     def is_done(self) -> bool:
         """True if its artifact exists, or existed and is no longer needed. Integrity is checked on read."""
         return self.runtime.store.has(self.key, self.suffix)
 
     def is_whole(self) -> bool:
-        """As `is_done`, but reads the artifact: a damaged one is set aside."""
+        """As `is_done`, but the artifact is read; a damaged one is set aside and does not count."""
         return self.runtime.store.get_json(self.key) is not None
 
     @abstractmethod
@@ -56,7 +56,7 @@ class UnitWork(ABC):
 
 
 class TrackUnit(UnitWork):
-    """What all methods share on a track."""
+    """A unit that all methods share on a track."""
 
     def __init__(self, runtime: TrackRuntime) -> None:
         self.runtime, self.params = runtime, {}
@@ -104,13 +104,13 @@ class Place:
 
     sequence: TaskSequence
     status: ArtifactStatus
-    """Of all sequences of the same method and track."""
+    """The artifacts of all sequences of the same method and track."""
     position: int
     keep_states: bool
 
 
 class TaskUnit(UnitWork):
-    """What one method does at one task."""
+    """A unit of one method at one task."""
 
     def __init__(self, place: Place) -> None:
         self.place, self.sequence, self.position = place, place.sequence, place.position
@@ -209,7 +209,6 @@ class ScoreUnit(TaskUnit):
         self.place.status.delete_unneeded(self.sequence, self.position)
 
 
-TRACK_KINDS: tuple[type[TrackUnit], ...] = (BaseUnit, ControlsUnit)
-TASK_KINDS: tuple[type[TaskUnit], ...] = (FirstTrainingUnit, TrainUnit, ScoreUnit)
+TRACK_KINDS: dict[str, type[TrackUnit]] = {kind.kind: kind for kind in (BaseUnit, ControlsUnit)}
+TASK_KINDS: dict[str, type[TaskUnit]] = {kind.kind: kind for kind in (FirstTrainingUnit, TrainUnit, ScoreUnit)}
 """In the order in which a task's units are wanted."""
-KINDS = tuple(kind.kind for kind in (*TRACK_KINDS, *TASK_KINDS))

@@ -1,4 +1,4 @@
-"""How far a result can be believed, rung by rung; what was found is kept in a maintainers' file, never in the result.
+"""Verify a result at three levels; the level reached is kept in a maintainers' file, never in the result.
 
 recomputed   the summary is what the matrices give, and every other check of `clbench validate` passes
 artifacts    the scores are what the submitted images give (`write_images` makes the folder)
@@ -18,7 +18,7 @@ from clbench.results.schema import Result
 from clbench.results.verification import Checked
 from clbench.utils.files import file_sha256, write_atomic, write_text
 
-if TYPE_CHECKING:  # the first rung needs no torch
+if TYPE_CHECKING:  # the first level needs no torch
     from clbench.protocol.task_sequence import TaskSequence
     from clbench.protocol.track_runtime import TrackRuntime
 

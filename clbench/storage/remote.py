@@ -81,11 +81,11 @@ class RemoteStore(Store):
             if not path.exists():
                 return None
         self._remember_copy(path)
-        whole = super().get(key, suffix)
-        if whole is None:
+        verified = super().get(key, suffix)
+        if verified is None:
             with self._reaching(), suppress(FileNotFoundError):  # another process may have renamed it
                 self.fs.mv(self._remote(path), self._remote(path) + DAMAGED_SUFFIX)
-        return whole
+        return verified
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
         path = super().put(key, suffix, write)

@@ -172,8 +172,8 @@ class Store:
             WorkFailed: the folder cannot be written.
         """
         while True:
-            with self.try_lock(key) as mine:
-                if mine:
+            with self.try_lock(key) as acquired:
+                if acquired:
                     yield
                     return
             time.sleep(0.02)
@@ -215,8 +215,8 @@ class Store:
         found = []
         for path in sorted((*self.root.glob("*/*/*"), *(self.root / "locks").glob("*"))):
             with suppress(FileNotFoundError):  # removed meanwhile
-                told = path.stat()
-                found.append(StoredFile(path.relative_to(self.root).as_posix(), told.st_size, told.st_mtime))
+                stat = path.stat()
+                found.append(StoredFile(path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime))
         return found
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
@@ -230,6 +230,6 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file if it exists, unless it is a lock that somebody holds."""
         kind, _, key = name.partition("/")
-        with self.try_lock(key) if kind == "locks" else nullcontext(True) as mine:
-            if mine:
+        with self.try_lock(key) if kind == "locks" else nullcontext(True) as acquired:
+            if acquired:
                 (self.root / name).unlink(missing_ok=True)

@@ -36,30 +36,26 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         WorkFailed: the file cannot be written (names it, the reason and the remedy); no partial file is left.
     """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write the same file
     with _WRITING:
-        _write_atomic(path, write)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # which wraps an OSError
+                raise cannot_write(path, error) from error
+            raise
 
 
 def exit_between_writes() -> NoReturn:
     """End this process at once from another thread, but not while it writes a file."""
     with _WRITING:
         os._exit(0)
-
-
-def _write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other hosts may write the same file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if _is_io_error(error):
-            raise cannot_write(path, error) from error
-        raise
 
 
 def nearest_existing(folder: Path) -> Path:
@@ -73,10 +69,6 @@ def cannot_write(path: Path, error: BaseException) -> WorkFailed:
     return WorkFailed(
         f"cannot write {path}: {reason}; finished work is kept, so fix this and run the same command again"
     )
-
-
-def _is_io_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"  # safetensors wraps an OSError in it
 
 
 def write_text(path: Path, text: str) -> None:

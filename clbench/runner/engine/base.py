@@ -1,4 +1,4 @@
-"""What an engine is made of: executors do units, pools of workers run executors, engines start pools."""
+"""The parts of an engine: an executor does units, a pool runs executors in workers, an engine starts a pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from clbench.runner.engine.schedule import Unit
 
 Event = dict[str, Any]
-"""What happened, as JSON: `event` says what, `unit` and its `params` say to what."""
+"""Something that happened, as JSON: `event` names it, `unit` and its `params` say where."""
 EventHandler = Callable[[Event], None]
 
 
@@ -68,9 +68,9 @@ class PoolRequest:
     executor: Executor
     """This process's own."""
     open_executor: Callable[[str], Executor]
-    """What other processes open theirs with: a function at the top of a module, which is given the setup."""
+    """A function at the top of a module; other processes call it with the setup to open their executor."""
     setup: Callable[[], AbstractContextManager[str]]
-    """Gives the setup, which is valid within."""
+    """A context that gives the setup; it is valid inside."""
     workers: int
     device: str
     memory: int

@@ -242,7 +242,7 @@ def _close(pipe: IO[bytes] | None) -> None:
 
 
 def _last_words(worker: _Worker) -> str:
-    """Why a worker died, as far as can be told."""
+    """Why a worker died, as far as is known."""
     code = worker.process.wait()
     worker.stderr.seek(0)
     lines = worker.stderr.read().decode(errors="replace").strip().splitlines()

@@ -11,7 +11,7 @@ from clbench.runner.engine.schedule import Schedule, Unit
 RETRY_DELAY = 0.2
 """Seconds before a unit that another command is doing is asked for again."""
 MAX_ATTEMPTS = 3
-"""How often a unit is begun whose workers die."""
+"""Attempts at a unit whose workers die."""
 
 
 def execute(units: list[Unit], pool: WorkerPool, on_event: EventHandler) -> dict[str, Failed]:

@@ -32,7 +32,7 @@ EVENT_INTERVAL = 1.0
 
 
 class RayWorker:
-    """What runs in an actor: one thread does a unit, another hands out the events since it was last asked."""
+    """The code of an actor: one thread does a unit, another returns the events since the last request."""
 
     def __init__(self, open_executor: Callable[[str], Executor], setup: str) -> None:
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -51,7 +51,7 @@ class RayWorker:
         return self._refused
 
     def do(self, unit: Unit) -> tuple[bool | Failed, list[dict[str, Any]]]:
-        """How a unit ended, and the events since the last that were handed out."""
+        """Do a unit; returns how it ended, and the events since the last request."""
         assert self._executor
         try:
             end = self._executor.do(unit, self._events.put)
@@ -75,7 +75,7 @@ class _Actor:
     opened: Any
     """Reference of `opened()`; None once it has answered."""
     has_opened: bool = False
-    """Whether it has ever answered."""
+    """True if it has answered at least once."""
     unit: Unit | None = None
     end: Any = None
     """Reference of `do()`."""
@@ -116,7 +116,7 @@ class RayEngine:
         return cls(ray, event_interval)
 
     def device(self, asked: str | None) -> str:
-        """What was asked for; default CUDA where the cluster has a GPU, else the CPU.
+        """The device that was asked for; by default CUDA if the cluster has a GPU, else the CPU.
 
         Raises:
             ClbenchError: the cluster does not have it, or has no such thing.
@@ -178,7 +178,7 @@ class RayEngine:
 
 
 def _needs(device: str) -> dict[str, Any]:
-    """What a worker asks the cluster for; one thread of a CPU, so that it gives the bits of any other worker."""
+    """The resources of a worker; a CPU worker has one thread, so that all workers give the same bits."""
     gpus = 0 if device == "cpu" else 1
     return {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
 
@@ -222,7 +222,7 @@ class RayPool:
             ready, _ = self._ray.wait(list(references), num_returns=1, timeout=seconds)
         for reference in ready:
             actor = references[reference]
-            if actor not in self._actors:  # another reference told that it died
+            if actor not in self._actors:  # another reference has shown that it died
                 continue
             try:
                 answer = self._ray.get(reference)
@@ -244,7 +244,7 @@ class RayPool:
             self._emit(actor, answer, on_event)
         elif reference == actor.end and actor.unit is not None:
             end, events = answer
-            if actor.events is not None:  # told before the end, and so of this unit
+            if actor.events is not None:  # from before the end, and so of this unit
                 with suppress(self._ray.exceptions.RayError):
                     self._emit(actor, self._ray.get(actor.events), on_event)
                 actor.events = None

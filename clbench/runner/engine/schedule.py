@@ -16,7 +16,7 @@ class Unit:
     key: str
     """Its artifact's name in the store, and its lock's."""
     label: str
-    """What it is, for people."""
+    """Its name, for people."""
     work: float
     """Expected U-Net passes of one image; a backward pass counts as two."""
     needs: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Unit:
     wanted: bool = True
     """Whether it is wanted for itself, not only by those that need it."""
     params: dict[str, Any] = field(default_factory=dict, hash=False)
-    """What the executor needs to know to do it; JSON, as it crosses to other processes and into events."""
+    """What the executor needs to know to do it, as JSON: it is sent to other processes and is part of events."""
 
 
 def needed(units: Sequence[Unit], done: Callable[[Unit], bool]) -> list[Unit]:
@@ -67,7 +67,7 @@ class Schedule:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be done, or to be waited for."""
+        """True if no unit is left to do or to wait for."""
         return not self._open
 
     def take(self) -> Unit | None:

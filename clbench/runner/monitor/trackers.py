@@ -118,7 +118,7 @@ def trackers(name: str, plan: ExecutionPlan) -> Iterator[EventHandler]:
 
 
 class _Trackers:
-    """Each run's tracker, begun with its first event; what a tracker cannot do is told once, and costs no run."""
+    """Each run's tracker, begun with its first event; an error of a tracker gives one warning, and the work goes on."""
 
     def __init__(self, name: str, plan: ExecutionPlan) -> None:
         self._name, self._folder, self._store = name, plan.output / name, plan.executor.store
