@@ -1,4 +1,4 @@
-"""A workshop where units are nothing: they only take their lock, as real ones do."""
+"""An executor of units that do nothing but take their lock, as real ones do."""
 
 from __future__ import annotations
 

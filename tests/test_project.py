@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -42,6 +43,17 @@ def test_every_file_the_readme_links_to_exists():
         for target in targets:
             if not target.startswith(("http", "#")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_path_and_name_that_contributing_gives_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("## To add")[1]
+    code = "\n".join(path.read_text() for folder in ("clbench", "methods") for path in (ROOT / folder).rglob("*.py"))
+    for name in re.findall(r"`([^`]+)`", text):
+        if "/" in name:
+            assert (ROOT / name).exists(), name
+        elif re.fullmatch(r"@?\w+(\.\w+)*", name):
+            *_, last = name.split(".")
+            assert re.search(rf"\b{last.lstrip('@')}", code), name
 
 
 def test_the_committed_tables_are_what_the_submissions_give(tmp_path):

@@ -50,7 +50,7 @@ def leaderboard(
     site: Annotated[Path | None, typer.Option(help="Also a static site, in this folder: open its index.html.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn submissions into ranked tables (a page a suite and track, as CSV, JSON and LaTeX too), and into a site."""
+    """Turn submissions into ranked tables (a page a suite and track, and the same as data), and into a site."""
     from clbench.leaderboard import write_tables
     from clbench.leaderboard.site import build_site
 

@@ -68,8 +68,8 @@ def run_options(
     tracker: Annotated[
         str | None,
         typer.Option(
-            help="`tensorboard`, `wandb`, `trackio` or `none`; default: TensorBoard, if it is installed, under "
-            "`<output>/tensorboard`."
+            help="An experiment tracker, such as `tensorboard` or `wandb`, or `none`; default: TensorBoard, if it is "
+            "installed, under `<output>/tensorboard`."
         ),
     ] = None,
     as_json: Json = False,

@@ -1,13 +1,17 @@
-"""A track's board as data, for those who make tables of their own: CSV and JSON."""
+"""A track's board in the formats that other programs read: CSV, JSON and LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from clbench.leaderboard.board import Board
+from clbench.leaderboard.board_tables import ranked_table
+from clbench.leaderboard.tables import to_latex
 from clbench.scores import RANKED_BY
 
 
@@ -52,3 +56,26 @@ def board_json(board: Board) -> str:
         ],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def board_latex(board: Board) -> str:
+    """The ranked table."""
+    return to_latex(ranked_table(board))
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of a board's file."""
+
+    label: str
+    """What links to such files are called."""
+    render: Callable[[Board], str]
+    """Makes the content of the file; the board has methods."""
+
+
+FORMATS: dict[str, Format] = {
+    ".csv": Format("CSV", board_csv),
+    ".json": Format("JSON", board_json),
+    ".tex": Format("LaTeX", board_latex),
+}
+"""Suffix -> format. A new format is one more entry here: `write_tables` and the site write and link to each of them."""

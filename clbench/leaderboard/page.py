@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import pairs_table, published_table, ranked_table, study_table
+from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
 from clbench.results.significance import ALPHA, Ranking
@@ -27,6 +28,7 @@ def board_page(board: Board, path: Path) -> str:
     suite, track, ranking = board.suite, board.track, board.ranking
     first = board.metrics[0].label
     runs = len(suite.runs(track.name))
+    *files, last_file = (f"[{one.label}]({track.name}{suffix})" for suffix, one in FORMATS.items())
     seeds = ", a seed each" if track.seeds else f" x {runs // len(track.orders)} seeds"
     lines = [
         f"# {escape(suite.name)}: {escape(track.name)}",
@@ -53,7 +55,7 @@ def board_page(board: Board, path: Path) -> str:
         "",
         *_how_sure(ranking, first),
         *_beside_the_paper(board),
-        f"The same as [CSV]({track.name}.csv), [JSON]({track.name}.json) and [LaTeX]({track.name}.tex).",
+        f"The same as {', '.join(files)} and {last_file}.",
         "",
         "## Reproduce",
         "",

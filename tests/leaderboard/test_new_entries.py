@@ -11,7 +11,7 @@ from builders import make_result, tiny_suite
 from rich.console import Console
 
 from clbench.cli.render import render_comparison, render_result
-from clbench.leaderboard import make_boards, write
+from clbench.leaderboard import data, make_boards, write
 from clbench.leaderboard.site import build_site
 from clbench.results.analysis import analyze
 from clbench.results.compare import compare_results
@@ -79,9 +79,15 @@ def test_results_that_were_written_before_a_statistic_stay_valid_and_as_they_are
         assert analyze(result, TRACK).result == result
 
 
-def test_a_new_format_is_written_for_every_track_with_results(monkeypatch, tmp_path):
-    monkeypatch.setitem(write.FORMATS, ".txt", lambda board, path: f"{path.name}: {len(board.methods)}")
+def test_a_new_format_is_written_and_linked_to_for_every_track_with_results(monkeypatch, tmp_path):
+    added = data.Format("text", lambda board: f"{board.track.name}: {len(board.methods)}")
+    monkeypatch.setitem(data.FORMATS, ".txt", added)
     methods = [analyze(result, TRACK) for result in RESULTS]
-    written = write.write_tables(make_boards(methods, load=lambda name: SUITE), tmp_path)
-    assert (tmp_path / "tiny/styles.txt").read_text() == "styles.txt: 2"
+    boards = make_boards(methods, load=lambda name: SUITE)
+    written = write.write_tables(boards, tmp_path)
+    assert (tmp_path / "tiny/styles.txt").read_text() == "styles: 2"
+    assert "and [text](styles.txt)." in (tmp_path / "tiny/styles.md").read_text()
+    build_site(boards, tmp_path / "site")
+    assert (tmp_path / "site/tiny/styles/board.txt").read_text() == "styles: 2"
+    assert "Table as text" in (tmp_path / "site/index.html").read_text()
     assert {Path(path).suffix for path in written} == {".md", ".csv", ".json", ".tex", ".txt"}

@@ -7,6 +7,7 @@ import pytest
 from builders import make_result, tiny_suite
 
 from clbench.errors import ClbenchError
+from clbench.results.analysis import analyze
 from clbench.results.eee import eee_record
 from clbench.scores import STATISTICS
 
@@ -84,7 +85,7 @@ def test_no_field_is_one_that_the_schema_refuses(record):
 
 
 def test_scores_and_their_spread_are_the_summarys_and_within_the_bounds_given(record):
-    summary = make_result(SUITE).summary
+    summary = analyze(make_result(SUITE), SUITE.track("styles")).summary
     by_id = {own["evaluation_result_id"]: own for own in record["evaluation_results"]}
     expected = {f"{m}.{s}": value for m, own in summary.items() for s, value in own.items() if value and s != "base"}
     assert by_id.keys() == expected.keys()

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.data import board_csv, board_json
+from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.site.pages import TrackPages, empty_page
 from clbench.plugins import list_methods
 from clbench.results.schema import Result
@@ -77,8 +77,7 @@ def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable
         if len(board.methods) > 1:
             pages[f"{board.folder}/compare.html"] = partial(track.compare_page, root)
         if board.methods:
-            pages[f"{board.folder}/board.csv"] = partial(board_csv, board)
-            pages[f"{board.folder}/board.json"] = partial(board_json, board)
+            pages |= {f"{board.folder}/board{suffix}": partial(one.render, board) for suffix, one in FORMATS.items()}
         for method in board.methods:
             place = f"{board.folder}/methods/{method.name}"
             link = f"{method.name}.png" if method.name in board.grids else None

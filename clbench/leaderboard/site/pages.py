@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import pairs_table, published_table, study_table
+from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.site import heat, parts, plots, table
 from clbench.leaderboard.tables import to_html
 from clbench.results.analysis import Analysis
@@ -178,6 +179,7 @@ class TrackPages:
             suites=list(first_of.values()),
             siblings=[other for other in self.boards if other.suite.name == board.suite.name],
             runs=len(board.suite.runs(board.track.name)),
+            formats=FORMATS,
             **values,
         )
 

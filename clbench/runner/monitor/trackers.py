@@ -7,8 +7,9 @@ with trackers("tensorboard", plan) as on_event:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +24,65 @@ from clbench.runner.monitor.events import WithUnitParams
 from clbench.runner.prepare import ExecutionPlan
 from clbench.storage.store import Store
 
-TRACKERS = ("tensorboard", "wandb", "trackio")
-"""Called as the packages that they need."""
+
+@dataclass(frozen=True)
+class Tracker:
+    """How one experiment tracker is opened and written to."""
+
+    open: Callable[[str, Path, dict[str, Any]], Any]
+    """(name of a run, folder, settings) -> accelerate's tracker, not started yet."""
+    log: Callable[[Any, dict[str, Any], int], None]
+    """Write values, at a training step, to what `open` returned."""
+    log_image: Callable[[Any, str, Image.Image, int], None]
+    """Write an image under a name, at a training step."""
+
+
+def _open_tensorboard(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    from accelerate.tracking import TensorBoardTracker
+
+    return TensorBoardTracker(name, str(folder))
+
+
+def _open_wandb(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    from accelerate.tracking import WandBTracker
+
+    return WandBTracker("clbench", name=name, config=config, reinit="create_new")  # runs go on side by side
+
+
+def _open_trackio(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    from accelerate.tracking import TrackioTracker
+
+    return TrackioTracker("clbench", name=name, config=config)
+
+
+def _log_at_step(run: Any, values: dict[str, Any], step: int) -> None:
+    run.log(values, step=step)
+
+
+def _log_with_step(run: Any, values: dict[str, Any], step: int) -> None:
+    """With the step as a value, for trackers whose steps only grow: scoring may come after the next training."""
+    run.log({**values, "training step": step})
+
+
+def _log_array(run: Any, name: str, picture: Image.Image, step: int) -> None:
+    run.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+
+
+def _log_image_of(package: str) -> Callable[[Any, str, Image.Image, int], None]:
+    """Write the package's own `Image` as a value: accelerate would leave out the step, or has no way to it."""
+
+    def log_image(run: Any, name: str, picture: Image.Image, step: int) -> None:
+        _log_with_step(run, {name: import_module(package).Image(picture)}, step)
+
+    return log_image
+
+
+TRACKERS = {
+    "tensorboard": Tracker(_open_tensorboard, _log_at_step, _log_array),
+    "wandb": Tracker(_open_wandb, _log_with_step, _log_image_of("wandb")),
+    "trackio": Tracker(_open_trackio, _log_with_step, _log_image_of("trackio")),
+}
+"""Name, which is that of the package it needs -> tracker. A new tracker is one more entry."""
 
 
 def usable(name: str | None) -> str:
@@ -64,6 +122,7 @@ class _Trackers:
 
     def __init__(self, name: str, plan: ExecutionPlan) -> None:
         self._name, self._folder, self._store = name, plan.output / name, plan.executor.store
+        self._tracker = TRACKERS[name]
         self._configs = {spec.name: spec.reference.config for spec in plan.sweep.specs}
         self._steps = plan.sweep.suite.training.steps
         self._runs: dict[str, Any] = {}
@@ -94,26 +153,13 @@ class _Trackers:
 
     def _log(self, run: Any, event: Event) -> None:
         if event["event"] == "loss":
-            self._values(run, {"loss": event["loss"]}, event["position"] * self._steps + event["step"])
+            self._tracker.log(run, {"loss": event["loss"]}, event["position"] * self._steps + event["step"])
             return
         step = (event["position"] + 1) * self._steps
-        self._values(run, {f"{metric}/{event['task']}": value for metric, value in event["scores"].items()}, step)
+        self._tracker.log(run, {f"{metric}/{event['task']}": value for metric, value in event["scores"].items()}, step)
         picture = strip(self._store, event["cell"])
         if picture:
-            self._picture(run, f"cell/{event['task']}", picture, step)
-
-    def _picture(self, run: Any, name: str, picture: Image.Image, step: int) -> None:
-        if self._name == "tensorboard":
-            run.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
-        else:  # accelerate would leave out the step, or has no way to it
-            self._values(run, {name: import_module(self._name).Image(picture)}, step)
-
-    def _values(self, run: Any, values: dict[str, float], step: int) -> None:
-        """At a training step, which W&B and trackio take as a value: scoring may come after the next training."""
-        if self._name == "tensorboard":
-            run.log(values, step=step)
-        else:
-            run.log({**values, "training step": step})
+            self._tracker.log_image(run, f"cell/{event['task']}", picture, step)
 
     def finish(self) -> None:
         for run in self._runs.values():
@@ -123,15 +169,9 @@ class _Trackers:
 
 def _begin(tracker: str, name: str, folder: Path, config: dict[str, Any]) -> Any:
     from accelerate import PartialState
-    from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     PartialState(cpu=True)  # the trackers ask it which process writes
-    if tracker == "tensorboard":
-        run = TensorBoardTracker(name, str(folder))
-    elif tracker == "wandb":
-        run = WandBTracker("clbench", name=name, config=config, reinit="create_new")  # runs go on side by side
-    else:
-        run = TrackioTracker("clbench", name=name, config=config)
+    run = TRACKERS[tracker].open(name, folder, config)
     run.start()
     return run
 
