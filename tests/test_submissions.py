@@ -1,4 +1,4 @@
-"""What the committed results of the bundled suite must show; judgements of quality, apart from what makes them valid."""
+"""What committed results of the bundled suite must show: judgements of quality, apart from validity."""
 
 from pathlib import Path
 
