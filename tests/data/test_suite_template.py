@@ -44,7 +44,7 @@ def test_from_data_status_to_a_validated_result_on_the_command_line(tiny, world,
     assert [line.split()[0] for line in status[:-1]] == ["ready"] * 7
     run = ("run", "--method", "naive", "--track", "objects", "--suite", tiny, "--quick", "--workers", "1", "--json")
     done = call(*run)
-    assert "expects about" in done.stderr
+    assert "estimate: " in done.stderr
     assert json.loads(done.stdout)["suite"]["name"] == "tiny"
     result = tmp_path / "runs" / "tiny" / "objects" / "naive.partial.json"
     assert "valid" in call("validate", "--allow-partial", "--suite", tiny, result).stdout
