@@ -70,10 +70,14 @@ def run_of(params: Mapping[str, Any], otherwise: str = "") -> str:
 
 
 class Display:
-    """The live display of one command."""
+    """The live display of one command.
 
-    def __init__(self, units: Iterable[Unit], console: Console) -> None:
-        units = list(units)
+    Args:
+        log_interval: seconds between two lines where the console is no terminal.
+    """
+
+    def __init__(self, units: Iterable[Unit], console: Console, log_interval: float = MINUTE) -> None:
+        units, self._log_interval = list(units), log_interval
         self._work, self._console = WorkCounter(units), console
         self._several = len({group for unit in units for group in unit.groups}) > 1
         """Whether results come one after another, each worth a line."""
@@ -135,7 +139,7 @@ class Display:
     def _note(self, event: Mapping[str, Any]) -> None:
         """A line a minute where nobody sees the bars, as in the log of a cluster's job."""
         now, done, total = time.monotonic(), sum(self._work.done.values()), sum(self._work.total.values())
-        if self._console.is_terminal or now - self._noted < MINUTE or not done:
+        if self._console.is_terminal or now - self._noted < self._log_interval or not done:
             return
         self._noted = now
         left = format_time((now - self._began) * (total - done) / done)

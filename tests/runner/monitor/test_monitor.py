@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from clbench.results.io import load_result
 from clbench.runner import harness
 from clbench.runner.config import RunConfig
 from clbench.runner.engine import Unit
-from clbench.runner.monitor import progress, trackers
+from clbench.runner.monitor import trackers
 from clbench.runner.monitor.events import event_file
 from clbench.runner.monitor.progress import Display
 from clbench.runner.prepare import prepare
@@ -137,11 +138,10 @@ def test_a_narrow_terminal_shows_the_times_in_full():
     assert re.search(r"order 0 .*… .* 20% \d:\d\d:\d\d (-|\d):", shown[-1])
 
 
-def test_a_log_gets_a_line_now_and_then(monkeypatch):
-    monkeypatch.setattr(progress, "MINUTE", 0.0)
+def test_a_log_gets_a_line_now_and_then():
     log = io.StringIO()
     units = [Unit(name, f"unit {name}", 5.0, params={"kind": "train"}) for name in "ab"]
-    with Display(units, Console(file=log, width=80)) as display:
+    with Display(units, Console(file=log, width=80), log_interval=0.0) as display:
         for unit in units:
             for event in ({"event": "begin"}, {"event": "end", "how": "done"}):
                 display.on_event({**event, "unit": unit.key, "label": unit.label, "kind": "train"})
@@ -211,7 +211,8 @@ class Faulty:
 @pytest.mark.parametrize("call", ["log", "log_images", "finish"])
 def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp_path, monkeypatch, call):
     faulty, options = Faulty(call), RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
-    monkeypatch.setattr(trackers, "_begin", lambda *arguments: faulty)
+    real = trackers.TRACKERS["tensorboard"]
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", replace(real, open=lambda *arguments: faulty))
     prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
