@@ -9,6 +9,8 @@ import importlib
 import signal
 import sys
 import warnings
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -18,6 +20,21 @@ from clbench.errors import ClbenchError
 
 for name in ("run", "results", "leaderboard", "export", "store", "catalog"):  # the order of --help
     importlib.import_module(f"clbench.cli.{name}")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("clbench"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench.cli.options import (
+    SETUP,
     DataRoot,
     Json,
     Plugins,
@@ -29,12 +30,12 @@ from clbench.suite import Suite, list_suites, load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
 
 data_app = typer.Typer(help="The models and data sets that a suite needs.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=SETUP)
 
 Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
 
-@app.command("list", epilog="Example: `clbench list methods --json`")
+@app.command("list", rich_help_panel=SETUP, epilog="Example: `clbench list methods --json`")
 def list_(
     what: Annotated[str, typer.Argument(help="`suites`, `tracks`, `methods` or `metrics`.")],
     plugin: Plugins = None,
@@ -72,7 +73,7 @@ def list_(
     out.print(table)
 
 
-@app.command("new-suite", epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
+@app.command("new-suite", rich_help_panel=SETUP, epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
 def new_suite(
     folder: Annotated[Path, typer.Argument(help="The folder to write; its name becomes the suite's.")],
     like: Annotated[str, typer.Option(help="The suite to copy.")] = "sdxl-v1",
@@ -158,7 +159,11 @@ def suite_row(suite: Suite) -> dict[str, str]:
     return {"suite": suite.name, "version": suite.version, "tracks": ", ".join(counts), "sha256": suite.sha256[:12]}
 
 
-@app.command("pretrain-mini", epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`")
+@app.command(
+    "pretrain-mini",
+    rich_help_panel=SETUP,
+    epilog="Example: `clbench pretrain-mini --output pretraining --stages vae,clip`",
+)
 def pretrain_mini(
     output: Annotated[Path, typer.Option(help="Folder for weights and checkpoints; a second call continues there.")],
     stages: Annotated[str | None, typer.Option(help="Some of vae, text, clip, csd, dino, unet; default all.")] = None,
@@ -180,7 +185,7 @@ def pretrain_mini(
         out.print(Text(f"wrote {write_model_card(output)}"), soft_wrap=True)
 
 
-@app.command(epilog="Example: `clbench env --json`")
+@app.command(rich_help_panel=SETUP, epilog="Example: `clbench env --json`")
 def env(as_json: Json = False) -> None:
     """Show this machine and the installed packages, as results record them."""
     import_harness()

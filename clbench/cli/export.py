@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.options import DataRoot, Plugins, ResultSuite, Store, app, import_harness, out
+from clbench.cli.options import RESULTS, DataRoot, Plugins, ResultSuite, Store, app, import_harness, out
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
 Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
 
 
-@app.command(epilog="Example: `clbench samples runs/mini-v2/styles/naive.json --to grids`")
+@app.command(rich_help_panel=RESULTS, epilog="Example: `clbench samples runs/mini-v2/styles/naive.json --to grids`")
 def samples(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
@@ -42,8 +42,9 @@ def samples(
 
 
 @app.command(
+    rich_help_panel=RESULTS,
     epilog="Examples:\n\n`clbench export runs/mini-v2/styles/naive.json --task winter --to naive-winter`\n\n"
-    "`clbench export runs/mini-v2/styles/naive.json --format eee --to naive-eee.json`"
+    "`clbench export runs/mini-v2/styles/naive.json --format eee --to naive-eee.json`",
 )
 def export(
     result: Annotated[Path, typer.Argument(help="A result file.")],

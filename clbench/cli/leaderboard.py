@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from clbench.cli.options import Json, app, out
+from clbench.cli.options import BOARD, Json, app, out
 
 if TYPE_CHECKING:
     from clbench.leaderboard import Board
 
 
-@app.command(epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`")
+@app.command(
+    rich_help_panel=BOARD, epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`"
+)
 def submit(
     result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
     submitter: Annotated[str, typer.Option(help="Who submits it.")],
@@ -40,8 +42,9 @@ def submit(
 
 
 @app.command(
+    rich_help_panel=BOARD,
     epilog="Examples:\n\n`clbench leaderboard --submissions submissions --output leaderboard`\n\n"
-    "`clbench leaderboard --site site`"
+    "`clbench leaderboard --site site`",
 )
 def leaderboard(
     submissions: Annotated[Path, typer.Option(help="Folder of submitted results.")] = Path("submissions"),

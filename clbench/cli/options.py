@@ -11,17 +11,21 @@ import typer
 from rich.console import Console
 
 from clbench.errors import ClbenchError
+from clbench.suite import list_suites
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 app = typer.Typer(
-    help="Continual low-rank personalization of diffusion models: a benchmark and its leaderboard.",
+    help="Continual low-rank personalization of diffusion models: a benchmark and its leaderboard.\n\n"
+    "Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input, 130 = stopped.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+RUN, RESULTS, BOARD, SETUP = "Run methods", "Look at results", "Submit and build boards", "Look up and set up"
+"""The groups of commands in `clbench --help`."""
 out = Console()
 err = Console(stderr=True)
 
@@ -32,7 +36,12 @@ DataRoot = Annotated[
 ResultSuite = Annotated[
     str | None, typer.Option("--suite", help="The folder of the result's suite, if it is your own.")
 ]
-SuiteName = Annotated[str, typer.Option("--suite", help="A suite of `clbench list suites`, or the folder of your own.")]
+SuiteName = Annotated[
+    str,
+    typer.Option(
+        "--suite", help="A suite of `clbench list suites`, or the folder of your own.", autocompletion=list_suites
+    ),
+]
 Store = Annotated[
     str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/folder`; default `<output>/store`.")
 ]

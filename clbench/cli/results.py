@@ -9,11 +9,22 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from clbench.cli.options import DataRoot, Json, Plugins, ResultSuite, app, import_harness, out, progress_bar
+from clbench.cli.options import (
+    BOARD,
+    RESULTS,
+    DataRoot,
+    Json,
+    Plugins,
+    ResultSuite,
+    app,
+    import_harness,
+    out,
+    progress_bar,
+)
 from clbench.errors import ClbenchError, WorkFailed
 
 
-@app.command(epilog="Example: `clbench show runs/mini-v2/styles/merge_init.json --run 1`")
+@app.command(rich_help_panel=RESULTS, epilog="Example: `clbench show runs/mini-v2/styles/merge_init.json --run 1`")
 def show(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     run: Annotated[int | None, typer.Option(help="One run, counted from 1; default the mean over runs.")] = None,
@@ -31,7 +42,10 @@ def show(
     render_result(method, known_suite(suite or method.result.suite.name), out, run=run)
 
 
-@app.command(epilog="Example: `clbench compare submissions/mini-v2/styles/magmax.json runs/mini-v2/styles/mine.json`")
+@app.command(
+    rich_help_panel=RESULTS,
+    epilog="Example: `clbench compare submissions/mini-v2/styles/magmax.json runs/mini-v2/styles/mine.json`",
+)
 def compare(
     first: Annotated[Path, typer.Argument(help="A result file.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same track.")],
@@ -50,7 +64,7 @@ def compare(
     render_comparison(comparison, out)
 
 
-@app.command(epilog="Example: `clbench validate submissions/mini-v2/*/*.json`")
+@app.command(rich_help_panel=BOARD, epilog="Example: `clbench validate submissions/mini-v2/*/*.json`")
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Result files.")],
     allow_partial: Annotated[
@@ -81,8 +95,9 @@ def validate(
 
 
 @app.command(
+    rich_help_panel=BOARD,
     epilog="Examples:\n\n`clbench verify submissions/mini-v2/styles/magmax.json --level rerun --cells 3`\n\n"
-    "`clbench verify mine.json --level artifacts --images mine-images`"
+    "`clbench verify mine.json --level artifacts --images mine-images`",
 )
 def verify(
     result: Annotated[Path, typer.Argument(help="A result file.")],

@@ -11,9 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import SuiteName, app, err, import_harness, out, split_list
+from clbench.cli.options import RUN, SuiteName, app, err, import_harness, out, split_list
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
+from clbench.plugins import get_method, list_methods
 from clbench.suite import load_suite
 
 if TYPE_CHECKING:  # they need torch
@@ -24,16 +25,27 @@ SHOWN = {"method", "track", "summary", "partial"}
 """Fields of each result in a sweep's JSON."""
 
 
+def complete_track(context: typer.Context) -> list[str]:
+    """The tracks of the suite that is named on the command line."""
+    return list(load_suite(context.params.get("suite") or "mini-v2").tracks)
+
+
 @app.command(
+    rich_help_panel=RUN,
     epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
     "`clbench run --method naive --track objects --quick`\n\n"
     "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`\n\n"
-    "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`"
+    "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`",
 )
 @with_run_options
 def run(
-    method: Annotated[str, typer.Option(help="A registered method: `clbench list methods`.")],
-    track: Annotated[str, typer.Option(help="A track of the suite: `clbench list tracks`.")],
+    method: Annotated[
+        str,
+        typer.Option(help="A registered method: `clbench list methods`.", autocompletion=lambda: list(list_methods())),
+    ],
+    track: Annotated[
+        str, typer.Option(help="A track of the suite: `clbench list tracks`.", autocompletion=complete_track)
+    ],
     options: RunOptions,
     suite: SuiteName = "mini-v2",
     settings: Annotated[
@@ -41,8 +53,6 @@ def run(
     ] = None,
 ) -> None:
     """Run a method through the ten-task protocol and write a result."""
-    from clbench.plugins import get_method
-
     load_suite(suite).track(track)  # bad input is refused before torch is loaded
     chosen = settings_of(settings or [])
     get_method(method, chosen, options.config["plugins"])
@@ -56,9 +66,10 @@ def run(
 
 
 @app.command(
+    rich_help_panel=RUN,
     epilog="Examples:\n\n`clbench sweep --methods naive,merge_init,merge_ortho,magmax --tracks objects,styles`\n\n"
     "`clbench sweep --methods naive,mine --plugin mine.py --tracks styles --set mine.strength=0.5 --dry-run`\n\n"
-    "`clbench sweep --methods naive,magmax --tracks styles --suite sdxl-v1 --engine ray --store s3://bucket/store`"
+    "`clbench sweep --methods naive,magmax --tracks styles --suite sdxl-v1 --engine ray --store s3://bucket/store`",
 )
 @with_run_options
 def sweep(

@@ -13,14 +13,14 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import Json, app, explain_missing_extra, out, progress_bar
+from clbench.cli.options import SETUP, Json, app, explain_missing_extra, out, progress_bar
 from clbench.utils.formatting import format_bytes
 
 if TYPE_CHECKING:
     from clbench.storage.store import Store
 
 store_app = typer.Typer(help="Stored training, states and images of runs, so that no work is done twice.")
-app.add_typer(store_app, name="store")
+app.add_typer(store_app, name="store", rich_help_panel=SETUP)
 
 Location = Annotated[str, typer.Argument(help="The store's folder or URL.")]
 DEFAULT_LOCATION = "runs/store"

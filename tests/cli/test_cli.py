@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,33 @@ def test_help_lists_every_command_and_each_shows_an_example():
         page = CliRunner().invoke(app, [name, "--help"]).stdout
         assert "Example" in page
         assert f"clbench {name} " in page
+
+
+def test_help_groups_the_commands_and_says_what_the_exit_codes_mean():
+    shown = clbench("--help")
+    groups = ("Run methods", "Look at results", "Submit and build boards", "Look up and set up")
+    assert all(f" {group} " in shown for group in groups)
+    assert "Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input" in " ".join(shown.split())
+
+
+def test_version_is_the_packages():
+    assert clbench("--version") == f"{version('clbench')}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run --method merge_or", ["merge_ortho", "merge_ortho_products"]),
+        ("run --suite mini", ["mini-v2", "mini-v2-dev"]),
+        ("run --suite sdxl-v1 --track ob", ["objects"]),
+    ],
+)
+def test_completion_offers_methods_suites_and_tracks(typed, offered, monkeypatch):
+    words = f"clbench {typed}"
+    monkeypatch.setenv("_CLBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert clbench().split() == offered
 
 
 def test_env_shows_this_machine_as_results_record_it():
