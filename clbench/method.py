@@ -131,15 +131,23 @@ class Method:
     """Settings, as a pydantic model: `--set key=value` is validated with it, and the result records them."""
 
     def __init__(self, /, **settings: Any) -> None:
+        if not (isinstance(self.Config, type) and issubclass(self.Config, BaseModel)):
+            raise ClbenchError(
+                f"method {self.name}: its Config is {self.Config!r}, expected a pydantic model (a class)"
+            )
+        fields = self.Config.model_fields
+        known = [*fields, *(field.alias for field in fields.values() if field.alias)]
+        for name in settings:  # a plain pydantic model would ignore an unknown one
+            if not known:
+                raise ClbenchError(f"method {self.name} has no settings, so {name!r} cannot be set")
+            if name not in known:
+                raise ClbenchError(f"method {self.name} has no setting {name!r}{did_you_mean(name, known)}")
         try:
             self.config: Any = self.Config(**settings)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            if not self.Config.model_fields:
-                raise ClbenchError(f"method {self.name} has no settings, so {field!r} cannot be set") from None
-            known = did_you_mean(field, list(self.Config.model_fields)) if first["type"] == "extra_forbidden" else ""
-            raise ClbenchError(f"method {self.name}: setting {field!r}: {first['msg']}{known}") from None
+            raise ClbenchError(f"method {self.name}: setting {field!r}: {first['msg']}") from None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

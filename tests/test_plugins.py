@@ -179,6 +179,7 @@ class SamplesInTheMiddle(Method):
 def test_drawing_images_during_a_task_leaves_its_training_alone(sequence):
     made = sequence("merge_init")
     expected = made.state(1).merged
-    made.method, made._latest = SamplesInTheMiddle(), (-1, State())
+    made.use_method(SamplesInTheMiddle())
+    made.forget()
     made.runtime.store = Store(made.runtime.store.root, reuse=False)
     assert equal(made.state(1).merged, expected)

@@ -43,9 +43,13 @@ class TaskSequence:
         self.keys = runtime.keys.sequence(identity, [task.name for task in self.tasks], seed)
         self._latest: tuple[int, State] = (-1, State())
 
+    @property
+    def method(self) -> Method:
+        return self.hooks.method
+
     def use_method(self, method: Method) -> None:
         """Take another instance of the same method, so that nothing is handed on but the state."""
-        self.method, names = method, [task.name for task in self.tasks]
+        names = [task.name for task in self.tasks]
         self.hooks = HookRunner(method, names, self.seed, self.runtime.adapter_spec, self.runtime.suite.resolution)
 
     def run(self) -> Run:
