@@ -17,19 +17,19 @@ class ArtifactStatus:
     """
 
     def __init__(self, sequences: Sequence[TaskSequence], keep_states: bool) -> None:
-        self._sequences, self._keep_states = sequences, keep_states
+        self._sequences, self.keep_states = sequences, keep_states
 
     def training_not_needed(self, sequence: TaskSequence, position: int) -> bool:
         """True if the state after the task at `position` exists, or is not needed any more."""
         if self._state_exists(sequence, position):
             return True
-        if self._keep_states:
+        if self.keep_states:
             return False
         return all(self._is_passed(one, position) for one in self._sharing(sequence, position))
 
     def delete_unneeded(self, sequence: TaskSequence, position: int) -> None:
         """Delete the state at `position` and the one before, each if it is no longer needed."""
-        if self._keep_states:
+        if self.keep_states:
             return
         for earlier in range(max(0, position - 1), position + 1):
             if all(self._can_delete(one, earlier) for one in self._sharing(sequence, earlier)):

@@ -163,8 +163,7 @@ class TaskSequence:
             return None
 
     def _first_training_key(self, start: Adapter, frozen_digest: str) -> str:
-        start_digest = digest(State(adapter=start).tensors())
-        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, start_digest, frozen_digest)
+        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, digest(start.tensors()), frozen_digest)
 
     def _train(self, position: int, before: State) -> tuple[State, float]:
         """One task, from state to state, and the seconds that took."""
@@ -203,13 +202,12 @@ class TaskSequence:
         key, store = self._first_training_key(start, frozen_digest), runtime.store
         with store.lock(key + ".fit"):  # other methods may begin alike, at the same time
             path = store.get(key, ".safetensors")
-            adapter = State.load(path).adapter if path else None
-            if adapter is not None:
-                return adapter, float(store.get_json(key) or 0.0)
+            if path:
+                return Adapter.load(path), float(store.get_json(key) or 0.0)
             began = time.perf_counter()
             adapter = self._fit(ctx, dataset, start)
             store.put_json(key, time.perf_counter() - began)
-            store.put(key, ".safetensors", State(adapter=adapter).save)
+            store.put(key, ".safetensors", adapter.save)
             return adapter, 0.0
 
     def _fit(self, ctx: Context, dataset: TaskDataset, start: Adapter) -> Adapter:

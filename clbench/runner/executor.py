@@ -81,8 +81,8 @@ class UnitExecutor:
 
     def place(self, spec: RunSpec, sequence: TaskSequence, position: int) -> Place:
         """A task of one of a method's sequences."""
-        keep_states = "states" in self.sweep.keep
-        return Place(sequence, ArtifactStatus(self.sequences(spec), keep_states), position, keep_states)
+        status = ArtifactStatus(self.sequences(spec), keep_states="states" in self.sweep.keep)
+        return Place(sequence, status, position)
 
     def work_of(self, unit: Unit) -> UnitWork:
         """A planned unit's work, found by its parameters.

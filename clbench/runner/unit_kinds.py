@@ -106,7 +106,6 @@ class Place:
     status: ArtifactStatus
     """The artifacts of all sequences of the same method and track."""
     position: int
-    keep_states: bool
 
 
 class TaskUnit(UnitWork):
@@ -165,7 +164,7 @@ class TrainUnit(TaskUnit):
         self.label = f"{self.sequence.label(self.position)}: training"
         self.needs = (before,) if before else ()
         self.work = 0.0 if before and not self.position else self.runtime.train_work
-        self.wanted = place.keep_states
+        self.wanted = place.status.keep_states
 
     @classmethod
     def of(cls, place: Place) -> Iterator[TaskUnit]:
