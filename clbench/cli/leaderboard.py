@@ -28,7 +28,7 @@ def submit(
     ] = None,
     samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
 ) -> None:
-    """Check a result, file it as `submissions/<suite>/<track>/<method>.json`, and rebuild the tables."""
+    """Check a result, file it as `submissions/<suite>/<track>/<variant>.json`, and rebuild the tables."""
     from clbench.leaderboard import write_tables
     from clbench.results import submission
 

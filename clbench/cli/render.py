@@ -50,7 +50,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
         one = runs[run - 1]
         what = f"run {run} of {len(runs)}: order {one.order}, seed {one.seed}"
         tasks = list(one.task_order)
-    console.print(Text(f"{result.method.name} on {result.track} of {suite.name}, {what}", style="bold"))
+    console.print(Text(f"{_called(result)} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
@@ -63,10 +63,16 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     console.print(_facts(method))
 
 
+def _called(result: Result) -> str:
+    """The variant, and its configuration where that says more."""
+    configuration = result.method.configuration
+    return result.variant if configuration == result.variant else f"{result.variant} ({configuration})"
+
+
 def result_table(*results: Result) -> Table:
-    """The short summary of one or more results: a line for each method and metric, mean ± std over runs."""
+    """The short summary of one or more results: a line for each variant and metric, mean ± std over runs."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("Method", overflow="fold")
+    table.add_column("Variant", overflow="fold")
     table.add_column("Metric", no_wrap=True)
     statistics = shown("headline", "main", "control")
     higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
@@ -75,7 +81,7 @@ def result_table(*results: Result) -> Table:
         heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
         table.add_column(heading.rstrip(), justify="right", no_wrap=True)
     for result in results:
-        name = result.method.name + ("*" if result.partial else "")
+        name = result.variant + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
             cells = (_spread(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
             table.add_row(escape(name), METRICS[metric].label, *cells)

@@ -37,7 +37,9 @@ def show(
 
     method = load_valid(result, suite, allow_partial=True)
     if as_json:
-        typer.echo(method.result.model_dump_json(include={"method", "track", "summary", "partial"}, indent=1))
+        typer.echo(
+            method.result.model_dump_json(include={"variant", "method", "track", "summary", "partial"}, indent=1)
+        )
         return
     render_result(method, known_suite(suite or method.result.suite.name), out, run=run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,9 +36,9 @@ class Board:
     published: Published | None = None
     """The paper's results in the suite's setting."""
     levels: Mapping[str, str] = field(default_factory=dict)
-    """Method -> how far its result was verified; missing = unverified."""
+    """Variant -> how far its result was verified; missing = unverified."""
     grids: Mapping[str, Path] = field(default_factory=dict)
-    """Method -> the image with its sample grid, if it has one."""
+    """Variant -> the image with its sample grid, if it has one."""
 
     @property
     def folder(self) -> str:
@@ -72,7 +73,7 @@ class Board:
 
     @cached_property
     def ranks(self) -> dict[str, str]:
-        """Method -> its rank, such as "1–2"."""
+        """Variant -> its rank, such as "1–2"."""
         return {standing.method: standing.rank for standing in self.ranking.standings}
 
     @cached_property
@@ -85,7 +86,7 @@ class Board:
 
     def level(self, method: Analysis) -> str:
         """How far the method's result was verified."""
-        return self.levels.get(method.name, UNVERIFIED)
+        return self.levels.get(method.variant, UNVERIFIED)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -93,7 +94,12 @@ class Board:
         return [self._record(method) for method in self.methods]
 
     def _record(self, method: Analysis) -> Record:
-        record: Record = {"rank": self.ranks[method.name], "method": method.name}
+        record: Record = {
+            "rank": self.ranks[method.variant],
+            "variant": method.variant,
+            "method": method.result.method.name,
+            "settings": json.dumps(method.result.method.changed_settings),
+        }
         for metric, summary in method.summary.items():
             for statistic, own in summary.items():
                 record[f"{metric}.{statistic}.mean"] = own.mean if own else None
@@ -128,7 +134,7 @@ def make_boards(
     Args:
         methods: the results, as `read_submissions` gives them.
         load: how a suite is found by its name.
-        samples: folder of <suite>/<track>/<method>.png sample grids.
+        samples: folder of <suite>/<track>/<variant>.png sample grids.
         published: suite -> the paper's results in its setting.
         verified: maintainers' notes (`clbench.results.verification.read_verified`).
 
@@ -143,7 +149,7 @@ def make_boards(
         suite = load(name)
         for track in suite.tracks.values():
             own = tuple(sorted(tracks.get((name, track.name), ()), key=_best_first))
-            levels = {method.name: status(verified or {}, method.result) for method in own}
+            levels = {method.variant: status(verified or {}, method.result) for method in own}
             images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
             grids = {image.stem: image for image in images}
             boards.append(Board(suite, track, own, (published or {}).get(name), levels, grids))
@@ -155,11 +161,11 @@ def _best_first(method: Analysis) -> tuple[float, str]:
     metric = METRICS[method.track.metrics[0]]
     score = method.summary[metric.name][RANKED_BY]
     assert score is not None, "a valid result has every score of its last row"
-    return (-score.mean if metric.higher_is_better else score.mean), method.name
+    return (-score.mean if metric.higher_is_better else score.mean), method.variant
 
 
 def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
-    """Read, check and analyze the results in <submissions>/<suite>/<track>/<method>.json.
+    """Read, check and analyze the results in <submissions>/<suite>/<track>/<variant>.json.
 
     Args:
         submissions: their folder.

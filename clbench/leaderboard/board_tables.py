@@ -64,15 +64,17 @@ def ranked_table(board: Board) -> Table:
 
     columns = (
         Column("Rank"),
-        Column("Method", align="left"),
+        Column("Variant", align="left"),
+        Column("Method, settings", align="left"),
         *(column(*score) for score in scores),
         *(Column(fact.heading, align=fact.align) for fact in FACTS),
     )
 
     def method_row(method: Analysis) -> tuple[Cell, ...]:
         return (
-            Cell(board.ranks[method.name], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
-            Cell(method.name, mark="code", source=method.result.command),
+            Cell(board.ranks[method.variant], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
+            Cell(method.variant, mark="code", source=method.result.command),
+            Cell(method.configuration, source=f"method of {method.result.place}"),
             *(_statistic_cell(method, metric.name, statistic) for metric, statistic in scores),
             *(fact.cell(board, method) for fact in FACTS),
         )
@@ -84,7 +86,7 @@ def ranked_table(board: Board) -> Table:
             for metric, found in board.controls[name].items()
         }
         cells = (own[metric.name] if statistic.name == RANKED_BY else BLANK for metric, statistic in scores)
-        return (Cell(""), Cell(name), *cells, *(BLANK for _ in FACTS))
+        return (Cell(""), Cell(name), Cell(""), *cells, *(BLANK for _ in FACTS))
 
     base, *others = (control_row(*control) for control in CONTROLS.items())
     commands = ("", *(method.result.command for method in board.methods), *("" for _ in others))
@@ -149,7 +151,7 @@ def published_table(published: Published, track: str, methods: Sequence[Analysis
     ]
     rows += [
         (
-            Cell(method.name, mark="code"),
+            Cell(method.variant, mark="code"),
             Cell("measured", mark="tag", source=method.result.place),
             *(_mean_cell(method.summary[metric.name][name]) for name in PRINTED_AS.values() for metric in metrics),
         )

@@ -41,6 +41,8 @@ def board_page(board: Board, path: Path) -> str:
         f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
         "told apart with so many runs; see below.",
         "",
+        "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
+        "  defaults.",
         *_legend(),
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
@@ -59,9 +61,9 @@ def board_page(board: Board, path: Path) -> str:
         "",
         "## Reproduce",
         "",
-        *(f"- `{method.name}`: {code_span(method.result.command)}" for method in board.methods),
+        *(f"- `{method.variant}`: {code_span(method.result.command)}" for method in board.methods),
     ]
-    grids = {method.name: board.grids[method.name] for method in board.methods if method.name in board.grids}
+    grids = {method.variant: board.grids[method.variant] for method in board.methods if method.variant in board.grids}
     if grids:
         lines += ["", "## Samples"]
     for name, grid in grids.items():

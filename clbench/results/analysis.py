@@ -36,9 +36,14 @@ class Analysis(RunValues):
     """(metric, statistic) -> estimates that were asked for before."""
 
     @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.result.method.name
+    def variant(self) -> str:
+        """The name of the configuration."""
+        return self.result.variant
+
+    @property
+    def configuration(self) -> str:
+        """The method and the settings that differ from its defaults."""
+        return self.result.method.configuration
 
     @property
     def run_keys(self) -> list[RunKey]:
@@ -147,7 +152,7 @@ def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
         ValueError: they share no run.
     """
     scores = {
-        method.name: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
+        method.variant: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
         for method in methods
     }
     shared = set.intersection(*(set(own) for own in scores.values()))

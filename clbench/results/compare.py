@@ -26,7 +26,7 @@ class Compared(Difference):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on the runs that both have."""
+    """Two results on the runs that both have."""
 
     names: tuple[str, str]
     track: Track
@@ -73,4 +73,4 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
         }
         one, two = (own.matrices[metric][runs] for own, runs in sides)
         matrices[metric] = (one - two).mean(axis=0)
-    return Comparison((first.name, second.name), first.track, tuple(shared), statistics, matrices)
+    return Comparison((first.variant, second.variant), first.track, tuple(shared), statistics, matrices)

@@ -47,7 +47,7 @@ def check_result(
         result: as loaded; a field that `load_result` would refuse may raise here.
         suite: the definition that the result names.
         allow_partial: accept a result that misses runs of the protocol (it must say so).
-        path: the file's place under `submissions/`, where it lies there: it must be <suite>/<track>/<method>.json.
+        path: the file's place under `submissions/`, where it lies there: it must be <suite>/<track>/<variant>.json.
     """
     return _findings(validate(Case(result, suite, allow_partial, path)))
 
