@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import RUN, SuiteName, app, err, import_harness, out, split_list
+from clbench.cli.options import RUN, SuiteName, app, complete_track, err, import_harness, out, split_list
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, list_methods
@@ -24,11 +24,6 @@ if TYPE_CHECKING:  # they need torch
 
 SHOWN = {"variant", "method", "track", "summary", "partial"}
 """Fields of each result in a sweep's JSON."""
-
-
-def complete_track(context: typer.Context) -> list[str]:
-    """The tracks of the suite that is named on the command line."""
-    return list(load_suite(context.params.get("suite") or "mini-v2").tracks)
 
 
 @app.command(

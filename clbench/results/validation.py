@@ -16,13 +16,11 @@ from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
 from clbench.results.checks import CHECKS
+from clbench.results.find import FOLDER
 from clbench.results.io import load_result
 from clbench.results.schema import Result
 from clbench.suite import Suite, load_suite
 from clbench.utils.parallel import parallel_map
-
-FOLDER = "submissions"
-"""Files below a folder of this name must lie where their contents say."""
 
 known_suite = cache(load_suite)
 """A suite's definition, read once a process."""

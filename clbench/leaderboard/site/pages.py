@@ -19,7 +19,7 @@ from clbench.leaderboard.tables import to_html
 from clbench.results.analysis import Analysis
 from clbench.results.significance import ALPHA, MOST_LISTED
 from clbench.scores import STATISTICS, shown
-from clbench.utils.formatting import sentence
+from clbench.utils.formatting import counted, sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,3 @@ def _template(name: str) -> Template:
 @cache  # three thousand cells a page would take most of its time in the template
 def _shaded(cell: heat.Shade) -> Markup:
     return Markup('<td class="{}">{}</td>' if cell.css else "<td>{1}</td>").format(cell.css, cell.text)
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
