@@ -177,6 +177,19 @@ class Result(_Record):
         """Where it lies below `submissions/`."""
         return f"{self.suite.name}/{self.track}/{self.method.name}.json"
 
+    def __repr__(self) -> str:
+        from clbench.results.table import one_line
+
+        return f"<Result {one_line(self)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The summary as notebooks show it: the table of `clbench run`, as `summary` has it."""
+        from clbench.results.table import result_html
+
+        return result_html(self)
+
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
     """A score matrix as a result file has it: nan becomes null."""
