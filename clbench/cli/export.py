@@ -9,17 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.options import RESULTS, DataRoot, Plugins, ResultSuite, Store, app, import_harness, out
+from clbench.cli.options import RESULTS, DataRoot, Plugins, ResultSuite, Store, app, import_harness, out, store_of
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
+Output = Annotated[Path | None, typer.Option(help="Folder that the run wrote to; default: that of the result.")]
 Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
 
 
-@app.command(rich_help_panel=RESULTS, epilog="Example: `clbench samples runs/mini-v2/styles/naive.json --to grids`")
+@app.command(
+    rich_help_panel=RESULTS, epilog="Example: `clbench samples runs/mini-v2/styles/merge_init.json --to grids`"
+)
 def samples(
     result: Annotated[Path, typer.Argument(help="A result file.")],
-    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    output: Output = None,
     store: Store = None,
     to: Annotated[Path, typer.Option(help="Folder for the grid.")] = Path("docs/samples"),
     run: Run = 1,
@@ -34,17 +37,16 @@ def samples(
     import_harness()
     from clbench.runner.reopen import reopen
     from clbench.runner.sample_grid import draw_grid
-    from clbench.storage.open import default_store
 
-    with reopen(loaded, suite, store or default_store(output), plugin, None, data_root) as (runtime, sequences):
+    with reopen(loaded, suite, store_of(result, output, store), plugin, None, data_root) as (runtime, sequences):
         path = draw_grid(runtime, sequences, to, loaded.variant, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
 @app.command(
     rich_help_panel=RESULTS,
-    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/naive.json --task winter --to naive-winter`\n\n"
-    "`clbench export runs/mini-v2/styles/naive.json --format eee --to naive-eee.json`",
+    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/merge_init.json --task winter --to merge_init-winter`\n\n"
+    "`clbench export runs/mini-v2/styles/merge_init.json --format eee --to merge_init-eee.json`",
 )
 def export(
     result: Annotated[Path, typer.Argument(help="A result file.")],
@@ -55,7 +57,7 @@ def export(
     ] = "diffusers",
     to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
     run: Run = 1,
-    output: Annotated[Path, typer.Option(help="Folder that the run wrote to.")] = Path("runs"),
+    output: Output = None,
     store: Store = None,
     dtype: Annotated[str, typer.Option(help="Of a merged U-Net: `fp32`, `fp16` or `bf16`.")] = "fp32",
     suite: ResultSuite = None,
@@ -83,9 +85,8 @@ def export(
     from clbench.runner.export import export_model
     from clbench.runner.reopen import reopen
     from clbench.runner.verify import write_images
-    from clbench.storage.open import default_store
 
-    with reopen(loaded, suite, store or default_store(output), plugin, None, data_root) as (runtime, sequences):
+    with reopen(loaded, suite, store_of(result, output, store), plugin, None, data_root) as (runtime, sequences):
         if task is None:
             path = write_images(runtime, sequences, to)
         else:

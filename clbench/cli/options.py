@@ -92,6 +92,13 @@ def progress_bar(transient: bool = False) -> Progress:
     return Progress(*columns, console=err, transient=transient)
 
 
+def store_of(result: Path, output: Path | None = None, store: str | None = None) -> str:
+    """The store of a result's run: as `--store` or `--output` say, else that of the folder that the result lies in."""
+    from clbench.storage.open import default_store
+
+    return store or default_store(output or result.absolute().parent.parent.parent)
+
+
 def split_list(text: str | None) -> list[str] | None:
     """The items of a comma-separated option."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

@@ -21,6 +21,7 @@ from clbench.cli.options import (
     import_harness,
     out,
     progress_bar,
+    store_of,
 )
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.results.find import find_result, known_names
@@ -165,9 +166,10 @@ def verify(
         from clbench.runner.reopen import reopen
         from clbench.storage.open import default_store
 
+        known = [store_of(result)]
         with (
             progress_bar() as progress,
-            reopen(loaded, suite, default_store(output), plugin, device, data_root) as (runtime, sequences),
+            reopen(loaded, suite, default_store(output), plugin, device, data_root, known) as (runtime, sequences),
         ):
             bar = progress.add_task("loading the models", total=None)
             if level == "artifacts" and images is not None:

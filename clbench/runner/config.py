@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field, ValidationError
 
@@ -77,6 +78,27 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     if first["type"] == "extra_forbidden":
         return f"there is no option {field!r}{did_you_mean(field, known)}"
     return f"--{field.replace('_', '-')} {first['input']!r}: {first['msg']}"
+
+
+class RunOptions(TypedDict, total=False):
+    """The fields of `RunConfig`, as keywords of `run` and `sweep`; each has the field's default."""
+
+    orders: Iterable[str] | None
+    seeds: Iterable[int] | None
+    quick: bool
+    output: str | Path
+    store: str | None
+    plugins: Iterable[str | Path]
+    device: str | None
+    precision: Literal["fp32", "bf16"] | None
+    memory: Literal["auto", "low", "high"]
+    keep: Iterable[Literal["states", "images"]]
+    data_root: str | Path | None
+    deterministic: bool
+    resume: bool
+    workers: int | None
+    engine: Literal["local", "ray"]
+    address: str | None
 
 
 class RunSpec(FrozenModel):

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.device import one_thread
@@ -22,10 +22,11 @@ from clbench.protocol.rows import read_controls, read_run
 from clbench.results.io import save_result
 from clbench.results.schema import BackboneRef, Result, SuiteRef, content_sha256
 from clbench.results.summary import summarize
-from clbench.runner.config import RunConfig, RunSpec
+from clbench.runner.config import RunConfig, RunOptions, RunSpec
 from clbench.runner.engine import Event, EventHandler, PoolRequest, execute
 from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
+from clbench.runner.plugin_memory import remember_plugins
 from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
 from clbench.variants import Variant
@@ -43,7 +44,7 @@ def run(
     variant: str | None = None,
     on_event: EventHandler = lambda event: None,
     models: Models | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Result:
     """Run a method through the protocol and write `<output>/<suite>/<track>/<variant>.json`.
 
@@ -52,7 +53,7 @@ def run(
         variant: a name for this configuration of the method; default the method's.
         on_event: called with what happens, as events.
         models: models of the suite that are loaded already, on the same device; default they are loaded.
-        options: fields of `clbench.runner.config.RunConfig`.
+        options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
     Raises:
         ClbenchError: bad input. WorkFailed: the work failed; what was finished is kept.
@@ -69,7 +70,7 @@ def sweep(
     *,
     on_event: EventHandler = lambda event: None,
     models: Models | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> list[Result]:
     """Run several variants of methods on several tracks, doing equal work once.
 
@@ -77,7 +78,7 @@ def sweep(
         variants: methods with their default settings by name, or configurations.
         on_event: called with what happens, as events.
         models: as `run` takes them.
-        options: fields of `clbench.runner.config.RunConfig`.
+        options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
     Raises:
         ClbenchError: bad input. WorkFailed: a method failed; the others' results are written, and what was finished is
@@ -95,6 +96,7 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
         WorkFailed: as `sweep`.
     """
     graph = plan.graph
+    remember_plugins(plan.executor.store, plan.sweep)
     with one_thread(plan.sweep.config.device):
         on_event({"event": "plan", "units": len(graph.units), "work": graph.work, "workers": plan.workers})
         collector = ResultCollector(plan, on_event)

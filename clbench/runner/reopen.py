@@ -9,11 +9,13 @@ from pathlib import Path
 from clbench.data.assets import resolve_assets
 from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
-from clbench.plugins import get_method, source_of
+from clbench.method import Method
+from clbench.plugins import get_method, list_methods, source_of
 from clbench.protocol.device import DeviceConfig, default_device, one_thread, prepare_process
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Result
+from clbench.runner.plugin_memory import recall_plugin
 from clbench.storage.open import open_store
 from clbench.suite import load_suite, suite_folder
 
@@ -26,13 +28,16 @@ def reopen(
     plugins: Sequence[Path] | None = None,
     device: str | None = None,
     data_root: Path | None = None,
+    other_stores: Sequence[str | Path] = (),
 ) -> Iterator[tuple[TrackRuntime, list[TaskSequence]]]:
     """The track and one sequence a run; within, a CPU has one thread, as the run had, whose keys are looked up.
 
     Args:
         suite: what `--suite` took; default the result's suite by name.
         store: the folder or URL of the runs'.
+        plugins: files with methods; default the one that the store remembers.
         device: default the result's, if it is here, else what is.
+        other_stores: stores that may remember the method's plugin too.
 
     Raises:
         ClbenchError: the suite or the method is not the one that the result was made with.
@@ -41,9 +46,7 @@ def reopen(
     definition = load_suite(name)
     if definition.sha256 != result.suite.sha256:
         raise ClbenchError(f"the result was made with another version of suite {result.suite.name} than {name} is now")
-    method = get_method(result.method.name, result.method.config, tuple(plugins or ()))
-    if source_of(method).sha256 != result.method.source_sha256:
-        raise ClbenchError(f"method {method.name} ({source_of(method).path}) has changed since the result was made")
+    method = _method_of(result, plugins or recall_plugin(result.method, (store, *other_stores)))
     recorded = str(result.settings.get("device", "cpu"))
     device = device or (recorded if recorded in ("cpu", default_device()) else default_device())
     config = DeviceConfig(
@@ -61,6 +64,19 @@ def reopen(
     with one_thread(device):
         runtime = TrackRuntime(definition, result.track, open_store(store), config, assets)
         yield runtime, [TaskSequence(runtime, method, run.order, run.seed) for run in result.runs]
+
+
+def _method_of(result: Result, plugins: Sequence[Path]) -> Method:
+    name = result.method.name
+    if name not in list_methods(plugins):
+        raise ClbenchError(f"no method {name!r} is known here; give --plugin FILE, the file that defines it")
+    method = get_method(name, result.method.config, tuple(plugins))
+    if source_of(method).sha256 != result.method.source_sha256:
+        raise ClbenchError(
+            f"method {name} ({source_of(method).path}) has changed since the result was made; give --plugin with the "
+            f"file as it was, or run the method again"
+        )
+    return method
 
 
 def run_numbered(sequences: Sequence[TaskSequence], number: int) -> TaskSequence:

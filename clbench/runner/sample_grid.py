@@ -44,7 +44,8 @@ def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tu
     base = runtime.store.get_json(runtime.keys.base)
     if base is None or None in stored:
         raise ClbenchError(
-            f"{runtime.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}"
+            f"{runtime.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}; "
+            f"give the --output or --store of that run, or run it again"
         )
     rows = [("real", [_real(runtime, task, prompt) for task in sequence.tasks])]
     rows.append(("base", [_tile(runtime, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))

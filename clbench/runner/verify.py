@@ -42,7 +42,10 @@ def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path)
         for row in range(1, len(sequence.tasks) + 1):
             stored = runtime.store.get_json(sequence.keys.row(row - 1))
             if stored is None:
-                raise ClbenchError(f"{runtime.store.location} does not hold run {number} of this result")
+                raise ClbenchError(
+                    f"{runtime.store.location} does not hold run {number} of this result; give the --output or "
+                    f"--store of that run, or run it again"
+                )
             for column, cell in enumerate(stored["cells"]):
                 for image in range(each):
                     source = runtime.store.get(cell, image_suffix(image))

@@ -395,6 +395,23 @@ def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_folde
     assert "warning" not in done.stderr.lower()
 
 
+def test_a_plugin_that_ran_here_is_found_again_without_plugin_unless_it_has_changed(mock_folder, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from clbench import Method\n\n\nclass Mine(Method):\n    name = 'mine'\n")
+    options = ("--suite", mock_folder, "--output", "runs", "--quick", "--device", "cpu", "--workers", "1")
+    what = ("--method", "mine", "--plugin", plugin, "--track", "styles")
+    execute(CLBENCH, "run", *what, *options, "--tracker", "none", cwd=tmp_path)
+    samples = ("samples", "runs/mock/styles/mine.partial.json", "--suite", mock_folder, "--to", "grids")
+    execute(CLBENCH, *samples, cwd=tmp_path)
+    assert (tmp_path / "grids/mock/styles/mine.png").is_file()
+    plugin.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n" + plugin.read_text())
+    refused = execute(CLBENCH, *samples, cwd=tmp_path, code=2)
+    assert "no method 'mine' is known here; give --plugin FILE" in refused.stderr
+    assert not (tmp_path / "executed").exists(), "only a file that ran here is loaded"
+    refused = execute(CLBENCH, *samples, "--plugin", plugin, cwd=tmp_path, code=2)
+    assert "has changed since the result was made; give --plugin with the file as it was" in refused.stderr
+
+
 @pytest.mark.long
 def test_what_a_run_left_in_a_store_elsewhere_is_found_there_by_samples_export_and_verify(mock_folder, tmp_path):
     what, output = ("--method", "naive", "--track", "styles"), ("--suite", mock_folder, "--output", tmp_path / "runs")

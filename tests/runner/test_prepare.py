@@ -1,5 +1,7 @@
 """What is refused before any work, and how many processes share it."""
 
+from typing import get_type_hints
+
 import pytest
 import torch
 from builders import outcome
@@ -8,7 +10,7 @@ from paths import PLUGINS
 from clbench.errors import ClbenchError
 from clbench.results.io import load_result
 from clbench.runner import prepare as preparing
-from clbench.runner.config import RunConfig
+from clbench.runner.config import RunConfig, RunOptions
 from clbench.runner.engine.local import LocalEngine
 from clbench.runner.harness import result_path
 from clbench.variants import Variant
@@ -38,6 +40,10 @@ def test_a_part_of_the_protocol_is_chosen_by_order_and_seed_however_they_are_pai
 def test_an_order_with_another_orders_seed_is_refused():
     with pytest.raises(ClbenchError, match="none of these orders with one of these seeds"):
         preparing.chosen_runs(OWN, RunConfig.of(orders=["a"], seeds=[8]))
+
+
+def test_the_keywords_of_run_and_sweep_are_the_fields_of_the_configuration():
+    assert set(get_type_hints(RunOptions)) == set(RunConfig.model_fields)
 
 
 EWC = {"plugins": (PLUGINS / "ewc.py",)}
