@@ -21,7 +21,8 @@ VERIFIED = "VERIFIED.json"
 
 
 @app.command(
-    rich_help_panel=BOARD, epilog="Example: `clbench submit runs/mini-v2/styles/mine.json --submitter 'A. Lab'`"
+    rich_help_panel=BOARD,
+    epilog="Example: `clbench submit runs/mini-v2/styles/merge_init.json --submitter 'A. Lab' --replace`",
 )
 def submit(
     result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],

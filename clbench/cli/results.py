@@ -133,8 +133,8 @@ def validate(
 
 @app.command(
     rich_help_panel=BOARD,
-    epilog="Examples:\n\n`clbench verify submissions/mini-v2/styles/magmax.json --level rerun --cells 3`\n\n"
-    "`clbench verify mine.json --level artifacts --images mine-images`",
+    epilog="Examples:\n\n`clbench verify runs/mini-v2/styles/merge_init.json`\n\n"
+    "`clbench verify submissions/mini-v2/styles/magmax.json --level rerun --cells 3`",
 )
 def verify(
     result: Annotated[Path, typer.Argument(help="A result file.")],

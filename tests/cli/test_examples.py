@@ -1,0 +1,99 @@
+"""The examples in `--help`, tried in a folder where a plain run has left its result."""
+
+import glob
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import CLBENCH, execute
+from paths import ROOT
+
+from clbench.cli import app
+
+COSTLY = ("sdxl-v1 ", "--engine ray", "pretrain-mini", "--level rerun", "data fetch", "new-suite")
+"""Parts of examples that need a GPU, a cluster, a download or minutes; other tests do what they do on small models."""
+COMPUTES = ("run", "sweep")
+READS_STORE = ("samples", "export", "store")
+PLUGIN = """
+from pydantic import BaseModel
+from clbench import Method
+
+class Mine(Method):
+    name = "mine"
+
+    class Config(BaseModel):
+        strength: float = 1.0
+"""
+
+
+def examples() -> Iterator[list[str]]:
+    """The words of every example."""
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    commands = [command for group in groups if group for command in group.registered_commands]
+    for epilog in (command.epilog or "" for command in commands):
+        for line in re.findall(r"`clbench ([^`]*)`", epilog):
+            if not any(part in f"{line} " for part in COSTLY):
+                yield shlex.split(line)
+
+
+EXAMPLES = list(examples())
+
+
+def parameters(wanted: bool, *names: str) -> list:
+    """The examples of some commands, or of all others; a record for other registries needs no store."""
+    chosen = [words for words in EXAMPLES if (words[0] in names and "eee" not in words) == wanted]
+    return [pytest.param(words, id=" ".join(words)[:60]) for words in chosen]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what an example reads, with the result of a plain run."""
+    for folder in ("submissions", "docs/samples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "runs/mini-v2/styles").mkdir(parents=True)
+    shutil.copy(ROOT / "submissions/mini-v2/styles/merge_init.json", tmp_path / "runs/mini-v2/styles")
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "variants.yaml").write_text("- {name: mine-half, method: mine, settings: {strength: 0.5}}\n")
+    return tmp_path
+
+
+def tried(words: list[str], folder: Path, *more: str) -> subprocess.CompletedProcess:
+    expanded = [
+        file for word in words for file in (sorted(glob.glob(word, root_dir=folder)) if "*" in word else [word])
+    ]
+    return execute(CLBENCH, *expanded, *more, cwd=folder)
+
+
+def test_there_are_examples_of_most_commands():
+    assert {"run", "sweep", "show", "compare", "leaderboard", "samples", "export"} <= {words[0] for words in EXAMPLES}
+
+
+@pytest.mark.parametrize("words", parameters(False, *COMPUTES, *READS_STORE))
+def test_an_example_works_after_a_plain_run(words, checkout):
+    assert tried(words, checkout).stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", parameters(True, *COMPUTES))
+def test_an_example_that_computes_can_be_planned(words, checkout):
+    assert "To do" in tried(words, checkout, *([] if "--dry-run" in words else ["--dry-run"])).stdout
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder where a quick run of one order stands for the plain run."""
+    folder = tmp_path_factory.mktemp("ran")
+    execute(CLBENCH, "run", "--method", "merge_init", "--track", "styles", "--quick", cwd=folder)
+    styles = folder / "runs/mini-v2/styles"
+    (styles / "merge_init.partial.json").rename(styles / "merge_init.json")
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", parameters(True, *READS_STORE))
+def test_an_example_finds_what_a_run_left_in_the_store(words, ran):
+    assert tried(words, ran).stdout
