@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 import warnings
+from bdb import BdbQuit
 from importlib.metadata import version
 from typing import Annotated
 
@@ -49,7 +50,7 @@ def main() -> None:
             sys.exit(code)
     except ClbenchError as error:
         fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, BdbQuit):
         fail("stopped; the same command goes on from here", 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # usage errors of click

@@ -45,6 +45,14 @@ SuiteName = Annotated[
 Store = Annotated[
     str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/folder`; default `<output>/store`.")
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Work in this process alone, show a plugin's error with its traceback, and let `breakpoint()` in a plugin "
+        "have the terminal.",
+    ),
+]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
 
 
@@ -67,6 +75,25 @@ def import_harness() -> Any:
     diffusers.utils.logging.disable_progress_bar()
     logging.getLogger().setLevel(logging.ERROR)
     return harness
+
+
+@contextmanager
+def debugging(on: bool) -> Iterator[None]:
+    """With --debug: leave what plugins print where they print it, and print an error's traceback."""
+    if not on:
+        yield
+        return
+    from clbench.utils.output import uncaptured
+
+    with uncaptured():
+        try:
+            yield
+        except ClbenchError as error:
+            if error.__cause__:
+                import traceback
+
+                traceback.print_exception(error.__cause__)
+            raise
 
 
 @contextmanager

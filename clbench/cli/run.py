@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +37,7 @@ def complete_track(context: typer.Context) -> list[str]:
     epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
     "`clbench run --method naive --track objects --quick`\n\n"
     "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`\n\n"
+    "`clbench run --method mine --plugin mine.py --track styles --quick --debug`\n\n"
     "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`",
 )
 @with_run_options
@@ -118,7 +121,7 @@ def compute(
         print_plan(plan)
     if options.dry_run:
         return []
-    return [(result, result_path(plan.output, result)) for result in carry_out(plan, options.events, tracker)]
+    return [(result, result_path(plan.output, result)) for result in carry_out(plan, options, tracker)]
 
 
 def show(result: Result, path: Path) -> None:
@@ -134,29 +137,41 @@ def planned(
 ) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
+    from clbench.runner.monitor.events import output_line
     from clbench.runner.prepare import prepare
 
-    with err.status("looking at models and data") as status:
+    config, status = RunConfig.of(**options), err.status("looking at models and data")
 
-        def show_stage(event: dict[str, Any]) -> None:
+    def show_stage(event: dict[str, Any]) -> None:
+        if event["event"] == "output":
+            err.print(Text(output_line(event)), soft_wrap=True)
+        elif not config.debug:
             status.update(event["what"])
-            if event["event"] == "expect":
-                err.print(Text(event["what"], style="dim"), soft_wrap=True)
+        if event["event"] == "expect":
+            err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), show_stage)
+    with nullcontext() if config.debug else status, _stdout_for_results(config.debug):
+        return prepare(methods, tracks, suite, settings, config, show_stage)
 
 
-def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
+def _stdout_for_results(debug: bool) -> AbstractContextManager[Any]:
+    """What a plugin prints where it is not captured goes to stderr, unless a debugger needs the terminal."""
+    return nullcontext() if debug else redirect_stdout(sys.stderr)
+
+
+def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Result]:
     """Do the work with a live display; events go to the events file and the tracker too."""
     from clbench.runner import harness
     from clbench.runner.monitor.events import event_file
     from clbench.runner.monitor.progress import Display
     from clbench.runner.monitor.trackers import trackers
 
+    debug = options.config["debug"]
     with (
-        event_file(events) as write,
+        event_file(options.events) as write,
         trackers(tracker, plan) as track,
-        Display(plan.graph.units, err) as display,
+        _stdout_for_results(debug),
+        Display(plan.graph.units, err, live=not debug) as display,
         warnings.catch_warnings(),
     ):
 

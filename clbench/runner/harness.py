@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from clbench.runner.config import RunConfig, RunSpec
 from clbench.runner.engine import Event, EventHandler, PoolRequest, execute
 from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
+from clbench.runner.monitor.events import print_output
 from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
+from clbench.utils.output import uncaptured
 
 STATES = 8 * 2**30
 """Bytes of main memory that a worker with a GPU takes for its states, beside the libraries."""
@@ -39,7 +42,7 @@ def run(
     suite: str = "mini-v2",
     *,
     settings: Mapping[str, Any] | None = None,
-    on_event: EventHandler = lambda event: None,
+    on_event: EventHandler = print_output,
     models: Models | None = None,
     **options: Any,
 ) -> Result:
@@ -47,7 +50,7 @@ def run(
 
     Args:
         settings: the method's hyper-parameters.
-        on_event: called with what happens, as events.
+        on_event: called with what happens, as events; default what methods print is printed to stderr.
         models: models of the suite that are loaded already, on the same device; default they are loaded.
         options: fields of `clbench.runner.config.RunConfig`.
 
@@ -65,7 +68,7 @@ def sweep(
     suite: str = "mini-v2",
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    on_event: EventHandler = lambda event: None,
+    on_event: EventHandler = print_output,
     models: Models | None = None,
     **options: Any,
 ) -> list[Result]:
@@ -73,7 +76,7 @@ def sweep(
 
     Args:
         settings: method -> its hyper-parameters.
-        on_event: called with what happens, as events.
+        on_event: called with what happens, as events; default what methods print is printed to stderr.
         models: as `run` takes them.
         options: fields of `clbench.runner.config.RunConfig`.
 
@@ -82,10 +85,11 @@ def sweep(
             kept.
     """
     config = RunConfig.of(**options)
-    return carry_out(prepare(methods, tracks, suite, settings or {}, config, on_event, models=models), on_event)
+    with uncaptured() if config.debug else nullcontext():
+        return carry_out(prepare(methods, tracks, suite, settings or {}, config, on_event, models=models), on_event)
 
 
-def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) -> list[Result]:
+def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> list[Result]:
     """Do what was planned, and write the results.
 
     Raises:
@@ -100,9 +104,10 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
         if failures:
             on_event({"event": "stage", "what": "failed"})
             messages = list(dict.fromkeys(failure.message for failure in failures.values()))
+            first = next(iter(failures.values()))
             more = f" (and {len(messages) - 1} more: {'; '.join(messages[1:])})" if len(messages) > 1 else ""
             kind = WorkFailed if any(failure.exit_code == 1 for failure in failures.values()) else ClbenchError
-            raise kind(messages[0] + more)
+            raise kind(messages[0] + more) from first.cause
         on_event({"event": "stage", "what": "done"})
         return [collector.results[spec.name] for spec in plan.sweep.specs]
 

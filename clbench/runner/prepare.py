@@ -251,7 +251,7 @@ def _command(
         words += ["--orders", ",".join(orders)]
     if any(order in orders and (order, seed) not in chosen for order, seed in protocol):
         words += ["--seeds", ",".join(map(str, dict.fromkeys(seed for _, seed in runs)))]
-    defaults = type(method)().config if not _required(method) else None
+    defaults = type(method.config)() if not _required(method) else None
     for name, value in method.config.model_dump(mode="json").items():
         if defaults is None or getattr(defaults, name) != getattr(method.config, name):
             words += ["--set", f"{name}={json.dumps(value)}"]
