@@ -113,7 +113,7 @@ def describe_error(error: BaseException, files: Sequence[Path]) -> str:
         place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
     elif isinstance(error, SyntaxError) and error.filename in names:
         place, message = f"{error.filename}, line {error.lineno}", error.msg
-    hint = "; `clbench run --debug` shows the traceback" if captures() else ""
+    hint = "; --debug shows the traceback" if captures() else ""
     return " ".join(f"{place}: {type(error).__name__}: {message}{hint}".split())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,11 +91,21 @@ def debugging(on: bool) -> Iterator[None]:
         try:
             yield
         except ClbenchError as error:
-            if error.__cause__:
-                import traceback
-
-                traceback.print_exception(error.__cause__)
+            print_traceback(error)
             raise
+
+
+def print_traceback(error: ClbenchError) -> None:
+    """Print the traceback of what a plugin raised, if an error is of a plugin."""
+    if error.__cause__:
+        import traceback
+
+        traceback.print_exception(error.__cause__)
+
+
+def stdout_for_results(debug: bool) -> AbstractContextManager[Any]:
+    """What a plugin prints where it is not captured goes to stderr, unless a debugger needs the terminal."""
+    return nullcontext() if debug else redirect_stdout(sys.stderr)
 
 
 @contextmanager
@@ -116,3 +128,17 @@ def progress_bar(transient: bool = False) -> Progress:
 def split_list(text: str | None) -> list[str] | None:
     """The items of a comma-separated option."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def settings_of(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` pairs; a value is read as JSON where it is JSON, else as text."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ClbenchError(f"--set takes key=value, not {pair!r}")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings

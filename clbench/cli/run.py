@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import RUN, SuiteName, app, err, import_harness, out, split_list
+from clbench.cli.options import (
+    RUN,
+    SuiteName,
+    app,
+    err,
+    import_harness,
+    out,
+    settings_of,
+    split_list,
+    stdout_for_results,
+)
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, list_methods
@@ -150,13 +159,8 @@ def planned(
         if event["event"] == "expect":
             err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-    with nullcontext() if config.debug else status, _stdout_for_results(config.debug):
+    with nullcontext() if config.debug else status, stdout_for_results(config.debug):
         return prepare(methods, tracks, suite, settings, config, show_stage)
-
-
-def _stdout_for_results(debug: bool) -> AbstractContextManager[Any]:
-    """What a plugin prints where it is not captured goes to stderr, unless a debugger needs the terminal."""
-    return nullcontext() if debug else redirect_stdout(sys.stderr)
 
 
 def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Result]:
@@ -170,7 +174,7 @@ def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Re
     with (
         event_file(options.events) as write,
         trackers(tracker, plan) as track,
-        _stdout_for_results(debug),
+        stdout_for_results(debug),
         Display(plan.graph.units, err, live=not debug) as display,
         warnings.catch_warnings(),
     ):
@@ -209,17 +213,3 @@ def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
             raise ClbenchError(f"--set of a sweep takes method.key=value, not {pair!r}")
         found.setdefault(method, {}).update(settings_of([rest]))
     return found
-
-
-def settings_of(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as JSON where it is JSON, else as text."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ClbenchError(f"--set takes key=value, not {pair!r}")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings

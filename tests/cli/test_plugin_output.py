@@ -121,7 +121,7 @@ def test_debug_is_refused_with_other_processes(other, tmp_path):
 def test_a_plugin_that_does_not_load_is_told_with_its_line_and_the_way_to_the_traceback(options, text, says):
     said = refusal(*options("bad", text), code=1)
     assert says in said
-    assert said.endswith("; `clbench run --debug` shows the traceback")
+    assert said.endswith("; --debug shows the traceback")
 
 
 def test_listing_methods_as_json_is_json_whatever_the_plugin_prints(options, tmp_path):
