@@ -12,8 +12,8 @@ A plugin is one Python file with a class:
             return state.with_merged(state.merged + adapter.delta())
 
 Defining a subclass with a name registers it. `clbench.plugins` finds plugins in `methods/`, in files given with
-`--plugin`, and in installed packages that declare an entry point in the group `clbench.methods`. `clbench check mine.py`
-runs all hooks in seconds; `--debug` shows tracebacks and lets `breakpoint()` work.
+`--plugin`, and in installed packages that declare an entry point in the group `clbench.methods`.
+`clbench check mine.py` runs all hooks in seconds; `--debug` shows tracebacks and lets `breakpoint()` work.
 
 A method decides about weights: it sees its state, the task's training data and the model, never the evaluation.
 """

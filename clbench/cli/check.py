@@ -17,17 +17,18 @@ from clbench.cli.options import (
     Json,
     SuiteName,
     app,
+    complete_track,
     debugging,
     err,
     import_harness,
     out,
     print_traceback,
-    settings_of,
     stdout_for_results,
 )
 from clbench.plugins import get_method, load_plugin
 from clbench.suite import load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
+from clbench.variants import settings_of
 
 if TYPE_CHECKING:  # it needs torch
     from clbench.runner.plugin_check import MethodCheck
@@ -44,7 +45,9 @@ def check(
         list[str] | None, typer.Option("--set", help="A hyper-parameter, `key=value`; repeatable.")
     ] = None,
     suite: SuiteName = "mini-v2",
-    track: Annotated[str | None, typer.Option(help="A track of the suite; default its first.")] = None,
+    track: Annotated[
+        str | None, typer.Option(help="A track of the suite; default its first.", autocompletion=complete_track)
+    ] = None,
     device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
     data_root: DataRoot = None,
     debug: Debug = False,

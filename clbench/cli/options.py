@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clbench.errors import ClbenchError
-from clbench.suite import list_suites
+from clbench.suite import list_suites, load_suite
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,6 +29,12 @@ RUN, RESULTS, BOARD, SETUP = "Run methods", "Look at results", "Submit and build
 """The groups of commands in `clbench --help`."""
 out = Console()
 err = Console(stderr=True)
+
+
+def complete_track(context: typer.Context) -> list[str]:
+    """The tracks of the suite that is named on the command line."""
+    return list(load_suite(context.params.get("suite") or "mini-v2").tracks)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DataRoot = Annotated[
@@ -128,17 +133,3 @@ def progress_bar(transient: bool = False) -> Progress:
 def split_list(text: str | None) -> list[str] | None:
     """The items of a comma-separated option."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
-
-
-def settings_of(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as JSON where it is JSON, else as text."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ClbenchError(f"--set takes key=value, not {pair!r}")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings

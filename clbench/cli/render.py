@@ -21,7 +21,7 @@ from clbench.results.schema import Result, Spread
 from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
 from clbench.scores import STATISTICS, Statistic, shown
 from clbench.suite import Suite
-from clbench.utils.formatting import format_bytes, format_p_value, format_percent
+from clbench.utils.formatting import counted, format_bytes, format_p_value, format_percent
 
 WIDTH = 80
 _SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
@@ -50,7 +50,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
         one = runs[run - 1]
         what = f"run {run} of {len(runs)}: order {one.order}, seed {one.seed}"
         tasks = list(one.task_order)
-    console.print(Text(f"{result.method.name} on {result.track} of {suite.name}, {what}", style="bold"))
+    console.print(Text(f"{_called(result)} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
@@ -63,10 +63,16 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     console.print(_facts(method))
 
 
+def _called(result: Result) -> str:
+    """The variant, and its configuration where that says more."""
+    configuration = result.method.configuration
+    return result.variant if configuration == result.variant else f"{result.variant} ({configuration})"
+
+
 def result_table(*results: Result) -> Table:
-    """The short summary of one or more results: a line for each method and metric, mean ± std over runs."""
+    """The short summary of one or more results: a line for each variant and metric, mean ± std over runs."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("Method", overflow="fold")
+    table.add_column("Variant", overflow="fold")
     table.add_column("Metric", no_wrap=True)
     statistics = shown("headline", "main", "control")
     higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
@@ -75,7 +81,7 @@ def result_table(*results: Result) -> Table:
         heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
         table.add_column(heading.rstrip(), justify="right", no_wrap=True)
     for result in results:
-        name = result.method.name + ("*" if result.partial else "")
+        name = result.variant + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
             cells = (_spread(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
             table.add_row(escape(name), METRICS[metric].label, *cells)
@@ -159,11 +165,14 @@ def _spread(value: Spread | None, statistic: Statistic | None = None, deviation:
     return f"{value.mean:.3f}" if std is None else f"{value.mean:.3f} ± {std:.3f}"
 
 
-def render_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a comparison. Fits 80 columns."""
+def render_comparison(comparison: Comparison, console: Console, *, matrices: bool = True) -> None:
+    """Print a comparison, and the difference of the score `matrices`. Fits 80 columns."""
     first, second = comparison.names
     console.print(
-        Text(f"{first} against {second} on {comparison.track.name}, {len(comparison.runs)} shared runs", "bold")
+        Text(
+            f"{first} against {second} on {comparison.track.name}, {counted(len(comparison.runs), 'shared run')}",
+            "bold",
+        )
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("Metric", no_wrap=True)
@@ -178,23 +187,28 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
             if value is None:
                 table.add_row(label, called, *["–"] * 5)
             else:
-                low, high = (unit * bound for bound in value.interval)
+                sure = value.sure
+                low, high = (f"{unit * bound:.{digits}f}" for bound in (sure.interval if sure else (0, 0)))
                 table.add_row(
                     label,
                     called,
                     f"{unit * value.first:.{digits}f}",
                     f"{unit * value.second:.{digits}f}",
-                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),
-                    f"{low:.{digits}f} to {high:.{digits}f}",
-                    format_p_value(value.p),
+                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if sure and sure.separable else ""),
+                    f"{low} to {high}" if sure else "–",
+                    format_p_value(sure.p) if sure else "–",
                 )
             label = ""
     runs = len(comparison.runs)
     table.caption = (
         f"p: uncorrected {sign_flip_test(runs)}; with these runs none is below {smallest_p(runs):.1g}. "
         f"Bold: p <= {ALPHA}"
+        if runs > 1
+        else "One shared run: no interval and no test; what differs may be chance."
     )
     console.print(table)
+    if not matrices:
+        return
     for metric, matrix in comparison.matrices.items():
         console.print(heatmap(matrix, [""] * len(comparison.track.tasks), title=METRICS[metric].label))
         console.print()

@@ -1,4 +1,4 @@
-"""The schema of a result: all runs of one method on one track of one suite.
+"""The schema of a result: all runs of one variant of a method on one track of one suite.
 
 Result files come from strangers: reading one (`clbench.results.io`) runs nothing, what it says is checked
 (`clbench.results.validation`), and its summary is recomputed and never trusted. Nothing here imports torch.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
 from clbench.suite import FrozenModel, Name
+from clbench.variants import VariantName, configuration_text
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -51,10 +52,35 @@ class MethodRef(_Record):
     """The method's own version."""
     config: dict[str, JsonValue]
     """Its hyper-parameters, all of them."""
+    changed: tuple[Text, ...] | None = None
+    """Names of the hyper-parameters that differ from the method's defaults; null: not recorded."""
     source_sha256: Sha256
     """SHA-256 of the plugin's file."""
     distribution: Text | None
     """The installed package it came from, e.g. "my-methods 1.2"; null for a file."""
+
+    @property
+    def changed_settings(self) -> dict[str, JsonValue]:
+        """The hyper-parameters that differ from the method's defaults."""
+        return {name: self.config[name] for name in self.changed or () if name in self.config}
+
+    @property
+    def configuration(self) -> str:
+        """The method and the settings that differ from its defaults, e.g. "ewc, strength=10"."""
+        return configuration_text(self.name, self.changed_settings)
+
+    def configured_as(self, other: MethodRef) -> bool:
+        """Whether both are the same method with the same settings; their sources may differ.
+
+        An edited source may have other settings and defaults, so what was changed from the defaults is compared. Where
+        that is not recorded, the values of the settings that both have are.
+        """
+        if self.name != other.name:
+            return False
+        if self.changed is not None and other.changed is not None:
+            return self.changed_settings == other.changed_settings
+        both = self.config.keys() & other.config.keys()
+        return all(self.config[name] == other.config[name] for name in both)
 
 
 class BackboneRef(_Record):
@@ -138,8 +164,13 @@ class Environment(_Record):
     """Commit of the checkout, "-dirty" appended where it had changes."""
 
 
+def _name_of_its_method(fields: dict[str, Any]) -> str:
+    """Results had no variant before there were variants."""
+    return fields["method"].name
+
+
 class Result(_Record):
-    """All runs of one method on one track of one suite."""
+    """All runs of one variant of a method on one track of one suite."""
 
     schema_version: Literal["1"]
     """Version of this schema."""
@@ -149,6 +180,8 @@ class Result(_Record):
     """The suite's track."""
     method: MethodRef
     """The method that was run."""
+    variant: VariantName = Field(default_factory=_name_of_its_method, validate_default=True)
+    """The name of the method's configuration; default the method's own."""
     backbone: BackboneRef
     """The model that was adapted."""
     runs: tuple[Run, ...] = Field(min_length=1)
@@ -175,7 +208,7 @@ class Result(_Record):
     @property
     def place(self) -> str:
         """Where it lies below `submissions/`."""
-        return f"{self.suite.name}/{self.track}/{self.method.name}.json"
+        return f"{self.suite.name}/{self.track}/{self.variant}.json"
 
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
@@ -183,9 +216,17 @@ def to_rows(matrix: NDArray[np.float64]) -> Rows:
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
 
 
-def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequence[Run], controls: Controls) -> str:
-    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another."""
-    content = [track, *(part.model_dump(mode="json", warnings=False) for part in (suite, method, controls, *runs))]
+def content_sha256(
+    suite: SuiteRef, track: str, variant: str, method: MethodRef, runs: Sequence[Run], controls: Controls
+) -> str:
+    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another.
+
+    A variant with its method's name does not count, so that results from before variants keep their checksums.
+    """
+    parts = (suite, method, controls, *runs)
+    content = [track, *(part.model_dump(mode="json", warnings=False, exclude={"changed"}) for part in parts)]
+    if variant != method.name:
+        content.append(variant)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

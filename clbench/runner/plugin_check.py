@@ -139,18 +139,19 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
     """
     sweep, store = executor.sweep, executor.store
     named = {name: path for path in sweep.plugins for name in load_plugin(path)}
-    for spec in {spec.method: spec for spec in reversed(sweep.specs) if spec.method in named}.values():
+    first_track = sweep.specs[0].track  # all variants are run on it
+    for spec in (one for one in sweep.specs if one.track == first_track and one.variant.method in named):
         key = _passed_key(sweep.suite, sweep.config, spec)
         if store.get_json(key) is not None:
             continue
-        on_event({"event": "stage", "what": f"checking the hooks of {spec.method}"})
+        on_event({"event": "stage", "what": f"checking the hooks of {spec.variant.name}"})
         where = (sweep.suite, spec.track, sweep.assets[spec.track].folders)
         check: MethodCheck = engine.measure(
             check_method,
             sweep.config.device,
             sweep.config.precision,
-            spec.method,
-            spec.settings,
+            spec.variant.method,
+            spec.variant.settings,
             sweep.plugins,
             *where,
         )
@@ -161,9 +162,9 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
         if check.error:
             for event in check.output:
                 on_event(event)
-            advice = f"nothing was run (`clbench check {named[spec.method]}` checks it alone)"
+            advice = f"nothing was run (`clbench check {named[spec.variant.method]}` checks it alone)"
             raise type(check.error)(f"{check.error}; {advice}") from check.error.__cause__
-        store.provenance = {"suite": sweep.suite.name, "track": spec.track, "method": spec.method}
+        store.provenance = {"suite": sweep.suite.name, "track": spec.track, "method": spec.variant.method}
         store.put_json(key, {"regime": check.regime, "state_bytes": check.state_bytes})
         store.provenance = {}
 
@@ -171,7 +172,7 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
 def _passed_key(suite: Suite, config: DeviceConfig, spec: RunSpec) -> str:
     """The key of the note that a method passed the check."""
     recipe = {
-        "method": spec.method,
+        "method": spec.variant.method,
         "source": spec.reference.source_sha256,
         "config": spec.reference.config,
         "suite": suite.sha256,

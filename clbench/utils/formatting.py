@@ -32,3 +32,8 @@ def format_p_value(p: float) -> str:
 def sentence(text: str) -> str:
     """ "mean over runs" -> "Mean over runs."."""
     return f"{text[0].upper()}{text[1:]}."
+
+
+def counted(number: int, noun: str) -> str:
+    """(1, "run") -> "1 run", (2, "run") -> "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -16,6 +16,7 @@ from clbench.runner.hook_lint import hook_warnings
 from clbench.runner.plugin_check import MethodCheck, check_method
 from clbench.runner.toy import ToyModels, toy_suite
 from clbench.suite import load_suite, suite_folder
+from clbench.variants import Variant
 
 HEAD = """
 from dataclasses import replace
@@ -200,8 +201,9 @@ def test_a_plugin_is_checked_once_in_a_store_and_again_when_it_or_its_settings_c
     checks = watch(monkeypatch, plugin_check, "check_method")
     setting = "\n    from pydantic import BaseModel\n    class Config(BaseModel):\n        strength: float = 1.0\n"
     path = plugin(setting)
-    for count, settings in ((1, {}), (1, {}), (2, {"mine": {"strength": 2}}), (2, {"mine": {"strength": 2}})):
-        ready(("mine", "naive"), ("styles", "objects"), settings, plugins=(path,))
+    strong = Variant.of("mine", {"strength": 2}, "strong")
+    for count, variant in ((1, "mine"), (1, "mine"), (2, strong), (2, strong)):
+        ready((variant, "naive"), ("styles", "objects"), plugins=(path,))
         assert len(checks) == count
     other = path.with_name("other.py")
     other.write_text(path.read_text() + "# changed\n")

@@ -16,6 +16,7 @@ from clbench.runner.engine import execute
 from clbench.runner.engine.inline import InlinePool
 from clbench.runner.prepare import prepare
 from clbench.storage.store import Store
+from clbench.variants import Variant
 
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
@@ -175,8 +176,8 @@ def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mo
     plugin = tmp_path / "hooked.py"
     plugin.write_text(HOOKED)
     options = {"quick": True, "device": "cpu", "plugins": (plugin,), "output": tmp_path / "runs"}
-    config = RunConfig.of(workers=1, **options)
-    prepared = prepare(["hooked", "naive"], ["styles"], mock_folder, {}, config)
+    config, variants = RunConfig.of(workers=1, **options), [Variant.of("hooked"), Variant.of("naive")]
+    prepared = prepare(variants, ["styles"], mock_folder, config)
     (tmp_path / "fails now").touch()
     with pytest.raises(WorkFailed, match="before the hooks were removed"):
         harness.carry_out(prepared)
