@@ -74,9 +74,9 @@ def leaderboard(
 
     A folder that is not called `submissions` holds your own results: partial ones are shown too, without a rank.
     """
-    from clbench.cli.render import result_table
     from clbench.leaderboard import write_tables
     from clbench.leaderboard.site import build_site
+    from clbench.results.table import result_table
 
     own = FOLDER not in submissions.parts
     boards = _own_boards(submissions, beside, samples, suite) if own else _boards(submissions, samples)

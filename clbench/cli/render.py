@@ -1,4 +1,4 @@
-"""A result in the terminal: score matrices as heatmaps, and the summary as a table. Fits 80 columns."""
+"""A result in the terminal: score matrices as heatmaps, and all its statistics as a table. Fits 80 columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -17,11 +16,11 @@ from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.results.analysis import CONTROLS, Analysis
 from clbench.results.compare import Comparison
-from clbench.results.schema import Result, Spread
 from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
-from clbench.scores import STATISTICS, Statistic, shown
+from clbench.results.table import called, spread_text
+from clbench.scores import STATISTICS
 from clbench.suite import Suite
-from clbench.utils.formatting import counted, format_bytes, format_p_value, format_percent
+from clbench.utils.formatting import counted, format_bytes, format_p_value, text_color
 
 WIDTH = 80
 _SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
@@ -50,7 +49,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
         one = runs[run - 1]
         what = f"run {run} of {len(runs)}: order {one.order}, seed {one.seed}"
         tasks = list(one.task_order)
-    console.print(Text(f"{_called(result)} on {result.track} of {suite.name}, {what}", style="bold"))
+    console.print(Text(f"{called(result)} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
@@ -63,34 +62,6 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     console.print(_facts(method))
 
 
-def _called(result: Result) -> str:
-    """The variant, and its configuration where that says more."""
-    configuration = result.method.configuration
-    return result.variant if configuration == result.variant else f"{result.variant} ({configuration})"
-
-
-def result_table(*results: Result) -> Table:
-    """The short summary of one or more results: a line for each variant and metric, mean ± std over runs."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("Variant", overflow="fold")
-    table.add_column("Metric", no_wrap=True)
-    statistics = shown("headline", "main", "control")
-    higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
-    for one in statistics:
-        arrows = {one.arrow(better) for better in higher}
-        heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
-        table.add_column(heading.rstrip(), justify="right", no_wrap=True)
-    for result in results:
-        name = result.variant + ("*" if result.partial else "")
-        for metric, summary in result.summary.items():
-            cells = (_spread(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
-            table.add_row(escape(name), METRICS[metric].label, *cells)
-            name = ""
-    if any(result.partial for result in results):
-        table.caption = "* partial: runs of the protocol are missing"
-    return table
-
-
 def summary_table(method: Analysis) -> Table:
     """Every statistic and control, a column for each metric."""
     metrics = method.track.metrics
@@ -100,12 +71,12 @@ def summary_table(method: Analysis) -> Table:
         table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
     for one in STATISTICS.values():
         if any(one.name in method.summary[metric] for metric in metrics):
-            table.add_row(one.title, *(_spread(method.summary[metric].get(one.name), one) for metric in metrics))
+            table.add_row(one.title, *(spread_text(method.summary[metric].get(one.name), one) for metric in metrics))
     table.add_section()
     for name, control in CONTROLS.items():
         if name != "base model":  # it is among the statistics above
             spreads = (control.spread([method], metric) for metric in metrics)
-            table.add_row(name, *(_spread(found, deviation=control.varies) for found in spreads))
+            table.add_row(name, *(spread_text(found, deviation=control.varies) for found in spreads))
     return table
 
 
@@ -138,9 +109,8 @@ def _shade(value: float, low: float, high: float, width: int) -> Text:
         return Text("")
     place = (value - low) / (high - low) if high > low else 0.0
     rgb = [round(np.interp(place * 4, range(5), _SCALE[:, channel])) for channel in range(3)]
-    # Black text above the relative luminance at which black and white contrast equally (WCAG 2: 0.179).
-    luminance = np.dot((np.array(rgb) / 255) ** 2.2, (0.2126, 0.7152, 0.0722))
-    style = Style(color="#000000" if luminance > 0.179 else "#ffffff", bgcolor=f"#{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}")
+    color = text_color([part / 255 for part in rgb])
+    style = Style(color=color, bgcolor=f"#{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}")
     digits = 3 if width > 6 else 2
     return Text(f"{value:{width - 1}.{digits}f} ", style=style)
 
@@ -153,16 +123,6 @@ def _facts(method: Analysis) -> Text:
         "made by": " ".join(method.result.command.split()),
     }
     return Text("\n".join(f"{name}: {value}" for name, value in lines.items()))
-
-
-def _spread(value: Spread | None, statistic: Statistic | None = None, deviation: bool = True) -> str:
-    """A mean and, if there are several runs, its deviation; shares in percent."""
-    if value is None:
-        return "–"
-    std = value.std if deviation and value.n > 1 else None
-    if statistic and statistic.unit == "share":
-        return format_percent(value.mean, std)
-    return f"{value.mean:.3f}" if std is None else f"{value.mean:.3f} ± {std:.3f}"
 
 
 def render_comparison(comparison: Comparison, console: Console, *, matrices: bool = True) -> None:

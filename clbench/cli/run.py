@@ -148,7 +148,7 @@ def compute(
 
 def show(result: Result, path: Path) -> None:
     """A result's table and where its file is."""
-    from clbench.cli.render import result_table
+    from clbench.results.table import result_table
 
     out.print(result_table(result))
     out.print(Text(f"result: {path}"), soft_wrap=True)

@@ -10,14 +10,20 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
+from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import FrozenModel, Name
 from clbench.variants import VariantName, configuration_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from clbench.results.plot import ResultFigure
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -210,10 +216,85 @@ class Result(_Record):
         """Where it lies below `submissions/`."""
         return f"{self.suite.name}/{self.track}/{self.variant}.json"
 
+    def __repr__(self) -> str:
+        from clbench.results.table import one_line
+
+        return f"<Result {one_line(self)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The summary as notebooks show it: the table of `clbench run`, as `summary` has it."""
+        from clbench.results.table import result_html
+
+        return result_html(self)
+
+    def matrix(self, metric: str) -> NDArray[np.float64]:
+        """The mean score matrix over the runs, (T + 1, T): row = after task i (0 = base model), column = position.
+
+        Where the runs' orders differ, a column is a position in the order, and not one task. nan where some run did not
+        measure the cell. `runs[0].matrix(metric)` is that of one run.
+
+        Raises:
+            ClbenchError: there is no such metric, or the runs' matrices have not one shape.
+        """
+        return score_stack(self.runs, metric).mean(axis=0)
+
+    def to_frame(self) -> DataFrame:
+        """All scores in long form, a row for each metric, run, row of the score matrix and task, in that order.
+
+        Columns:
+            metric: the metric's id.
+            order: the name of the run's order.
+            seed: the run's training seed.
+            after: how many tasks were learned, 0 (the base model) to T.
+            learned: the name of the task that was learned last; missing after 0.
+            task: the name of the task that is scored; tasks come in the run's order.
+            score: nan where not measured, mostly before a task is learned: `frame.dropna(subset=["score"])`.
+
+        Raises:
+            ClbenchError: pandas is not installed, or the runs' matrices have not one shape.
+        """
+        from clbench.results.frame import to_frame
+
+        return to_frame(self)
+
+    def plot(self) -> ResultFigure:
+        """A matplotlib figure: for each metric the mean score matrix, and the forgetting curve.
+
+        The curve is the mean score of a task k tasks after it was learned, over tasks and runs
+        (`clbench.scores.scores_since_learned`), with the standard deviation over the runs as a band. A notebook shows
+        the figure where it is a cell's last value; elsewhere `result.plot().savefig("result.png")` writes it.
+        `matplotlib.pyplot` is not used, so that no figure has to be closed.
+
+        Raises:
+            ClbenchError: matplotlib is not installed, or the runs' matrices have not one shape.
+        """
+        from clbench.results.plot import plot
+
+        return plot(self)
+
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
     """A score matrix as a result file has it: nan becomes null."""
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
+
+
+def score_stack(runs: Sequence[Run], metric: str) -> NDArray[np.float64]:
+    """The score matrices of one metric in all runs, (runs, T + 1, T); nan where not measured.
+
+    Raises:
+        ClbenchError: a run lacks the metric, or has not T tasks and a matrix of (T + 1, T), as valid results do.
+    """
+    known = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+    if metric not in known:
+        raise ClbenchError(f"the runs have no metric {metric!r}{did_you_mean(metric, known)}")
+    T = len(runs[0].task_order)
+    if any((len(run.task_order), *map(len, run.scores[metric])) != (T,) * (T + 2) for run in runs):
+        raise ClbenchError(
+            f"not all runs have {T} tasks and a {metric} matrix of {T + 1} x {T}; see `clbench validate`"
+        )
+    return np.array([run.scores[metric] for run in runs], dtype=float)
 
 
 def content_sha256(
