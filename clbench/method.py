@@ -13,6 +13,7 @@ A plugin is one Python file with a class:
 
 Defining a subclass with a name registers it. `clbench.plugins` finds plugins in `methods/`, in files given with
 `--plugin`, and in installed packages that declare an entry point in the group `clbench.methods`.
+`clbench check mine.py` runs all hooks in seconds; `--debug` shows tracebacks and lets `breakpoint()` work.
 
 A method decides about weights: it sees its state, the task's training data and the model, never the evaluation.
 """

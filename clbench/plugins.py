@@ -7,8 +7,10 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,10 @@ from typing import Any
 from clbench.errors import ClbenchError, WorkFailed, did_you_mean
 from clbench.method import REGISTRY, Method
 from clbench.suite import content_root
+from clbench.utils.output import captured, captures
+
+_MODULES = "clbench_plugin_"
+"""The beginning of the names under which plugin files are imported."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,14 @@ _EXECUTED_SHA256: dict[Path, str] = {}
 def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
     """All methods by name, from `methods/`, entry points and the given files; later ones replace earlier ones."""
     for path in sorted((content_root() / "methods").glob("*.py")):
-        _load(path)
+        load_plugin(path)
     for point in importlib.metadata.entry_points(group="clbench.methods"):
         try:
             point.load()
         except Exception as error:  # a broken package must not stop the other methods
             warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
     for path in plugins:
-        _load(Path(path))
+        load_plugin(path)
     return dict(sorted(REGISTRY.items()))
 
 
@@ -54,12 +60,18 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
 
     Raises:
         ClbenchError: the name is unknown (suggests one), or its Config rejects a setting.
-        WorkFailed: a plugin file does not load.
+        WorkFailed: a plugin file does not load, or the method cannot be made.
     """
     methods = list_methods(plugins)
     if name not in methods:
         raise ClbenchError(f"there is no method {name!r}{did_you_mean(name, list(methods))}")
-    return methods[name](**(settings or {}))
+    try:
+        with captured(_printer(name)):
+            return methods[name](**(settings or {}))
+    except ClbenchError:
+        raise
+    except Exception as error:
+        raise WorkFailed(f"method {name} cannot be made: {describe_error(error, files_of(methods[name]))}") from error
 
 
 def source_of(method: Method) -> MethodSource:
@@ -68,17 +80,41 @@ def source_of(method: Method) -> MethodSource:
     The checksum also covers the files of all classes that the method inherits from and, if it is part of a package, all
     of the package's Python files.
     """
-    own = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
-    try:
-        files = [Path(inspect.getfile(cls)) for cls in own]
-    except (TypeError, OSError):
-        raise ClbenchError(
-            f"method {method.name} is not defined in a file; save it in one and pass that as a plugin"
-        ) from None
+    files = files_of(type(method))
     module = type(method).__module__.split(".")[0]
     installed = _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
     return MethodSource(files[0], _sha256({*files, *_package_files(module)}), distribution)
+
+
+def files_of(method: type[Method]) -> list[Path]:
+    """The files of a class and of all classes that it inherits from.
+
+    Raises:
+        ClbenchError: one is not defined in a file.
+    """
+    own = [cls for cls in method.__mro__ if issubclass(cls, Method) and cls is not Method]
+    try:
+        return [Path(inspect.getfile(cls)) for cls in own]
+    except (TypeError, OSError):
+        raise ClbenchError(
+            f"method {method.name} is not defined in a file; save it in one and pass that as a plugin"
+        ) from None
+
+
+def describe_error(error: BaseException, files: Sequence[Path]) -> str:
+    """`mine.py, line 12, in end_task: ValueError: why`: the innermost line in one of the plugin's files, and the error.
+
+    Only the first file where the error passed through none of them.
+    """
+    names = [str(file) for file in files]
+    place, message = names[0], str(error)
+    if frames := [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]:
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+    elif isinstance(error, SyntaxError) and error.filename in names:
+        place, message = f"{error.filename}, line {error.lineno}", error.msg
+    hint = "; --debug shows the traceback" if captures() else ""
+    return " ".join(f"{place}: {type(error).__name__}: {message}{hint}".split())
 
 
 def _package_files(module: str) -> list[Path]:
@@ -98,15 +134,44 @@ def _distributions() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
 
 
-def _load(path: Path) -> None:
-    """Register a file's methods. It is executed once a process but registered each time, so that the last file wins."""
-    path = path.resolve()
-    name = f"clbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+def load_plugin(path: Path) -> dict[str, type[Method]]:
+    """Register a file's methods, and return them by name.
+
+    It is executed once a process but registered each time, so that the last file wins.
+
+    Raises:
+        ClbenchError: it is no Python file, or defines no method. WorkFailed: it does not load.
+    """
+    path = Path(path).resolve()
+    name = f"{_MODULES}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = sys.modules.get(name) or _execute(path, name)
     defined = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Method) and cls.name]
     if not defined:
         raise ClbenchError(f"{path} defines no Method with a name")
-    REGISTRY.update({cls.name: cls for cls in defined})
+    methods = {cls.name: cls for cls in defined}
+    REGISTRY.update(methods)
+    return methods
+
+
+@contextmanager
+def fresh_plugins() -> Iterator[None]:
+    """Inside, plugin files are executed anew; what their modules and classes keep then is forgotten at the end."""
+    before = {name: sys.modules.pop(name) for name in _plugin_modules()}
+    try:
+        yield
+    finally:
+        for name in _plugin_modules():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _plugin_modules() -> list[str]:
+    return [name for name in sys.modules if name.startswith(_MODULES)]
+
+
+def _printer(name: str) -> Callable[[str], None]:
+    """Prints a line of a method's output to stderr, marked with its name."""
+    return lambda line: print(f"[{name}] {line}", file=sys.stderr)
 
 
 def _execute(path: Path, name: str) -> ModuleType:
@@ -119,9 +184,10 @@ def _execute(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module
     try:
         content = path.read_bytes()  # read once, without bytecode caches: the checksum is that of the executed code
-        exec(compile(content, path, "exec"), module.__dict__)
+        with captured(_printer(path.stem)):
+            exec(compile(content, path, "exec"), module.__dict__)
         _EXECUTED_SHA256[path] = hashlib.sha256(content).hexdigest()
     except Exception as error:
         del sys.modules[name]
-        raise WorkFailed(f"the plugin {path} does not load: {type(error).__name__}: {error}") from error
+        raise WorkFailed(f"the plugin does not load: {describe_error(error, [path])}") from error
     return module

@@ -51,7 +51,8 @@ class Variant(FrozenModel):
             named = {} if name is None else {"name": name}
             return cls(method=method, settings=dict(settings or {}), **named)
         except ValidationError as error:
-            raise ClbenchError(f"variant {name or method!r}: {_first(error)}") from None
+            what = f"variant {name!r}" if name is not None else f"method {method!r}: its name cannot be recorded"
+            raise ClbenchError(f"{what}: {_first(error)}") from None
 
 
 def configuration_text(method: str, settings: Mapping[str, Any]) -> str:

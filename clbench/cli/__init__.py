@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 import warnings
+from bdb import BdbQuit
 from importlib.metadata import version
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from clbench.cli.options import app, err
 from clbench.errors import ClbenchError
 
-for name in ("run", "results", "leaderboard", "export", "store", "catalog"):  # the order of --help
+for name in ("run", "check", "results", "leaderboard", "export", "store", "catalog"):  # the order of --help
     importlib.import_module(f"clbench.cli.{name}")
 
 
@@ -39,7 +40,9 @@ def options(
 
 def main() -> None:
     """Entry point: a ClbenchError is printed as one sentence on stderr and sets the exit code."""
-    warnings.showwarning = lambda message, *rest, **more: err.print(Text(f"warning: {message}", style="yellow"))
+    warnings.showwarning = lambda message, *rest, **more: err.print(
+        Text(f"warning: {message}", style="yellow"), soft_wrap=True
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # preempted jobs stop as after Ctrl-C
     try:
         code = app(standalone_mode=False)  # typer.Exit is returned as its exit code
@@ -49,7 +52,7 @@ def main() -> None:
             sys.exit(code)
     except ClbenchError as error:
         fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, BdbQuit):
         fail("stopped; the same command goes on from here", 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # usage errors of click

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,14 @@ SuiteName = Annotated[
 Store = Annotated[
     str | None, typer.Option(help="A folder, or a URL such as `s3://bucket/folder`; default `<output>/store`.")
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Work in this process alone, show a plugin's error with its traceback, and let `breakpoint()` in a plugin "
+        "have the terminal.",
+    ),
+]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")]
 
 
@@ -73,6 +82,35 @@ def import_harness() -> Any:
     diffusers.utils.logging.disable_progress_bar()
     logging.getLogger().setLevel(logging.ERROR)
     return harness
+
+
+@contextmanager
+def debugging(on: bool) -> Iterator[None]:
+    """With --debug: leave what plugins print where they print it, and print an error's traceback."""
+    if not on:
+        yield
+        return
+    from clbench.utils.output import uncaptured
+
+    with uncaptured():
+        try:
+            yield
+        except ClbenchError as error:
+            print_traceback(error)
+            raise
+
+
+def print_traceback(error: ClbenchError) -> None:
+    """Print the traceback of what a plugin raised, if an error is of a plugin."""
+    if error.__cause__:
+        import traceback
+
+        traceback.print_exception(error.__cause__)
+
+
+def stdout_for_results(debug: bool) -> AbstractContextManager[Any]:
+    """What a plugin prints where it is not captured goes to stderr, unless a debugger needs the terminal."""
+    return nullcontext() if debug else redirect_stdout(sys.stderr)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import RUN, SuiteName, app, complete_track, err, import_harness, out, split_list
+from clbench.cli.options import (
+    RUN,
+    SuiteName,
+    app,
+    complete_track,
+    err,
+    import_harness,
+    out,
+    split_list,
+    stdout_for_results,
+)
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, list_methods
@@ -31,6 +42,7 @@ SHOWN = {"variant", "method", "track", "summary", "partial"}
     epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
     "`clbench run --method naive --track objects --quick`\n\n"
     "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5 --variant mine-half`\n\n"
+    "`clbench run --method mine --plugin mine.py --track styles --quick --debug`\n\n"
     "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`",
 )
 @with_run_options
@@ -131,7 +143,7 @@ def compute(
         print_plan(plan)
     if options.dry_run:
         return []
-    return [(result, result_path(plan.output, result)) for result in carry_out(plan, options.events, tracker)]
+    return [(result, result_path(plan.output, result)) for result in carry_out(plan, options, tracker)]
 
 
 def show(result: Result, path: Path) -> None:
@@ -145,29 +157,36 @@ def show(result: Result, path: Path) -> None:
 def planned(variants: list[Variant], tracks: list[str], suite: str, options: dict[str, Any]) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
+    from clbench.runner.monitor.events import output_line
     from clbench.runner.prepare import prepare
 
-    with err.status("looking at models and data") as status:
+    config, status = RunConfig.of(**options), err.status("looking at models and data")
 
-        def show_stage(event: dict[str, Any]) -> None:
+    def show_stage(event: dict[str, Any]) -> None:
+        if event["event"] == "output":
+            err.print(Text(output_line(event)), soft_wrap=True)
+        elif not config.debug:
             status.update(event["what"])
-            if event["event"] == "expect":
-                err.print(Text(event["what"], style="dim"), soft_wrap=True)
+        if event["event"] == "expect":
+            err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
-        return prepare(variants, tracks, suite, RunConfig.of(**options), show_stage)
+    with nullcontext() if config.debug else status, stdout_for_results(config.debug):
+        return prepare(variants, tracks, suite, config, show_stage)
 
 
-def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
+def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Result]:
     """Do the work with a live display; events go to the events file and the tracker too."""
     from clbench.runner import harness
     from clbench.runner.monitor.events import event_file
     from clbench.runner.monitor.progress import Display
     from clbench.runner.monitor.trackers import trackers
 
+    debug = options.config["debug"]
     with (
-        event_file(events) as write,
+        event_file(options.events) as write,
         trackers(tracker, plan) as track,
-        Display(plan.graph.units, err) as display,
+        stdout_for_results(debug),
+        Display(plan.graph.units, err, live=not debug) as display,
         warnings.catch_warnings(),
     ):
 

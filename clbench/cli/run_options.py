@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clbench.cli.options import DataRoot, Json, Plugins, Store, split_list
+from clbench.cli.options import DataRoot, Debug, Json, Plugins, Store, debugging, split_list
 from clbench.errors import ClbenchError
 
 
@@ -63,6 +63,7 @@ def run_options(
         str | None,
         typer.Option(help="Address of the Ray cluster; default: the one this machine belongs to, else a new one."),
     ] = None,
+    debug: Debug = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     events: Annotated[Path | None, typer.Option(help="Also write events to this file, as JSON lines.")] = None,
     tracker: Annotated[
@@ -96,6 +97,7 @@ def run_options(
         "workers": workers,
         "engine": engine,
         "address": address,
+        "debug": debug,
     }
     return RunOptions(config, dry_run, events, tracker, as_json)
 
@@ -109,7 +111,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(**given: Any) -> None:
         options = run_options(**{name: given.pop(name) for name in added})
-        command(**given, options=options)
+        with debugging(options.config["debug"]):
+            command(**given, options=options)
 
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {one.name: one.annotation for one in parameters}

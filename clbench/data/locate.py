@@ -96,7 +96,7 @@ class Asset:
             fetch = f"`clbench data fetch{suite} --item {self.name}`"
             return f"get it with {fetch}, or give a complete copy with --data-root"
         if self.spec.source.startswith("bundled:"):
-            return f"restore it, e.g. with `git checkout -- {_bundled(self.spec.source)}`"
+            return f"restore it, e.g. with `git checkout -- {bundled_folder(self.spec.source)}`"
         return "repair it, or change its `source` in suite.yaml"
 
 
@@ -210,7 +210,7 @@ def _find_folder(asset: Asset, paths: AssetPaths) -> tuple[Path, str]:
         return copy, "data root"
     source = asset.spec.source
     if source.startswith("bundled:"):
-        folder, origin = _bundled(source), "bundled"
+        folder, origin = bundled_folder(source), "bundled"
     elif asset.from_hub:
         return _in_hub_cache(asset), "hub cache"
     else:
@@ -220,7 +220,8 @@ def _find_folder(asset: Asset, paths: AssetPaths) -> tuple[Path, str]:
     return folder, origin
 
 
-def _bundled(source: str) -> Path:
+def bundled_folder(source: str) -> Path:
+    """The folder of a bundled model, named with or without `bundled:`."""
     return Path(__file__).parent.parent / "miniworld" / "weights" / source.removeprefix("bundled:")
 
 

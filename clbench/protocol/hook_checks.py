@@ -65,7 +65,7 @@ def check_adapter(spec: AdapterSpec, adapter: Any, where: str) -> None:
 
 
 def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
-    if not isinstance(state, State):
+    if type(state) is not State:  # a subclass is read back as a State, without what it adds
         raise WorkFailed(f"{where} returned {type(state).__name__}, expected a State")
     check_delta(spec, state.merged, where)
     if state.adapter is not None and not isinstance(state.adapter, Adapter):
@@ -73,6 +73,10 @@ def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
     factors = [state.adapter.A, state.adapter.B] if state.adapter else []
     if not all(isinstance(part, Mapping) for part in (*factors, state.extra)):
         raise WorkFailed(f"{where}: the state holds something else than mappings of names to tensors")
+    if odd := [name for name in state.extra if not isinstance(name, str)]:
+        raise WorkFailed(f"{where}: the state's extra has the name {odd[0]!r}, expected a text")
+    if state.adapter is not None and not state.adapter.A:
+        raise WorkFailed(f"{where}: the state's adapter has no layers, expected None or an adapter that has some")
     for name, value in state.tensors().items():
         if not isinstance(value, Tensor) or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
             raise WorkFailed(f"{where}: {name!r} of the state is not a tensor of finite values")

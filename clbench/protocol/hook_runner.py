@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
+from bdb import BdbQuit
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,12 +11,15 @@ import torch
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Context, Example, Method
-from clbench.plugins import source_of
+from clbench.plugins import describe_error, files_of
 from clbench.protocol.hook_checks import AdapterSpec, check_adapter, check_delta, check_examples, check_state
 from clbench.state import State
+from clbench.utils.output import captured
 from clbench.utils.seeding import global_seed
 
 Returned = TypeVar("Returned")
+KEPT = "; earlier tasks are kept"
+"""Ends the sentence about a failure in the middle of a run."""
 
 
 class HookRunner:
@@ -27,11 +30,20 @@ class HookRunner:
     Args:
         tasks: names, in the order in which they are learned.
         resolution: of the training images, in pixels.
+        emit: called with an `output` event for each line that a hook prints.
     """
 
-    def __init__(self, method: Method, tasks: Sequence[str], seed: int, spec: AdapterSpec, resolution: int) -> None:
+    def __init__(
+        self,
+        method: Method,
+        tasks: Sequence[str],
+        seed: int,
+        spec: AdapterSpec,
+        resolution: int,
+        emit: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.method, self._tasks, self._seed = method, tasks, seed
-        self._spec, self._resolution = spec, resolution
+        self._spec, self._resolution, self._emit = spec, resolution, emit
 
     def begin_task(self, ctx: Context, state: State) -> Adapter | None:
         start = self._call("begin_task", ctx.position, ctx, state)
@@ -70,6 +82,9 @@ class HookRunner:
         check_delta(self._spec, delta, f"method {self.method.name}: weights() after task {self._tasks[position]!r}")
         return delta
 
+    def shapes_training(self) -> bool:
+        return self.call_plugin("shapes_training()", 0, self.method.shapes_training)
+
     def where(self, what: str, position: int) -> str:
         """The beginning of a sentence about something that the method did at a task."""
         return f"method {self.method.name}: {what} at task {self._tasks[position]!r}"
@@ -92,19 +107,18 @@ class HookRunner:
             WorkFailed: it raised; the sentence names the hook, the task, and the line of the plugin's file.
         """
         try:
-            with global_seed(self._seed, what, position):
+            with global_seed(self._seed, what, position), captured(self._pass_on):
                 return function()
-        except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError):  # the latter are not the plugin's
+        except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError, BdbQuit):  # none is the plugin's fault
             raise
         except Exception as error:
-            file = source_of(self.method).path
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-            place = f"{file}:{lines[-1]}" if lines else str(file)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise WorkFailed(
-                f"method {self.method.name} failed in {what} at task {self._tasks[position]!r} ({place}): "
-                f"{reason}; earlier tasks are kept"
+                f"method {self.method.name} failed in {what} at task {self._tasks[position]!r}: "
+                f"{describe_error(error, files_of(type(self.method)))}{KEPT}"
             ) from error
+
+    def _pass_on(self, line: str) -> None:
+        self._emit({"event": "output", "method": self.method.name, "text": line})
 
 
 def _versions(state: State) -> list[tuple[str, int, int]]:

@@ -50,7 +50,20 @@ class TaskSequence:
     def use_method(self, method: Method) -> None:
         """Take another instance of the same method, so that nothing is handed on but the state."""
         names = [task.name for task in self.tasks]
-        self.hooks = HookRunner(method, names, self.seed, self.runtime.adapter_spec, self.runtime.suite.resolution)
+        runtime = self.runtime
+        self.hooks = HookRunner(
+            method,
+            names,
+            self.seed,
+            runtime.adapter_spec,
+            runtime.suite.resolution,
+            lambda event: runtime.emit(event),  # as it is when a hook is called
+        )
+
+    def renew_method(self, settings: Mapping[str, Any]) -> None:
+        """Take a new instance of the same method."""
+        make = type(self.method)
+        self.use_method(self.hooks.call_plugin("__init__()", 0, lambda: make(**settings)))
 
     def run(self) -> Run:
         """Train, draw and score all tasks, or find what is in the store.
@@ -153,10 +166,10 @@ class TaskSequence:
     @cached_property
     def shared_training_key(self) -> str | None:
         """The key of the first task's training where other methods may share it; found without loading the model."""
-        if self.method.shapes_training():
-            return None
         ctx = self._context(0, State(), {})
         try:
+            if self.hooks.shapes_training():
+                return None
             start, frozen = self.hooks.begin_task(ctx, State()), self.hooks.frozen(0, State())
             return None if start is None else self._first_training_key(start, digest(frozen))
         except Exception:  # it needs the model, or is wrong, which its training will tell
@@ -197,7 +210,7 @@ class TaskSequence:
         own = generator(self.seed, "method batches", position)
         ctx.batches = lambda count: dataset.batches(count, runtime.suite.training, own)
         ctx.denoising_loss = dataset.loss
-        if position or self.method.shapes_training():
+        if position or self.hooks.shapes_training():
             return self._fit(ctx, dataset, start), 0.0
         key, store = self._first_training_key(start, frozen_digest), runtime.store
         with store.lock(key + ".fit"):  # other methods may begin alike, at the same time

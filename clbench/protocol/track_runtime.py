@@ -20,6 +20,7 @@ from clbench.lora import Delta
 from clbench.method import Example
 from clbench.protocol.device import DeviceConfig
 from clbench.protocol.hook_checks import AdapterSpec
+from clbench.protocol.hook_runner import KEPT
 from clbench.protocol.keys import TrackKeys, track_recipe
 from clbench.protocol.models import Models
 from clbench.protocol.sampling import draw_cell
@@ -137,7 +138,7 @@ class TrackRuntime:
         self.backbone.deploy(weights, weights_digest)
         drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
         if not bool(torch.isfinite(drawn).all()):
-            raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity; finished work is kept")
+            raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity{KEPT}")
         images = to_pil(drawn)
         if self.keep_images:
             for number, image in enumerate(images):

@@ -17,6 +17,7 @@ from clbench.backbones.sdxl import Backbone
 from clbench.errors import WorkFailed
 from clbench.lora import Adapter
 from clbench.method import Batch, Context, Example, Method
+from clbench.protocol.hook_runner import KEPT
 from clbench.suite import Training
 from clbench.utils.seeding import generator
 
@@ -121,7 +122,7 @@ def fit(
         if not math.isfinite(value):
             raise WorkFailed(
                 f"the loss became {value} in task {ctx.task!r} (position {ctx.position + 1}) at step {step + 1} of "
-                f"{training.steps}; earlier tasks are kept"
+                f"{training.steps}{KEPT}"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -52,6 +52,8 @@ class RunConfig(FrozenModel):
     """Where the workers are: on this machine, or on a Ray cluster."""
     address: str | None = None
     """Address of the Ray cluster; default the one that this machine belongs to, else a new one here."""
+    debug: bool = False
+    """Do all work in this process and leave what plugins print where they print it, so that a debugger can be used."""
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:
@@ -68,7 +70,12 @@ class RunConfig(FrozenModel):
             raise ClbenchError("--address is of a Ray cluster, and needs --engine ray")
         if not config.resume and ((config.workers or 1) > 1 or config.engine == "ray"):
             raise ClbenchError("several workers need a store that may be reused (no --no-resume)")
-        return config
+        if config.debug and ((config.workers or 1) > 1 or config.engine == "ray" or config.deterministic):
+            raise ClbenchError(
+                "--debug does all work in this process, so it cannot be given with more --workers than one, --engine "
+                "ray or --deterministic"
+            )
+        return config.model_copy(update={"workers": 1}) if config.debug else config
 
 
 def _sentence(error: ValidationError, known: list[str]) -> str:
@@ -99,6 +106,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | None
     engine: Literal["local", "ray"]
     address: str | None
+    debug: bool
 
 
 class RunSpec(FrozenModel):

@@ -30,6 +30,7 @@ from clbench.runner.engine import EventHandler, Unit
 from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, Place, TaskUnit, UnitWork
 from clbench.storage.open import open_store
 from clbench.storage.store import recipe_key
+from clbench.utils.output import outside
 from clbench.utils.software import software_versions
 
 NOTED = ("suite", "track", "method", "variant", "order", "seed", "task")
@@ -129,7 +130,7 @@ class UnitExecutor:
         device = self.sweep.config.device
         if isinstance(work, TaskUnit):
             self._switch_to(work.sequence, self.sweep.specs[unit.params["spec"]])
-        work.runtime.emit = emit
+        work.runtime.emit = outside(emit)
         self.store.provenance = {
             **{key: unit.params[key] for key in NOTED if key in unit.params},
             **software_versions(),
@@ -146,7 +147,7 @@ class UnitExecutor:
         if self._latest not in (None, sequence):
             self._latest.forget()
         self._latest = sequence
-        sequence.use_method(type(sequence.method)(**spec.variant.settings))
+        sequence.renew_method(spec.variant.settings)
 
 
 @contextmanager

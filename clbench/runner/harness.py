@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,9 +27,11 @@ from clbench.runner.config import RunConfig, RunOptions, RunSpec
 from clbench.runner.engine import Event, EventHandler, PoolRequest, execute
 from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
+from clbench.runner.monitor.events import print_output
 from clbench.runner.plugin_memory import remember_plugins
 from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
+from clbench.utils.output import uncaptured
 from clbench.variants import Variant
 
 STATES = 8 * 2**30
@@ -42,7 +45,7 @@ def run(
     *,
     settings: Mapping[str, Any] | None = None,
     variant: str | None = None,
-    on_event: EventHandler = lambda event: None,
+    on_event: EventHandler = print_output,
     models: Models | None = None,
     **options: Unpack[RunOptions],
 ) -> Result:
@@ -51,7 +54,7 @@ def run(
     Args:
         settings: the method's hyper-parameters.
         variant: a name for this configuration of the method; default the method's.
-        on_event: called with what happens, as events.
+        on_event: called with what happens, as events; default what methods print is printed to stderr.
         models: models of the suite that are loaded already, on the same device; default they are loaded.
         options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
@@ -68,7 +71,7 @@ def sweep(
     tracks: Sequence[str],
     suite: str = "mini-v2",
     *,
-    on_event: EventHandler = lambda event: None,
+    on_event: EventHandler = print_output,
     models: Models | None = None,
     **options: Unpack[RunOptions],
 ) -> list[Result]:
@@ -76,7 +79,7 @@ def sweep(
 
     Args:
         variants: methods with their default settings by name, or configurations.
-        on_event: called with what happens, as events.
+        on_event: called with what happens, as events; default what methods print is printed to stderr.
         models: as `run` takes them.
         options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
@@ -86,10 +89,11 @@ def sweep(
     """
     config = RunConfig.of(**options)
     chosen = [Variant.of(one) if isinstance(one, str) else one for one in variants]
-    return carry_out(prepare(chosen, tracks, suite, config, on_event, models=models), on_event)
+    with uncaptured() if config.debug else nullcontext():
+        return carry_out(prepare(chosen, tracks, suite, config, on_event, models=models), on_event)
 
 
-def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) -> list[Result]:
+def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> list[Result]:
     """Do what was planned, and write the results.
 
     Raises:
@@ -105,9 +109,10 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) 
         if failures:
             on_event({"event": "stage", "what": "failed"})
             messages = list(dict.fromkeys(failure.message for failure in failures.values()))
+            first = next(iter(failures.values()))
             more = f" (and {len(messages) - 1} more: {'; '.join(messages[1:])})" if len(messages) > 1 else ""
             kind = WorkFailed if any(failure.exit_code == 1 for failure in failures.values()) else ClbenchError
-            raise kind(messages[0] + more)
+            raise kind(messages[0] + more) from first.cause
         on_event({"event": "stage", "what": "done"})
         return [collector.results[spec.name] for spec in plan.sweep.specs]
 

@@ -42,6 +42,7 @@ from clbench.runner.estimate import (
 )
 from clbench.runner.executor import UnitExecutor
 from clbench.runner.plan import Plan, make_plan
+from clbench.runner.plugin_check import check_plugins
 from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS
 from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
@@ -103,6 +104,7 @@ def prepare(
     Raises:
         ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written, or
             that holds a result of another configuration of that name.
+        WorkFailed: a method of a plugin file fails the check of its hooks.
     """
     definition = load_suite(suite)
     if not tracks:
@@ -159,6 +161,7 @@ def prepare(
             keep=config.keep,
         )
         executor = UnitExecutor(sweep, config.resume, models)
+        check_plugins(executor, engine, on_event)
         graph = make_plan(executor, together=workers > 1)
         expected = estimate(footprint, sweep, machine, work=graph.work, workers=busy, sharing=sharing)
     if device == "cpu" and not config.device and expected.seconds > FAR_TOO_LONG:

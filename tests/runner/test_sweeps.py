@@ -11,9 +11,12 @@ from watching import Events
 from clbench.errors import WorkFailed
 from clbench.results.io import load_result
 from clbench.runner import harness
+from clbench.runner.config import RunConfig
 from clbench.runner.engine import execute
 from clbench.runner.engine.inline import InlinePool
+from clbench.runner.prepare import prepare
 from clbench.storage.store import Store
+from clbench.variants import Variant
 
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
@@ -106,14 +109,27 @@ def test_a_worker_that_would_make_something_else_than_was_planned_says_so(ready)
             prepared.executor.do(other, lambda event: None)
 
 
-def test_one_methods_failure_costs_no_other_its_result(sweep, tmp_path):
+BROKEN_LATER = """
+from pathlib import Path
+from clbench import Method
+
+class Broken(Method):
+    name = "broken"
+
+    def weights(self, state):
+        if Path(__file__).with_name("broken now").exists():
+            raise ValueError("no weights")
+        return super().weights(state)
+"""
+
+
+def test_one_methods_failure_costs_no_other_its_result(ready, tmp_path):
     plugin = tmp_path / "broken.py"
-    plugin.write_text(
-        "from clbench import Method\n\n\nclass Broken(Method):\n    name = 'broken'\n\n"
-        "    def weights(self, state):\n        raise ValueError('no weights')\n"
-    )
+    plugin.write_text(BROKEN_LATER)
+    prepared = ready(("broken", "naive"), plugins=(plugin,))
+    (tmp_path / "broken now").touch()
     with pytest.raises(WorkFailed, match=r"method broken failed in weights\(\) at task 'byzantine'.*no weights"):
-        sweep(("broken", "naive"), plugins=(plugin,))
+        harness.carry_out(prepared)
     assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
@@ -135,6 +151,7 @@ def test_the_last_states_are_told_without_a_model_as_the_model_tells_them(ready,
 
 
 HOOKED = """
+from pathlib import Path
 from clbench import Method
 
 class Hooked(Method):
@@ -148,7 +165,7 @@ class Hooked(Method):
         return ctx.fresh_adapter()
 
     def end_task(self, ctx, state, adapter):
-        if ctx.position == 1:
+        if ctx.position == 1 and Path(__file__).with_name("fails now").exists():
             raise ValueError("before the hooks were removed")
         [handle.remove() for handle in self.handles]
         return super().end_task(ctx, state, adapter)
@@ -159,8 +176,11 @@ def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mo
     plugin = tmp_path / "hooked.py"
     plugin.write_text(HOOKED)
     options = {"quick": True, "device": "cpu", "plugins": (plugin,), "output": tmp_path / "runs"}
+    config, variants = RunConfig.of(workers=1, **options), [Variant.of("hooked"), Variant.of("naive")]
+    prepared = prepare(variants, ["styles"], mock_folder, config)
+    (tmp_path / "fails now").touch()
     with pytest.raises(WorkFailed, match="before the hooks were removed"):
-        harness.sweep(["hooked", "naive"], ["styles"], mock_folder, workers=1, **options)
+        harness.carry_out(prepared)
     beside = load_result(tmp_path / "runs" / "mock" / "styles" / "naive.partial.json")
     alone = harness.run("naive", "styles", mock_folder, **{**options, "output": tmp_path / "alone"})
     assert outcome(beside) == outcome(alone)

@@ -70,11 +70,14 @@ def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready,
     plugin.write_text(LOST.format(mark=f"Path({str(mark)!r})"))
     alone = {"plugins": (plugin,), "output": tmp_path / "alone"}
     reason = r"cpu failed \(CUDA error: an illegal memory access was encountered\); what is finished is kept"
+    mark.touch()
+    first, second = ready(("lost",), **alone), ready(("lost",), plugins=(plugin,), workers=2)
+    mark.unlink()  # it passed the check before the work, and fails in it
     with pytest.raises(WorkFailed, match=f"^{reason}, so run the same command again$"):
-        sweep(("lost",), **alone)
+        harness.carry_out(first)
     expected = sweep(("lost",), **alone)
     mark.unlink()
-    results = harness.carry_out(ready(("lost",), plugins=(plugin,), workers=2), told.append)
+    results = harness.carry_out(second, told.append)
     assert [outcome(result) for result in results] == [outcome(result) for result in expected]
     (warning,) = [event["message"] for event in told if event["event"] == "warning"]
     assert re.search(f"a worker died during order forward seed 0, task 2 of 3.*: {reason}", warning)

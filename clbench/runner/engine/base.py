@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clbench.runner.engine.schedule import Unit
@@ -32,6 +32,8 @@ class Failed:
 
     message: str
     exit_code: int = 1
+    cause: BaseException | None = field(default=None, compare=False)
+    """What was raised in the first place, with its traceback, if it was in this process."""
 
 
 @dataclass(frozen=True)

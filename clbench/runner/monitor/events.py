@@ -3,14 +3,15 @@
     {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "variant": "naive", ..., "step": 3, "loss": 0.21}
 
 Kinds: `plan`, `begin` and `end` of each unit, `loss` of each training step, `cell` with its scores, `memory`,
-`warning`, `result` with its path. What a unit belongs to (suite, track, variant, method, order, seed, position, task)
-is told with each of its events.
+`warning`, `output` with a line (`text`) that a method's hook printed, `result` with its path. What a unit belongs to
+(suite, track, variant, method, order, seed, position, task) is told with each of its events.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,17 @@ from clbench.utils.files import cannot_write
 
 UNWRITTEN = ("work", "stage", "wait")
 """Events that only a display needs."""
+
+
+def print_output(event: Event) -> None:
+    """Print what methods print to stderr, marked with the method's name; other events are ignored."""
+    if event["event"] == "output":
+        print(output_line(event), file=sys.stderr)
+
+
+def output_line(event: Event) -> str:
+    """A line of a method's output, marked with the method's name."""
+    return f"[{event['method']}] {event['text']}"
 
 
 class WithUnitParams:

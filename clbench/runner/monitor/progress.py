@@ -26,6 +26,7 @@ from rich.table import Column
 from rich.text import Text
 
 from clbench.runner.engine.schedule import Unit
+from clbench.runner.monitor.events import output_line
 from clbench.utils.formatting import format_bytes, format_time
 
 BARS = 12
@@ -74,9 +75,12 @@ class Display:
 
     Args:
         log_interval: seconds between two lines where the console is no terminal.
+        live: whether bars are drawn again and again; without them each unit is a line.
     """
 
-    def __init__(self, units: Iterable[Unit], console: Console, log_interval: float = MINUTE) -> None:
+    def __init__(
+        self, units: Iterable[Unit], console: Console, log_interval: float = MINUTE, *, live: bool = True
+    ) -> None:
         units, self._log_interval = list(units), log_interval
         self._work, self._console = WorkCounter(units), console
         self._several = len({group for unit in units for group in unit.groups}) > 1
@@ -91,19 +95,21 @@ class Display:
         self._cell, self._began = Text(), time.monotonic()
         self._noted = self._began
         self._over = False
-        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4) if live else None
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        if self._live:
+            self._live.__enter__()
         return self
 
     def __exit__(self, *failure: Any) -> None:
         self._over = True
-        self._live.__exit__(*failure)
-        if not self._console.is_interactive:
-            self._console.print()  # which Live leaves out there
+        if self._live:
+            self._live.__exit__(*failure)
+            if not self._console.is_interactive:
+                self._console.print()  # which Live leaves out there
 
-    def on_event(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         """Show what an event tells."""
         kind = event["event"]
         self._work.count(event)
@@ -113,6 +119,8 @@ class Display:
             self._all.update(self._bar, description="waiting for another command")
         elif kind == "warning":
             self._console.print(Text(f"warning: {event['message']}", style="yellow"), soft_wrap=True)
+        elif kind == "output":
+            self._console.print(Text(output_line(event)), soft_wrap=True)
         elif kind == "result" and self._several:
             self._console.print(Text(f"result: {event['path']}", style="dim"), soft_wrap=True)
         elif kind == "memory":
@@ -121,6 +129,8 @@ class Display:
             scores = "  ".join(f"{metric} {value:.3f}" for metric, value in event["scores"].items())
             self._cell = Text(f"  last cell: {event['task']}  {scores}", style="dim")
         elif kind in ("begin", "end"):
+            if kind == "begin" and not self._live:
+                self._console.print(Text(event["label"], style="dim"), soft_wrap=True)
             self._show(event)
             self._note(event)
 
