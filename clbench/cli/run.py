@@ -139,9 +139,10 @@ def planned(
     with err.status("looking at models and data") as status:
 
         def show_stage(event: dict[str, Any]) -> None:
-            status.update(event["what"])
             if event["event"] == "expect":
-                err.print(Text(event["what"], style="dim"), soft_wrap=True)
+                err.print(Text(event["what"], style="dim"), soft_wrap=not err.is_terminal)
+            else:
+                status.update(event["what"])
 
         return prepare(methods, tracks, suite, settings, RunConfig.of(**options), show_stage)
 
