@@ -111,7 +111,7 @@ def compute(
     from clbench.runner.monitor.trackers import usable
 
     tracker = usable(options.tracker)  # or it is refused before any work
-    plan = planned(methods, tracks, suite, settings, options.config)
+    plan = planned(methods, tracks, suite, settings, options)
     if options.dry_run and options.as_json:
         typer.echo(json.dumps(plan.summary(), indent=1))
     elif options.dry_run or (plan_first and not options.as_json):
@@ -130,7 +130,7 @@ def show(result: Result, path: Path) -> None:
 
 
 def planned(
-    methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: dict[str, Any]
+    methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: RunOptions
 ) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
@@ -144,7 +144,8 @@ def planned(
             else:
                 status.update(event["what"])
 
-        return prepare(methods, tracks, suite, settings, RunConfig.of(**options), show_stage)
+        config = RunConfig.of(**options.config)
+        return prepare(methods, tracks, suite, settings, config, show_stage, dry_run=options.dry_run)
 
 
 def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
@@ -184,6 +185,8 @@ def print_plan(plan: ExecutionPlan) -> None:
         out.print(Text(f"shared: {shared} units were asked for more than once, and are done once", "dim"))
     if cells:
         out.print(Text(f"shared: {cells} cells too, if methods that begin alike also end it with equal weights", "dim"))
+    for sentence in plan.obstacles.sentences():
+        out.print(Text(sentence, "yellow"))
 
 
 def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
