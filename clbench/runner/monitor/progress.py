@@ -149,6 +149,7 @@ class Display:
             self._cell = Text(f"  last cell: {event['task']}  {scores}", style="dim")
         elif kind == "begin":
             self._begun[event["unit"]] = event
+            self._loading.discard(event["unit"])  # the worker may have died that loaded for it
             self._show(event["unit"])
         elif kind in ("load", "loaded"):
             (self._loading.add if kind == "load" else self._loading.discard)(event["unit"])
