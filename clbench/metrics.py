@@ -102,3 +102,8 @@ METRICS: dict[str, Metric] = {
     )
 }
 """Name -> metric."""
+
+
+def metric_label(name: str) -> str:
+    """A metric's short name; for a metric that is not in `METRICS`, its id."""
+    return METRICS[name].label if name in METRICS else name

@@ -288,6 +288,17 @@ def shown(*levels: str) -> list[Statistic]:
     return [one for one in STATISTICS.values() if one.shown in (levels or ("headline", "main", "diagnostic"))]
 
 
+def scores_since_learned(R: ArrayLike) -> TaskValues:
+    """1/(T-k) sum_{j<=T-k} S_j^{j+k}, k = 0 ... T-1, (..., T): the mean score of a task k tasks after it was learned.
+
+    The mean is over the tasks after which k more were learned: all for k = 0, which is the plasticity, and the first
+    task alone for k = T - 1.
+    """
+    R = _matrices(R)
+    lags = [np.diagonal(R[..., 1:, :], -k, axis1=-2, axis2=-1) for k in range(R.shape[-1])]
+    return np.stack([own.mean(axis=-1) for own in lags], axis=-1)
+
+
 # --- Parts of the formulas ---
 
 

@@ -58,10 +58,11 @@ def varied(template: Result, number: int) -> Result:
     method = template.method.model_copy(update={"name": f"method-{number:04d}"})
     track = known_suite(template.suite.name).track(template.track)
     update = {
+        "variant": method.name,
         "method": method,
         "runs": tuple(runs),
         "summary": summarize(runs, template.controls, track),
-        "checksum": content_sha256(template.suite, template.track, method, runs, template.controls),
+        "checksum": content_sha256(template.suite, template.track, method.name, method, runs, template.controls),
     }
     return template.model_copy(update=update)
 

@@ -47,6 +47,7 @@ from clbench.storage.store import Store
 from clbench.suite import Task, load_suite
 from clbench.utils.images import to_pil
 from clbench.utils.seeding import generator
+from clbench.variants import Variant
 
 TRACK, COUNT = "styles", 10_000
 
@@ -104,7 +105,8 @@ def by_the_engine(beforehand: Clock) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
         output = Path(folder)
         with beforehand:
-            plan = prepare(["merge_init"], [TRACK], "mini-v2", {}, RunConfig.of(quick=True, workers=1, output=output))
+            config = RunConfig.of(quick=True, workers=1, output=output)
+            plan = prepare([Variant.of("merge_init")], [TRACK], "mini-v2", config)
         console = Console(file=screen, force_terminal=True, width=120)  # drawn as on a terminal, wherever this runs
         with event_file(output / "events.jsonl") as write, Display(plan.graph.units, console) as display:
 

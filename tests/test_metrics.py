@@ -88,7 +88,7 @@ def _controls_near_zero(result):
 def test_where_lower_is_better_methods_are_ranked_and_marked_from_the_lowest(lower_is_better):
     boards = make_boards(lower_is_better.methods, load=lambda name: lower_is_better.suite)
     [board] = [one for one in boards if one.methods]
-    assert [method.name for method in board.methods] == ["near", "far"]
+    assert [method.variant for method in board.methods] == ["near", "far"]
     assert [standing.method for standing in board.ranking.standings] == ["near", "far"]
     assert board.ranking.pairs[0].better == "near"
     assert board.ranking.pairs[0].difference < 0, "a difference keeps the metric's sign"

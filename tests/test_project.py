@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,6 +37,21 @@ def test_the_readmes_first_two_commands_are_the_promised_ones():
         f'{start} ".[run]" && .venv/bin/clbench run --method merge_init --track styles',
         f'{start} ".[test]" && .venv/bin/pytest',
     ]
+
+
+def test_the_readmes_python_prints_what_it_says(monkeypatch, tmp_path, capsys):
+    section = (ROOT / "README.md").read_text().split("## In Python and notebooks\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 3
+    (tmp_path / "submissions").symlink_to(ROOT / "submissions")
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    for block, package in zip(blocks, (None, "pandas", "matplotlib"), strict=True):
+        if package is None or find_spec(package):
+            exec(block, known)
+            assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    if find_spec("matplotlib"):
+        assert (tmp_path / "merge_init.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_file_the_readme_links_to_exists():
@@ -174,6 +191,23 @@ def test_every_submission_was_verified_as_it_now_is():
     assert {status(verified, load_result(path)) for path in SUBMISSIONS} <= {"recomputed", "artifacts", "rerun"}
 
 
+HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "PIL", "matplotlib", "pandas", "IPython"}
+"""What is loaded only where it is needed."""
+
+
+def test_reading_and_showing_a_result_in_python_loads_no_heavy_package():
+    script = f"""
+import sys
+import clbench
+assert not {HEAVY} & sys.modules.keys()
+result = clbench.load_result(sys.argv[1])
+print(result, result._repr_html_(), result.matrix("csd"))
+assert not {HEAVY} & sys.modules.keys()
+"""
+    path = ROOT / "submissions/mini-v2/styles/naive.json"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -193,7 +227,7 @@ try:
     main()
 except SystemExit as done:
     assert not done.code, done.code
-assert not {"torch", "diffusers", "transformers", "peft", "open_clip", "PIL"} & sys.modules.keys()
-"""
+assert not HEAVY & sys.modules.keys()
+""".replace("HEAVY", str(HEAVY))
     arguments = [*map(str, command), *([str(tmp_path / "board")] if command[0] == "leaderboard" else [])]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)

@@ -41,6 +41,14 @@ def close(value: float) -> object:
 
 
 @given(matrices())
+def test_scores_since_learned_are_the_means_over_the_tasks_that_were_learned_k_tasks_ago(R):
+    S, T = paper(R)
+    means = [sum(S(j, j + k) for j in range(1, T - k + 1)) / (T - k) for k in range(T)]
+    assert scores.scores_since_learned(R) == pytest.approx(means, abs=1e-12)
+    assert scores.scores_since_learned(np.stack([R, -R]))[1] == pytest.approx(np.negative(means), abs=1e-12)
+
+
+@given(matrices())
 def test_average_score_is_the_papers_mean_over_tasks_after_the_last(R):
     S, T = paper(R)
     assert scores.average_score(R) == close(sum(S(j, T) for j in range(1, T + 1)) / T)

@@ -37,7 +37,7 @@ def samples(
     from clbench.storage.open import default_store
 
     with reopen(loaded, suite, store or default_store(output), plugin, None, data_root) as (runtime, sequences):
-        path = draw_grid(runtime, sequences, to, run)
+        path = draw_grid(runtime, sequences, to, loaded.variant, run)
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clbench.errors import ClbenchError
-from clbench.suite import list_suites
+from clbench.suite import list_suites, load_suite
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,6 +30,12 @@ RUN, RESULTS, BOARD, SETUP = "Run methods", "Look at results", "Submit and build
 out = Console()
 # A log gets no control codes, not even where colours are asked for: they would be those of moving bars too.
 err = Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False)
+
+
+def complete_track(context: typer.Context) -> list[str]:
+    """The tracks of the suite that is named on the command line."""
+    return list(load_suite(context.params.get("suite") or "mini-v2").tracks)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DataRoot = Annotated[

@@ -1,4 +1,4 @@
-"""A result in the terminal: score matrices as heatmaps, and the summary as a table. All of it fits the terminal."""
+"""A result in the terminal: score matrices as heatmaps, and all its statistics as a table. All fits the terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.results.analysis import CONTROLS, Analysis
 from clbench.results.compare import Comparison
-from clbench.results.schema import Result, Spread
 from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
-from clbench.scores import STATISTICS, Statistic, shown
+from clbench.results.table import called, spread_text
+from clbench.scores import STATISTICS
 from clbench.suite import Suite
-from clbench.utils.formatting import format_bytes, format_p_value, format_percent
+from clbench.utils.formatting import counted, format_bytes, format_p_value, text_color
 from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
 WIDTH = 80
@@ -51,7 +51,7 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
         one = runs[run - 1]
         what = f"run {run} of {len(runs)}: order {one.order}, seed {one.seed}"
         tasks = list(one.task_order)
-    console.print(Text(f"{result.method.name} on {result.track} of {suite.name}, {what}", style="bold"))
+    console.print(Text(f"{called(result)} on {result.track} of {suite.name}, {what}", style="bold"))
     if result.partial:
         expected = len(suite.runs(result.track))
         console.print(Text(f"partial: {len(result.runs)} of the protocol's {expected} runs", style="bold yellow"))
@@ -62,35 +62,6 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     console.print()
     console.print(summary_table(method))
     console.print(_facts(method))
-
-
-def result_table(*results: Result) -> FittedTable:
-    """The short summary of one or more results: a line for each method and metric, mean ± std over runs."""
-    statistics = shown("headline", "main", "control")
-    higher = {METRICS[metric].higher_is_better for result in results for metric in result.summary}
-
-    def heading(one: Statistic) -> str:
-        arrows = {one.arrow(better) for better in higher}
-        return f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}".rstrip()
-
-    table = Table(
-        Column("Method"),
-        Column("Metric", no_wrap=True),
-        # Statistics come with the most important first.
-        *(RankedColumn(heading(one), justify="right", no_wrap=True, rank=n) for n, one in enumerate(statistics)),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption_justify="left",
-    )
-    for result in results:
-        name = result.method.name + ("*" if result.partial else "")
-        for metric, summary in result.summary.items():
-            cells = (_spread(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
-            table.add_row(FoldingText(name), METRICS[metric].label, *cells)
-            name = ""
-    if any(result.partial for result in results):
-        table.caption = "* partial: runs of the protocol are missing"
-    return FittedTable(table)
 
 
 def summary_table(method: Analysis) -> FittedTable:
@@ -105,12 +76,12 @@ def summary_table(method: Analysis) -> FittedTable:
     )
     for one in STATISTICS.values():
         if any(one.name in method.summary[metric] for metric in metrics):
-            table.add_row(one.title, *(_spread(method.summary[metric].get(one.name), one) for metric in metrics))
+            table.add_row(one.title, *(spread_text(method.summary[metric].get(one.name), one) for metric in metrics))
     table.add_section()
     for name, control in CONTROLS.items():
         if name != "base model":  # it is among the statistics above
             spreads = (control.spread([method], metric) for metric in metrics)
-            table.add_row(name, *(_spread(found, deviation=control.varies) for found in spreads))
+            table.add_row(name, *(spread_text(found, deviation=control.varies) for found in spreads))
     return FittedTable(table)
 
 
@@ -148,9 +119,8 @@ def _shade(value: float, low: float, high: float, width: int) -> Text:
         return Text("")
     place = (value - low) / (high - low) if high > low else 0.0
     rgb = [round(np.interp(place * 4, range(5), _SCALE[:, channel])) for channel in range(3)]
-    # Black text above the relative luminance at which black and white contrast equally (WCAG 2: 0.179).
-    luminance = np.dot((np.array(rgb) / 255) ** 2.2, (0.2126, 0.7152, 0.0722))
-    style = Style(color="#000000" if luminance > 0.179 else "#ffffff", bgcolor=f"#{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}")
+    color = text_color([part / 255 for part in rgb])
+    style = Style(color=color, bgcolor=f"#{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}")
     digits = 3 if width > 6 else 2
     return Text(f"{value:{width - 1}.{digits}f} ", style=style)
 
@@ -165,21 +135,14 @@ def _facts(method: Analysis) -> Text:
     return Text("\n".join(f"{name}: {value}" for name, value in lines.items()))
 
 
-def _spread(value: Spread | None, statistic: Statistic | None = None, deviation: bool = True) -> str:
-    """A mean and, if there are several runs, its deviation; shares in percent."""
-    if value is None:
-        return "–"
-    std = value.std if deviation and value.n > 1 else None
-    if statistic and statistic.unit == "share":
-        return format_percent(value.mean, std)
-    return f"{value.mean:.3f}" if std is None else f"{value.mean:.3f} ± {std:.3f}"
-
-
-def render_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a comparison."""
+def render_comparison(comparison: Comparison, console: Console, *, matrices: bool = True) -> None:
+    """Print a comparison, and the difference of the score `matrices`."""
     first, second = comparison.names
     console.print(
-        Text(f"{first} against {second} on {comparison.track.name}, {len(comparison.runs)} shared runs", "bold")
+        Text(
+            f"{first} against {second} on {comparison.track.name}, {counted(len(comparison.runs), 'shared run')}",
+            "bold",
+        )
     )
     table = Table(
         Column("Metric", no_wrap=True),
@@ -200,23 +163,28 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
             if value is None:
                 table.add_row(label, called, *["–"] * 5)
             else:
-                low, high = (unit * bound for bound in value.interval)
+                sure = value.sure
+                low, high = (f"{unit * bound:.{digits}f}" for bound in (sure.interval if sure else (0, 0)))
                 table.add_row(
                     label,
                     called,
                     f"{unit * value.first:.{digits}f}",
                     f"{unit * value.second:.{digits}f}",
-                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),
-                    f"{low:.{digits}f} to {high:.{digits}f}",
-                    format_p_value(value.p),
+                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if sure and sure.separable else ""),
+                    f"{low} to {high}" if sure else "–",
+                    format_p_value(sure.p) if sure else "–",
                 )
             label = ""
     runs = len(comparison.runs)
     table.caption = (
         f"p: uncorrected {sign_flip_test(runs)}; with these runs none is below {smallest_p(runs):.1g}. "
         f"Bold: p <= {ALPHA}"
+        if runs > 1
+        else "One shared run: no interval and no test; what differs may be chance."
     )
     console.print(FittedTable(table))
+    if not matrices:
+        return
     for metric, matrix in comparison.matrices.items():
         console.print(heatmap(matrix, [""] * len(comparison.track.tasks), METRICS[metric].label, console.width))
         console.print()

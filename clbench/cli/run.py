@@ -11,30 +11,26 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clbench.cli.options import RUN, SuiteName, app, err, import_harness, out, split_list
+from clbench.cli.options import RUN, SuiteName, app, complete_track, err, import_harness, out, split_list
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method, list_methods
 from clbench.suite import load_suite
+from clbench.variants import Variant, check_distinct, grid, read_variants, settings_of
 
 if TYPE_CHECKING:  # they need torch
     from clbench.results.schema import Result
     from clbench.runner.prepare import ExecutionPlan
 
-SHOWN = {"method", "track", "summary", "partial"}
+SHOWN = {"variant", "method", "track", "summary", "partial"}
 """Fields of each result in a sweep's JSON."""
-
-
-def complete_track(context: typer.Context) -> list[str]:
-    """The tracks of the suite that is named on the command line."""
-    return list(load_suite(context.params.get("suite") or "mini-v2").tracks)
 
 
 @app.command(
     rich_help_panel=RUN,
     epilog="Examples:\n\n`clbench run --method merge_init --track styles`\n\n"
     "`clbench run --method naive --track objects --quick`\n\n"
-    "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5`\n\n"
+    "`clbench run --method mine --plugin mine.py --track styles --set strength=0.5 --variant mine-half`\n\n"
     "`clbench run --method merge_init --track styles --suite sdxl-v1 --data-root ~/data`",
 )
 @with_run_options
@@ -51,12 +47,15 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyper-parameter, `key=value`; repeatable.")
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="A name for this configuration and its result; default: the method's name.")
+    ] = None,
 ) -> None:
     """Run a method through the ten-task protocol and write a result."""
     load_suite(suite).track(track)  # bad input is refused before torch is loaded
-    chosen = settings_of(settings or [])
-    get_method(method, chosen, options.config["plugins"])
-    for result, path in compute([method], [track], suite, {method: chosen}, options):
+    chosen = Variant.of(method, settings_of(settings or []), variant)
+    get_method(method, chosen.settings, options.config["plugins"])
+    for result, path in compute([chosen], [track], suite, options):
         if options.as_json:
             typer.echo(path.read_text(), nl=False)
             return
@@ -68,24 +67,39 @@ def run(
 @app.command(
     rich_help_panel=RUN,
     epilog="Examples:\n\n`clbench sweep --methods naive,merge_init,merge_ortho,magmax --tracks objects,styles`\n\n"
-    "`clbench sweep --methods naive,mine --plugin mine.py --tracks styles --set mine.strength=0.5 --dry-run`\n\n"
+    "`clbench sweep --methods mine --plugin mine.py --tracks styles --set strength=1,10,100 --dry-run`\n\n"
+    "`clbench sweep --variants variants.yaml --plugin mine.py --tracks styles`, where the file is a list such as "
+    "`- {name: mine-half, method: mine, settings: {strength: 0.5}}`\n\n"
     "`clbench sweep --methods naive,magmax --tracks styles --suite sdxl-v1 --engine ray --store s3://bucket/store`",
 )
 @with_run_options
 def sweep(
-    methods: Annotated[str, typer.Option(help="Registered methods with commas between.")],
     tracks: Annotated[str, typer.Option(help="Tracks of the suite with commas between.")],
     options: RunOptions,
+    methods: Annotated[str | None, typer.Option(help="Registered methods with commas between.")] = None,
+    variants: Annotated[
+        Path | None, typer.Option(help="A YAML file with a list of variants: `name`, `method` and `settings` of each.")
+    ] = None,
     suite: SuiteName = "mini-v2",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A hyper-parameter, `method.key=value`; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A hyper-parameter of all `--methods`, `key=value`, or of one, `method.key=value`; several values, "
+            "with commas between, make a variant each; repeatable.",
+        ),
     ] = None,
 ) -> None:
-    """Run several methods on several tracks, equal work only once; a second call goes on where the first stopped."""
-    names, chosen, definition = split_list(methods) or [], by_method(settings or []), load_suite(suite)
+    """Run several variants on several tracks, equal work only once; a second call goes on where the first stopped."""
+    definition = load_suite(suite)
     for track in split_list(tracks) or []:
         definition.track(track)
-    done = compute(names, split_list(tracks) or [], suite, chosen, options, plan_first=True)
+    chosen = grid(split_list(methods) or [], settings or []) + (read_variants(variants) if variants else [])
+    if not chosen:
+        raise ClbenchError("give --methods, --variants or both: no method was named")
+    for variant in check_distinct(chosen):
+        get_method(variant.method, variant.settings, options.config["plugins"])
+    done = compute(chosen, split_list(tracks) or [], suite, options, plan_first=True)
     if options.as_json and not options.dry_run:
         rows = [result.model_dump(mode="json", include=SHOWN) for result, _ in done]
         typer.echo(json.dumps(rows, indent=1))
@@ -95,10 +109,9 @@ def sweep(
 
 
 def compute(
-    methods: list[str],
+    variants: list[Variant],
     tracks: list[str],
     suite: str,
-    settings: dict[str, dict[str, Any]],
     options: RunOptions,
     plan_first: bool = False,
 ) -> list[tuple[Result, Path]]:
@@ -111,7 +124,7 @@ def compute(
     from clbench.runner.monitor.trackers import usable
 
     tracker = usable(options.tracker)  # or it is refused before any work
-    plan = planned(methods, tracks, suite, settings, options)
+    plan = planned(variants, tracks, suite, options)
     if options.dry_run and options.as_json:
         typer.echo(json.dumps(plan.summary(), indent=1))
     elif options.dry_run or (plan_first and not options.as_json):
@@ -123,15 +136,13 @@ def compute(
 
 def show(result: Result, path: Path) -> None:
     """A result's table and where its file is."""
-    from clbench.cli.render import result_table
+    from clbench.results.table import result_table
 
     out.print(result_table(result))
     out.print(Text(f"result: {path}"), soft_wrap=True)
 
 
-def planned(
-    methods: list[str], tracks: list[str], suite: str, settings: dict[str, Any], options: RunOptions
-) -> ExecutionPlan:
+def planned(variants: list[Variant], tracks: list[str], suite: str, options: RunOptions) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
     from clbench.runner.prepare import prepare
@@ -145,7 +156,7 @@ def planned(
                 status.update(event["what"])
 
         config = RunConfig.of(**options.config)
-        return prepare(methods, tracks, suite, settings, config, show_stage, dry_run=options.dry_run)
+        return prepare(variants, tracks, suite, config, show_stage, dry_run=options.dry_run)
 
 
 def carry_out(plan: ExecutionPlan, events: Path | None, tracker: str) -> list[Result]:
@@ -187,28 +198,3 @@ def print_plan(plan: ExecutionPlan) -> None:
         out.print(Text(f"shared: {cells} cells too, if methods that begin alike also end it with equal weights", "dim"))
     for sentence in plan.obstacles.sentences():
         out.print(Text(sentence, "yellow"))
-
-
-def by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
-    """`method.key=value` pairs, method by method."""
-    found: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        method, dot, rest = pair.partition(".")
-        if not dot or "=" in method:
-            raise ClbenchError(f"--set of a sweep takes method.key=value, not {pair!r}")
-        found.setdefault(method, {}).update(settings_of([rest]))
-    return found
-
-
-def settings_of(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as JSON where it is JSON, else as text."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ClbenchError(f"--set takes key=value, not {pair!r}")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings

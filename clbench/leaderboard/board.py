@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from clbench.leaderboard.published import Published, PublishedTrack
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, Analysis, rank_methods
 from clbench.results.case import Case
+from clbench.results.find import result_files
 from clbench.results.io import load_result
 from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
@@ -22,6 +24,8 @@ from clbench.suite import Suite, Track, load_suite
 from clbench.utils.parallel import parallel_map
 
 Record = dict[str, str | int | float | None]
+MOST_ERRORS = 5
+"""How many invalid results one message names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +39,9 @@ class Board:
     published: Published | None = None
     """The paper's results in the suite's setting."""
     levels: Mapping[str, str] = field(default_factory=dict)
-    """Method -> how far its result was verified; missing = unverified."""
+    """Variant -> how far its result was verified; missing = unverified."""
     grids: Mapping[str, Path] = field(default_factory=dict)
-    """Method -> the image with its sample grid, if it has one."""
+    """Variant -> the image with its sample grid, if it has one."""
 
     @property
     def folder(self) -> str:
@@ -55,9 +59,14 @@ class Board:
         return self.published.tracks.get(self.track.name) if self.published else None
 
     @cached_property
+    def ranked(self) -> tuple[Analysis, ...]:
+        """The complete results, ranked on all runs; where there are none, the partial ones, on the runs they share."""
+        return tuple(method for method in self.methods if not method.result.partial) or self.methods
+
+    @cached_property
     def ranking(self) -> Ranking:
         """The board's ranking; there must be methods."""
-        return rank_methods(self.methods, self.metrics[0].name)
+        return rank_methods(self.ranked, self.metrics[0].name)
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
@@ -67,13 +76,14 @@ class Board:
         """
         if not self.methods:
             return {}
-        others = {metric.name: rank_methods(self.methods, metric.name) for metric in self.metrics[1:]}
+        others = {metric.name: rank_methods(self.ranked, metric.name) for metric in self.metrics[1:]}
         return {self.metrics[0].name: self.ranking} | others
 
     @cached_property
     def ranks(self) -> dict[str, str]:
-        """Method -> its rank, such as "1–2"."""
-        return {standing.method: standing.rank for standing in self.ranking.standings}
+        """Variant -> its rank, such as "1–2", or "–" where it is partial beside complete ones."""
+        unranked = {method.variant: "–" for method in self.methods}
+        return unranked | {standing.method: standing.rank for standing in self.ranking.standings}
 
     @cached_property
     def controls(self) -> dict[str, dict[str, Spread | None]]:
@@ -85,7 +95,7 @@ class Board:
 
     def level(self, method: Analysis) -> str:
         """How far the method's result was verified."""
-        return self.levels.get(method.name, UNVERIFIED)
+        return self.levels.get(method.variant, UNVERIFIED)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -93,7 +103,12 @@ class Board:
         return [self._record(method) for method in self.methods]
 
     def _record(self, method: Analysis) -> Record:
-        record: Record = {"rank": self.ranks[method.name], "method": method.name}
+        record: Record = {
+            "rank": self.ranks[method.variant],
+            "variant": method.variant,
+            "method": method.result.method.name,
+            "settings": json.dumps(method.result.method.changed_settings),
+        }
         for metric, summary in method.summary.items():
             for statistic, own in summary.items():
                 record[f"{metric}.{statistic}.mean"] = own.mean if own else None
@@ -128,7 +143,7 @@ def make_boards(
     Args:
         methods: the results, as `read_submissions` gives them.
         load: how a suite is found by its name.
-        samples: folder of <suite>/<track>/<method>.png sample grids.
+        samples: folder of <suite>/<track>/<variant>.png sample grids.
         published: suite -> the paper's results in its setting.
         verified: maintainers' notes (`clbench.results.verification.read_verified`).
 
@@ -143,7 +158,7 @@ def make_boards(
         suite = load(name)
         for track in suite.tracks.values():
             own = tuple(sorted(tracks.get((name, track.name), ()), key=_best_first))
-            levels = {method.name: status(verified or {}, method.result) for method in own}
+            levels = {method.variant: status(verified or {}, method.result) for method in own}
             images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
             grids = {image.stem: image for image in images}
             boards.append(Board(suite, track, own, (published or {}).get(name), levels, grids))
@@ -155,27 +170,49 @@ def _best_first(method: Analysis) -> tuple[float, str]:
     metric = METRICS[method.track.metrics[0]]
     score = method.summary[metric.name][RANKED_BY]
     assert score is not None, "a valid result has every score of its last row"
-    return (-score.mean if metric.higher_is_better else score.mean), method.name
+    return (-score.mean if metric.higher_is_better else score.mean), method.variant
 
 
 def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
-    """Read, check and analyze the results in <submissions>/<suite>/<track>/<method>.json.
+    """Read, check and analyze the results in <submissions>/<suite>/<track>/<variant>.json.
 
     Args:
         submissions: their folder.
         load: how a suite is found by its name.
 
     Raises:
-        ClbenchError: names every submission that is invalid or partial.
+        ClbenchError: a submission is invalid or partial, or lies elsewhere.
     """
+    return _read(sorted(submissions.glob("*/**/*.json")), _Reader(load))
+
+
+def read_own(runs: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
+    """Read, check and analyze the results that `clbench run` wrote to a folder, partial ones too.
+
+    Args:
+        runs: what `--output` was given; what else is kept there, such as the store, is left out.
+        load: how a suite is found by its name.
+
+    Raises:
+        ClbenchError: a result is invalid, or there is none.
+    """
+    paths = list(result_files(runs))
+    if not paths:
+        raise ClbenchError(f"{runs} holds no results, <suite>/<track>/<variant>.json; `clbench run` writes them")
+    return _read(paths, _Reader(load, own=True))
+
+
+def _read(paths: Sequence[Path], reader: _Reader) -> list[Analysis]:
     found, wrong = [], []
-    for read in parallel_map(_Reader(load), sorted(submissions.glob("*/**/*.json"))):
+    for read in parallel_map(reader, paths):
         if isinstance(read, Analysis):
             found.append(read)
         else:
             wrong.extend(read)
     if wrong:
-        raise ClbenchError(f"not every submission is valid, so that no table was written: {'; '.join(wrong)}")
+        more = f"; and {len(wrong) - MOST_ERRORS} more" if len(wrong) > MOST_ERRORS else ""
+        listed = "; ".join(wrong[:MOST_ERRORS])
+        raise ClbenchError(f"not every result is valid, so that no table was written: {listed}{more}")
     return found
 
 
@@ -184,6 +221,8 @@ class _Reader:
     """Reads a submission: its analysis, or a sentence for each thing that is wrong with it."""
 
     load: Callable[[str], Suite]
+    own: bool = False
+    """Whether it is no submission: it may be partial and lie anywhere."""
     suites: dict[str, Suite] = field(default_factory=dict)
     """Suites that were loaded before."""
 
@@ -192,7 +231,7 @@ class _Reader:
             result = load_result(path)
             name = result.suite.name
             suite = self.suites.get(name) or self.suites.setdefault(name, self.load(name))
-            found = validate(Case(result, suite, path=path))
+            found = validate(Case(result, suite, allow_partial=self.own, path=None if self.own else path))
         except ClbenchError as error:
             return [str(error) if str(path) in str(error) else f"{path}: {error}"]
         if isinstance(found, Analysis):

@@ -12,9 +12,9 @@ from clbench.leaderboard.tables import BLANK, Cell, Column, Table, mark_best
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, Analysis, Control
 from clbench.results.schema import Spread
-from clbench.results.significance import Ranking
+from clbench.results.significance import Pair, Ranking
 from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
-from clbench.utils.formatting import format_bytes, format_p_value, format_percent
+from clbench.utils.formatting import counted, format_bytes, format_p_value, format_percent
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,20 @@ def ranked_table(board: Board) -> Table:
 
     columns = (
         Column("Rank"),
-        Column("Method", align="left"),
+        Column("Variant", align="left"),
+        Column("Method, settings", align="left"),
         *(column(*score) for score in scores),
         *(Column(fact.heading, align=fact.align) for fact in FACTS),
     )
 
     def method_row(method: Analysis) -> tuple[Cell, ...]:
         return (
-            Cell(board.ranks[method.name], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
-            Cell(method.name, mark="code", source=method.result.command),
+            Cell(board.ranks[method.variant], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
+            Cell(method.variant, mark="code", source=method.result.command),
+            Cell(
+                "; ".join(filter(None, (method.configuration, method.missing_runs))),
+                source=f"method of {method.result.place}",
+            ),
             *(_statistic_cell(method, metric.name, statistic) for metric, statistic in scores),
             *(fact.cell(board, method) for fact in FACTS),
         )
@@ -84,7 +89,7 @@ def ranked_table(board: Board) -> Table:
             for metric, found in board.controls[name].items()
         }
         cells = (own[metric.name] if statistic.name == RANKED_BY else BLANK for metric, statistic in scores)
-        return (Cell(""), Cell(name), *cells, *(BLANK for _ in FACTS))
+        return (Cell(""), Cell(name), Cell(""), *cells, *(BLANK for _ in FACTS))
 
     base, *others = (control_row(*control) for control in CONTROLS.items())
     commands = ("", *(method.result.command for method in board.methods), *("" for _ in others))
@@ -104,7 +109,7 @@ def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell
 def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:
     if found is None:
         return replace(BLANK, source=source)
-    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if deviation else "", source=source)
+    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if deviation and found.n > 1 else "", source=source)
 
 
 def pairs_table(ranking: Ranking) -> Table:
@@ -120,14 +125,17 @@ def pairs_table(ranking: Ranking) -> Table:
             Cell(pair.better, mark="code"),
             Cell(pair.worse, mark="code"),
             Cell(f"{pair.difference:.3f}"),
-            *(Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)),
-            Cell(format_p_value(pair.p)),
-            Cell(format_p_value(pair.p_corrected)),
-            Cell("yes" if pair.separable else f"not with {ranking.runs} runs"),
+            *(_uncertainty(pair) if ranking.runs > 1 else [BLANK] * 4),
+            Cell("yes" if pair.separable else f"not with {counted(ranking.runs, 'run')}"),
         )
         for pair in ranking.pairs
     )
     return Table(columns, rows)
+
+
+def _uncertainty(pair: Pair) -> list[Cell]:
+    intervals = [Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)]
+    return [*intervals, Cell(format_p_value(pair.p)), Cell(format_p_value(pair.p_corrected))]
 
 
 def published_table(published: Published, track: str, methods: Sequence[Analysis] = ()) -> Table:
@@ -149,7 +157,7 @@ def published_table(published: Published, track: str, methods: Sequence[Analysis
     ]
     rows += [
         (
-            Cell(method.name, mark="code"),
+            Cell(method.variant, mark="code"),
             Cell("measured", mark="tag", source=method.result.place),
             *(_mean_cell(method.summary[metric.name][name]) for name in PRINTED_AS.values() for metric in metrics),
         )

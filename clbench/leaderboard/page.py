@@ -13,6 +13,7 @@ from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
 from clbench.results.significance import ALPHA, Ranking
 from clbench.scores import shown
+from clbench.utils.formatting import counted
 
 _CORRECTIONS = {
     "Holm": "Holm-corrected over all pairs",
@@ -40,7 +41,10 @@ def board_page(board: Board, path: Path) -> str:
         "",
         f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
         "told apart with so many runs; see below.",
+        *_about_partial(board),
         "",
+        "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
+        "  defaults.",
         *_legend(),
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
@@ -59,15 +63,24 @@ def board_page(board: Board, path: Path) -> str:
         "",
         "## Reproduce",
         "",
-        *(f"- `{method.name}`: {code_span(method.result.command)}" for method in board.methods),
+        *(f"- `{method.variant}`: {code_span(method.result.command)}" for method in board.methods),
     ]
-    grids = {method.name: board.grids[method.name] for method in board.methods if method.name in board.grids}
+    grids = {method.variant: board.grids[method.variant] for method in board.methods if method.variant in board.grids}
     if grids:
         lines += ["", "## Samples"]
     for name, grid in grids.items():
         link = Path(os.path.relpath(grid, path.parent)).as_posix()
         lines += ["", f"### `{name}`", "", f"![Samples of {escape(name)} over the tasks](<{link}>)"]
     return "\n".join(lines) + "\n"
+
+
+def _about_partial(board: Board) -> list[str]:
+    """What partial results mean for the table; empty where all are complete."""
+    if all(not method.result.partial for method in board.methods):
+        return []
+    if board.ranked == board.methods:
+        return [f"All results are partial: they are ranked on the {counted(board.ranking.runs, 'run')} that all share."]
+    return ["Partial results have no rank: their figures are means over the runs that they have."]
 
 
 def _legend() -> list[str]:

@@ -9,12 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, bootstrap_intervals, rank
 from clbench.results.summary import RunValues, run_values, spread
 from clbench.scores import RANKED_BY
 from clbench.suite import Track
+from clbench.utils.formatting import counted
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,19 @@ class Analysis(RunValues):
     """(metric, statistic) -> estimates that were asked for before."""
 
     @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.result.method.name
+    def variant(self) -> str:
+        """The name of the configuration."""
+        return self.result.variant
+
+    @property
+    def configuration(self) -> str:
+        """The method and the settings that differ from its defaults."""
+        return self.result.method.configuration
+
+    @property
+    def missing_runs(self) -> str:
+        """Which part of the protocol a partial result is, e.g. "partial, 1 run"; "" for a complete one."""
+        return f"partial, {counted(len(self.result.runs), 'run')}" if self.result.partial else ""
 
     @property
     def run_keys(self) -> list[RunKey]:
@@ -144,11 +156,13 @@ def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
     """Rank methods of one track by a metric, on the runs that all share.
 
     Raises:
-        ValueError: they share no run.
+        ClbenchError: they share no run.
     """
     scores = {
-        method.name: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
+        method.variant: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
         for method in methods
     }
     shared = set.intersection(*(set(own) for own in scores.values()))
+    if not shared:
+        raise ClbenchError(f"{', '.join(scores)} share no run (order and seed), so that they cannot be ranked")
     return rank(scores, shared, higher_is_better=METRICS[metric].higher_is_better)

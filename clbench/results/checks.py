@@ -185,7 +185,7 @@ def _file_lies_where_it_says(case: Case) -> Iterator[str]:
 @check("CLB018")
 def _content_fits_its_checksum(case: Case) -> Iterator[str]:
     result = case.result
-    found = content_sha256(result.suite, result.track, result.method, result.runs, result.controls)
+    found = content_sha256(result.suite, result.track, result.variant, result.method, result.runs, result.controls)
     if found != result.checksum:
         yield f"checksum is {result.checksum[:12]}..., but the content has {found[:12]}...: it was edited or damaged"
 

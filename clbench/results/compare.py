@@ -16,17 +16,31 @@ from clbench.suite import Track
 
 
 @dataclass(frozen=True)
-class Compared(Difference):
+class Compared:
     """One statistic of one metric in two results, on the runs that both have."""
 
     first: float
     """Mean over the runs."""
     second: float
+    difference: float
+    """The mean paired difference."""
+    sure: Difference | None
+    """How sure it is; None for a single run, of which nothing can be said."""
+
+    def as_json(self) -> dict[str, Any]:
+        interval, p = (self.sure.interval, self.sure.p) if self.sure else (None, None)
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference,
+            "interval": interval,
+            "p": p,
+        }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on the runs that both have."""
+    """Two results on the runs that both have."""
 
     names: tuple[str, str]
     track: Track
@@ -43,7 +57,7 @@ class Comparison:
             "track": self.track.name,
             "runs": [list(run) for run in self.runs],
             "statistics": {
-                metric: {name: vars(value) if value else None for name, value in own.items()}
+                metric: {name: value.as_json() if value else None for name, value in own.items()}
                 for metric, own in self.statistics.items()
             },
         }
@@ -68,9 +82,14 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
         paired = [values[name][0] - values[name][1] for name in known]
         found = differences_of(np.array(paired).reshape(-1, len(shared)))
         statistics[metric] = dict.fromkeys(names) | {
-            name: Compared(**vars(own), first=float(values[name][0].mean()), second=float(values[name][1].mean()))
+            name: Compared(
+                first=float(values[name][0].mean()),
+                second=float(values[name][1].mean()),
+                difference=own.difference,
+                sure=own if len(shared) > 1 else None,
+            )
             for name, own in zip(known, found, strict=True)
         }
         one, two = (own.matrices[metric][runs] for own, runs in sides)
         matrices[metric] = (one - two).mean(axis=0)
-    return Comparison((first.name, second.name), first.track, tuple(shared), statistics, matrices)
+    return Comparison((first.variant, second.variant), first.track, tuple(shared), statistics, matrices)

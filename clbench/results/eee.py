@@ -71,13 +71,14 @@ def _model(result: Result) -> dict[str, Any]:
     """The base model as the method personalizes it: nothing that a model hub has, hence an id of our own."""
     method, backbone = result.method, result.backbone
     return {
-        "name": f"{method.name} on {backbone.id}",
-        "id": f"clbench/{result.suite.name}-{method.name}",
+        "name": f"{result.variant} on {backbone.id}",
+        "id": f"clbench/{result.suite.name}-{result.variant}",
         "additional_details": {
             "deployment_type": "self_deployed",
             "model_availability": "unknown",
             "base_model": backbone.id,
             "base_model_revision": backbone.revision,
+            "variant": result.variant,
             "method": method.name,
             "method_version": method.version,
             "method_source_sha256": method.source_sha256,

@@ -35,7 +35,7 @@ def result_text(result: Result) -> str:
     return text + "\n"
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: str | Path) -> Result:
     """Read a result file. Its form is checked here, its meaning by `check_result`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The schema of a result: all runs of one method on one track of one suite.
+"""The schema of a result: all runs of one variant of a method on one track of one suite.
 
 Result files come from strangers: reading one (`clbench.results.io`) runs nothing, what it says is checked
 (`clbench.results.validation`), and its summary is recomputed and never trusted. Nothing here imports torch.
@@ -10,13 +10,20 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
+from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import FrozenModel, Name
+from clbench.variants import VariantName, configuration_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from clbench.results.plot import ResultFigure
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -51,10 +58,35 @@ class MethodRef(_Record):
     """The method's own version."""
     config: dict[str, JsonValue]
     """Its hyper-parameters, all of them."""
+    changed: tuple[Text, ...] | None = None
+    """Names of the hyper-parameters that differ from the method's defaults; null: not recorded."""
     source_sha256: Sha256
     """SHA-256 of the plugin's file."""
     distribution: Text | None
     """The installed package it came from, e.g. "my-methods 1.2"; null for a file."""
+
+    @property
+    def changed_settings(self) -> dict[str, JsonValue]:
+        """The hyper-parameters that differ from the method's defaults."""
+        return {name: self.config[name] for name in self.changed or () if name in self.config}
+
+    @property
+    def configuration(self) -> str:
+        """The method and the settings that differ from its defaults, e.g. "ewc, strength=10"."""
+        return configuration_text(self.name, self.changed_settings)
+
+    def configured_as(self, other: MethodRef) -> bool:
+        """Whether both are the same method with the same settings; their sources may differ.
+
+        An edited source may have other settings and defaults, so what was changed from the defaults is compared. Where
+        that is not recorded, the values of the settings that both have are.
+        """
+        if self.name != other.name:
+            return False
+        if self.changed is not None and other.changed is not None:
+            return self.changed_settings == other.changed_settings
+        both = self.config.keys() & other.config.keys()
+        return all(self.config[name] == other.config[name] for name in both)
 
 
 class BackboneRef(_Record):
@@ -138,8 +170,13 @@ class Environment(_Record):
     """Commit of the checkout, "-dirty" appended where it had changes."""
 
 
+def _name_of_its_method(fields: dict[str, Any]) -> str:
+    """Results had no variant before there were variants."""
+    return fields["method"].name
+
+
 class Result(_Record):
-    """All runs of one method on one track of one suite."""
+    """All runs of one variant of a method on one track of one suite."""
 
     schema_version: Literal["1"]
     """Version of this schema."""
@@ -149,6 +186,8 @@ class Result(_Record):
     """The suite's track."""
     method: MethodRef
     """The method that was run."""
+    variant: VariantName = Field(default_factory=_name_of_its_method, validate_default=True)
+    """The name of the method's configuration; default the method's own."""
     backbone: BackboneRef
     """The model that was adapted."""
     runs: tuple[Run, ...] = Field(min_length=1)
@@ -175,7 +214,65 @@ class Result(_Record):
     @property
     def place(self) -> str:
         """Where it lies below `submissions/`."""
-        return f"{self.suite.name}/{self.track}/{self.method.name}.json"
+        return f"{self.suite.name}/{self.track}/{self.variant}.json"
+
+    def __repr__(self) -> str:
+        from clbench.results.table import one_line
+
+        return f"<Result {one_line(self)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The summary as notebooks show it: the table of `clbench run`, as `summary` has it."""
+        from clbench.results.table import result_html
+
+        return result_html(self)
+
+    def matrix(self, metric: str) -> NDArray[np.float64]:
+        """The mean score matrix over the runs, (T + 1, T): row = after task i (0 = base model), column = position.
+
+        Where the runs' orders differ, a column is a position in the order, and not one task. nan where some run did not
+        measure the cell. `runs[0].matrix(metric)` is that of one run.
+
+        Raises:
+            ClbenchError: there is no such metric, or the runs' matrices have not one shape.
+        """
+        return score_stack(self.runs, metric).mean(axis=0)
+
+    def to_frame(self) -> DataFrame:
+        """All scores in long form, a row for each metric, run, row of the score matrix and task, in that order.
+
+        Columns:
+            metric: the metric's id.
+            order: the name of the run's order.
+            seed: the run's training seed.
+            after: how many tasks were learned, 0 (the base model) to T.
+            learned: the name of the task that was learned last; missing after 0.
+            task: the name of the task that is scored; tasks come in the run's order.
+            score: nan where not measured, mostly before a task is learned: `frame.dropna(subset=["score"])`.
+
+        Raises:
+            ClbenchError: pandas is not installed, or the runs' matrices have not one shape.
+        """
+        from clbench.results.frame import to_frame
+
+        return to_frame(self)
+
+    def plot(self) -> ResultFigure:
+        """A matplotlib figure: for each metric the mean score matrix, and the forgetting curve.
+
+        The curve is the mean score of a task k tasks after it was learned, over tasks and runs
+        (`clbench.scores.scores_since_learned`), with the standard deviation over the runs as a band. A notebook shows
+        the figure where it is a cell's last value; elsewhere `result.plot().savefig("result.png")` writes it.
+        `matplotlib.pyplot` is not used, so that no figure has to be closed.
+
+        Raises:
+            ClbenchError: matplotlib is not installed, or the runs' matrices have not one shape.
+        """
+        from clbench.results.plot import plot
+
+        return plot(self)
 
 
 def to_rows(matrix: NDArray[np.float64]) -> Rows:
@@ -183,9 +280,34 @@ def to_rows(matrix: NDArray[np.float64]) -> Rows:
     return tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
 
 
-def content_sha256(suite: SuiteRef, track: str, method: MethodRef, runs: Sequence[Run], controls: Controls) -> str:
-    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another."""
-    content = [track, *(part.model_dump(mode="json", warnings=False) for part in (suite, method, controls, *runs))]
+def score_stack(runs: Sequence[Run], metric: str) -> NDArray[np.float64]:
+    """The score matrices of one metric in all runs, (runs, T + 1, T); nan where not measured.
+
+    Raises:
+        ClbenchError: a run lacks the metric, or has not T tasks and a matrix of (T + 1, T), as valid results do.
+    """
+    known = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+    if metric not in known:
+        raise ClbenchError(f"the runs have no metric {metric!r}{did_you_mean(metric, known)}")
+    T = len(runs[0].task_order)
+    if any((len(run.task_order), *map(len, run.scores[metric])) != (T,) * (T + 2) for run in runs):
+        raise ClbenchError(
+            f"not all runs have {T} tasks and a {metric} matrix of {T + 1} x {T}; see `clbench validate`"
+        )
+    return np.array([run.scores[metric] for run in runs], dtype=float)
+
+
+def content_sha256(
+    suite: SuiteRef, track: str, variant: str, method: MethodRef, runs: Sequence[Run], controls: Controls
+) -> str:
+    """The checksum of a result. It is no signature: whoever edits a file on purpose can write another.
+
+    A variant with its method's name does not count, so that results from before variants keep their checksums.
+    """
+    parts = (suite, method, controls, *runs)
+    content = [track, *(part.model_dump(mode="json", warnings=False, exclude={"changed"}) for part in parts)]
+    if variant != method.name:
+        content.append(variant)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ Before you open the pull request:
 
 
 def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Path, Result]:
-    """File a result as `<folder>/<suite>/<track>/<method>.json`.
+    """File a result as `<folder>/<suite>/<track>/<variant>.json`.
 
     Raises:
         ClbenchError: it is invalid, partial or of a suite without a board, or its place is taken and `replace` is not
@@ -36,14 +36,19 @@ def submit(path: Path, submitter: str, folder: Path, replace: bool) -> tuple[Pat
         raise ClbenchError(f"{path} cannot be submitted: {findings[0].code} {findings[0].message}{more}")
     place = folder / result.place
     if place.exists() and not replace:
-        raise ClbenchError(f"{place} exists; give --replace to put this result in its place")
+        there, here = load_result(place).method, result.method
+        of = "" if there.configured_as(here) else f" with another configuration ({there.configuration})"
+        raise ClbenchError(
+            f"{place} exists{of}; give --replace to put this result ({here.configuration}) in its place"
+            + (", or run it under a name of its own with --variant" if of else "")
+        )
     save_result(result, place)
     return place, result
 
 
 def next_steps(place: Path, result: Result, written: list[Path]) -> list[str]:
     """The steps that are left to do by hand: git commands, and a reviewer's questions."""
-    branch = f"submit-{result.suite.name}-{result.track}-{result.method.name}"
+    branch = f"submit-{result.suite.name}-{result.track}-{result.variant}"
     folders = sorted({str(path.parent) for path in written})
     checklist = CHECKLIST.format(
         source=result.method.source_sha256[:12], command=" ".join(result.command.split()), submitter=result.submitter
@@ -51,7 +56,7 @@ def next_steps(place: Path, result: Result, written: list[Path]) -> list[str]:
     return [
         f"git switch -c {branch}",
         f"git add {place} {' '.join(folders)}",
-        f'git commit -m "Submit {result.method.name} on {result.track} of {result.suite.name}"',
+        f'git commit -m "Submit {result.variant} on {result.track} of {result.suite.name}"',
         f"git push -u origin {branch}",
         "",
         *checklist.splitlines(),

@@ -16,13 +16,11 @@ from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
 from clbench.results.checks import CHECKS
+from clbench.results.find import FOLDER
 from clbench.results.io import load_result
 from clbench.results.schema import Result
 from clbench.suite import Suite, load_suite
 from clbench.utils.parallel import parallel_map
-
-FOLDER = "submissions"
-"""Files below a folder of this name must lie where their contents say."""
 
 known_suite = cache(load_suite)
 """A suite's definition, read once a process."""
@@ -47,7 +45,7 @@ def check_result(
         result: as loaded; a field that `load_result` would refuse may raise here.
         suite: the definition that the result names.
         allow_partial: accept a result that misses runs of the protocol (it must say so).
-        path: the file's place under `submissions/`, where it lies there: it must be <suite>/<track>/<method>.json.
+        path: the file's place under `submissions/`, where it lies there: it must be <suite>/<track>/<variant>.json.
     """
     return _findings(validate(Case(result, suite, allow_partial, path)))
 

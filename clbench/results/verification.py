@@ -71,7 +71,7 @@ def tolerance(result: Result, level: Level) -> float:
 
 
 def read_verified(path: Path) -> dict[str, Verification]:
-    """`<suite>/<track>/<method>` -> the note on that result.
+    """`<suite>/<track>/<variant>` -> the note on that result.
 
     Raises:
         ClbenchError: the file does not fit the schema.

@@ -12,6 +12,7 @@ from clbench.errors import ClbenchError, did_you_mean
 from clbench.protocol.device import DeviceConfig
 from clbench.results.schema import MethodRef
 from clbench.suite import FrozenModel, Suite
+from clbench.variants import Variant
 
 
 class RunConfig(FrozenModel):
@@ -79,13 +80,10 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
 
 
 class RunSpec(FrozenModel):
-    """One method on one track."""
+    """One variant of a method on one track."""
 
     track: str
-    method: str
-    """Its registered name."""
-    settings: dict[str, Any]
-    """The hyper-parameters that were given."""
+    variant: Variant
     runs: tuple[tuple[str, int], ...]
     """(order, seed) of each."""
     reference: MethodRef
@@ -97,11 +95,11 @@ class RunSpec(FrozenModel):
 
     @property
     def name(self) -> str:
-        return f"{self.method}/{self.track}"
+        return f"{self.variant.name}/{self.track}"
 
 
 class SweepSpec(FrozenModel):
-    """Several methods on several tracks of a suite, and how they are run."""
+    """Several variants on several tracks of a suite, and how they are run."""
 
     suite: Suite
     specs: tuple[RunSpec, ...]

@@ -32,7 +32,7 @@ from clbench.storage.open import open_store
 from clbench.storage.store import recipe_key
 from clbench.utils.software import software_versions
 
-NOTED = ("suite", "track", "method", "order", "seed", "task")
+NOTED = ("suite", "track", "method", "variant", "order", "seed", "task")
 """Parameters of a unit that are noted beside the artifacts that it makes."""
 
 
@@ -72,10 +72,10 @@ class UnitExecutor:
         return self._runtimes[track]
 
     def sequences(self, spec: RunSpec) -> list[TaskSequence]:
-        """The sequences of a method on a track, in the protocol's order."""
+        """The sequences of a variant on a track, in the protocol's order."""
         if spec.name not in self._sequences:
             runtime = self.runtime(spec.track)
-            method = get_method(spec.method, spec.settings, self.sweep.plugins)
+            method = get_method(spec.variant.method, spec.variant.settings, self.sweep.plugins)
             self._sequences[spec.name] = [TaskSequence(runtime, method, order, seed) for order, seed in spec.runs]
         return self._sequences[spec.name]
 
@@ -146,7 +146,7 @@ class UnitExecutor:
         if self._latest not in (None, sequence):
             self._latest.forget()
         self._latest = sequence
-        sequence.use_method(type(sequence.method)(**spec.settings))
+        sequence.use_method(type(sequence.method)(**spec.variant.settings))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The whole protocol: results of methods on tracks, with all their sequences.
 
     result = run(method="merge_init", track="styles", quick=True)
-    results = sweep(methods=["naive", "magmax"], tracks=["styles"], workers=2)
+    results = sweep(["naive", "magmax"], tracks=["styles"], workers=2)
 
 Both are the same: what is asked for is prepared and planned as one graph of units, workers do it, and each result is
 written as soon as its runs are done.
@@ -28,6 +28,7 @@ from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
 from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
+from clbench.variants import Variant
 
 STATES = 8 * 2**30
 """Bytes of main memory that a worker with a GPU takes for its states, beside the libraries."""
@@ -39,14 +40,16 @@ def run(
     suite: str = "mini-v2",
     *,
     settings: Mapping[str, Any] | None = None,
+    variant: str | None = None,
     on_event: EventHandler = lambda event: None,
     models: Models | None = None,
     **options: Any,
 ) -> Result:
-    """Run a method through the protocol and write `<output>/<suite>/<track>/<method>.json`.
+    """Run a method through the protocol and write `<output>/<suite>/<track>/<variant>.json`.
 
     Args:
         settings: the method's hyper-parameters.
+        variant: a name for this configuration of the method; default the method's.
         on_event: called with what happens, as events.
         models: models of the suite that are loaded already, on the same device; default they are loaded.
         options: fields of `clbench.runner.config.RunConfig`.
@@ -54,25 +57,24 @@ def run(
     Raises:
         ClbenchError: bad input. WorkFailed: the work failed; what was finished is kept.
     """
-    given = {method: settings or {}}
-    (result,) = sweep([method], [track], suite, settings=given, on_event=on_event, models=models, **options)
+    chosen = Variant.of(method, settings, variant)
+    (result,) = sweep([chosen], [track], suite, on_event=on_event, models=models, **options)
     return result
 
 
 def sweep(
-    methods: Sequence[str],
+    variants: Sequence[str | Variant],
     tracks: Sequence[str],
     suite: str = "mini-v2",
     *,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
     on_event: EventHandler = lambda event: None,
     models: Models | None = None,
     **options: Any,
 ) -> list[Result]:
-    """Run several methods on several tracks, doing equal work once.
+    """Run several variants of methods on several tracks, doing equal work once.
 
     Args:
-        settings: method -> its hyper-parameters.
+        variants: methods with their default settings by name, or configurations.
         on_event: called with what happens, as events.
         models: as `run` takes them.
         options: fields of `clbench.runner.config.RunConfig`.
@@ -82,7 +84,8 @@ def sweep(
             kept.
     """
     config = RunConfig.of(**options)
-    return carry_out(prepare(methods, tracks, suite, settings or {}, config, on_event, models=models), on_event)
+    chosen = [Variant.of(one) if isinstance(one, str) else one for one in variants]
+    return carry_out(prepare(chosen, tracks, suite, config, on_event, models=models), on_event)
 
 
 def carry_out(plan: ExecutionPlan, on_event: EventHandler = lambda event: None) -> list[Result]:
@@ -154,11 +157,12 @@ class ResultCollector:
         path = result_path(self._plan.output, result)
         save_result(result, path)
         self.results[spec.name] = result
-        self._on_event({"event": "result", "path": str(path), "method": result.method.name, "track": result.track})
+        names = {"variant": result.variant, "method": result.method.name, "track": result.track}
+        self._on_event({"event": "result", "path": str(path), **names})
 
 
 def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
-    """The result of one method on one track, from what the store holds.
+    """The result of one variant on one track, from what the store holds.
 
     Raises:
         WorkFailed: a part was removed or damaged meanwhile.
@@ -172,12 +176,13 @@ def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
         schema_version="1",
         suite=reference,
         track=spec.track,
+        variant=spec.variant.name,
         method=spec.reference,
         backbone=_backbone(suite.backbone, runtime.assets.sha256["backbone"]),
         runs=runs,
         controls=controls,
         summary=summarize(runs, controls, runtime.track),
-        checksum=content_sha256(reference, spec.track, spec.reference, runs, controls),
+        checksum=content_sha256(reference, spec.track, spec.variant.name, spec.reference, runs, controls),
         partial=spec.partial,
         environment=plan.environment,
         settings={
@@ -200,5 +205,5 @@ def _backbone(weights: Weights, found: str) -> BackboneRef:
 
 def result_path(output: Path, result: Result) -> Path:
     """The file of a result; a partial one has a name of its own, so that it never replaces a complete one."""
-    name = f"{result.method.name}.partial.json" if result.partial else f"{result.method.name}.json"
+    name = f"{result.variant}.partial.json" if result.partial else f"{result.variant}.json"
     return output / result.suite.name / result.track / name

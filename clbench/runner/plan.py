@@ -59,7 +59,13 @@ def make_plan(executor: UnitExecutor, together: bool) -> Plan:
     asked = 0
     first_trainings: Counter[str] = Counter()
     for number, spec in enumerate(executor.sweep.specs):
-        common = {"spec": number, "suite": executor.sweep.suite.name, "track": spec.track, "method": spec.method}
+        common = {
+            "spec": number,
+            "suite": executor.sweep.suite.name,
+            "track": spec.track,
+            "method": spec.variant.method,
+            "variant": spec.variant.name,
+        }
         for work in _work_of(executor, spec, together):
             asked += 1
             if isinstance(work, TrainUnit) and work.position == 0:
@@ -79,7 +85,7 @@ def _unit(work: UnitWork, common: dict[str, Any]) -> Unit:
 
 
 def _work_of(executor: UnitExecutor, spec: RunSpec, together: bool) -> Iterator[UnitWork]:
-    """One method's units on one track, the most wanted first."""
+    """One variant's units on one track, the most wanted first."""
     for kind in TRACK_KINDS.values():
         yield kind(executor.runtime(spec.track))
     for sequence in executor.sequences(spec):

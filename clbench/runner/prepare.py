@@ -1,6 +1,6 @@
 """From what a user asks for to a plan and its cost: all that can be refused is refused here.
 
-plan = prepare(["naive", "magmax"], ["styles"], "mini-v2", {}, RunConfig.of(quick=True))
+plan = prepare([Variant.of("naive"), Variant.of("magmax")], ["styles"], "mini-v2", RunConfig.of(quick=True))
 plan.graph.units, plan.estimate.seconds
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
@@ -23,6 +23,7 @@ from clbench.method import Method
 from clbench.plugins import get_method, source_of
 from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.models import Models
+from clbench.results.io import load_result
 from clbench.results.schema import Environment, MethodRef
 from clbench.runner.config import RunConfig, RunSpec, SweepSpec
 from clbench.runner.engine import Engine, EventHandler
@@ -46,6 +47,7 @@ from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
 from clbench.utils.formatting import format_time
+from clbench.variants import Variant, check_distinct
 
 FAR_TOO_LONG = 30 * 86400.0
 """Seconds that nobody waits for a CPU by accident."""
@@ -84,10 +86,9 @@ class ExecutionPlan:
 
 
 def prepare(
-    methods: Sequence[str],
+    variants: Sequence[Variant],
     tracks: Sequence[str],
     suite: str,
-    settings: Mapping[str, Mapping[str, Any]],
     config: RunConfig,
     on_event: EventHandler = lambda event: None,
     *,
@@ -98,7 +99,7 @@ def prepare(
     """Check everything, and plan it.
 
     Args:
-        settings: method -> its hyper-parameters.
+        variants: configurations of methods, each with a name of its own.
         on_event: called with the stages and the estimate, in sentences.
         models: models of the suite that are loaded already.
         measure: (device, precision) -> what is measured where the work is done.
@@ -106,24 +107,29 @@ def prepare(
             is in the plan's `obstacles`.
 
     Raises:
-        ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written.
+        ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written, or
+            that holds a result of another configuration of that name.
     """
     definition = load_suite(suite)
-    chosen = [definition.track(track).name for track in _all_of(tracks, "track")]
-    instances = {name: get_method(name, settings.get(name), config.plugins) for name in _all_of(methods, "method")}
-    if unknown := sorted(set(settings) - set(instances)):
-        raise ClbenchError(f"settings are given for method {unknown[0]!r}, which is not run")
+    if not tracks:
+        raise ClbenchError("no track was given")
+    chosen = [definition.track(track).name for track in dict.fromkeys(tracks)]
+    instances = [
+        (variant, get_method(variant.method, variant.settings, config.plugins)) for variant in check_distinct(variants)
+    ]
     on_event({"event": "stage", "what": "looking at models and data"})
     places = AssetPaths(config.data_root or default_data_root(), suite_folder(suite))
     obstacles = Obstacles(tell=dry_run)
     assets = obstacles.assets(definition, suite, chosen, places)
     specs = [
-        _spec(definition, suite, track, instance, dict(settings.get(name, {})), config)
+        _spec(definition, suite, track, variant, instance, config)
         for track in chosen
-        for name, instance in instances.items()
+        for variant, instance in instances
     ]
     for track in chosen:
         _check_writable(config.output / definition.name / track, "--output")
+    for spec in specs:
+        _check_place(config.output / definition.name / spec.track, spec)
     store = config.store or default_store(config.output)
     if folder := local_folder(store):
         store = str(folder.absolute())  # workers elsewhere have other working folders
@@ -179,19 +185,16 @@ def prepare(
     return ExecutionPlan(sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles)
 
 
-def _spec(
-    definition: Suite, suite: str, track: str, method: Method, settings: dict[str, Any], config: RunConfig
-) -> RunSpec:
-    """One method on one track."""
+def _spec(definition: Suite, suite: str, track: str, variant: Variant, method: Method, config: RunConfig) -> RunSpec:
+    """One variant on one track."""
     protocol = definition.runs(track)
-    runs = chosen_runs(protocol, config)
+    runs, reference = chosen_runs(protocol, config), _reference(method)
     return RunSpec(
         track=track,
-        method=method.name,
-        settings=settings,
+        variant=variant,
         runs=tuple(runs),
-        reference=_reference(method),
-        command=_command(definition, suite, track, method, runs, config),
+        reference=reference,
+        command=_command(definition, suite, track, variant.name, reference, runs, config),
         partial=len(runs) < len(protocol),
     )
 
@@ -204,10 +207,18 @@ def _check_writable(folder: Path, option: str) -> None:
         raise ClbenchError(f"{option} {folder} is no folder that can be written: {error.strerror}") from None
 
 
-def _all_of(names: Sequence[str], what: str) -> list[str]:
-    if not names:
-        raise ClbenchError(f"no {what} was given")
-    return list(dict.fromkeys(names))
+def _check_place(folder: Path, spec: RunSpec) -> None:
+    """Refuse to replace the result of another configuration; an edited plugin's replaces its older one."""
+    for path in (folder / f"{spec.variant.name}.json", folder / f"{spec.variant.name}.partial.json"):
+        try:
+            before = load_result(path).method
+        except ClbenchError:  # there is none, or what is there is no result
+            continue
+        if not before.configured_as(spec.reference):
+            raise ClbenchError(
+                f"{path} has the name {spec.variant.name!r}, but another configuration: {before.configuration} there, "
+                f"{spec.reference.configuration} here; give this one another name with --variant, or remove the file"
+            )
 
 
 def chosen_runs(protocol: list[tuple[str, int]], config: RunConfig) -> list[tuple[str, int]]:
@@ -244,6 +255,7 @@ def _reference(method: Method) -> MethodRef:
             name=method.name,
             version=method.version,
             config=method.config.model_dump(mode="json"),
+            changed=tuple(_changed(method.config)),
             source_sha256=source.sha256,
             distribution=source.distribution,
         )
@@ -254,20 +266,25 @@ def _reference(method: Method) -> MethodRef:
 
 
 def _command(
-    definition: Suite, suite: str, track: str, method: Method, runs: Sequence[tuple[str, int]], config: RunConfig
+    definition: Suite,
+    suite: str,
+    track: str,
+    variant: str,
+    method: MethodRef,
+    runs: Sequence[tuple[str, int]],
+    config: RunConfig,
 ) -> str:
     """The command line that makes the same result again."""
     words = ["clbench", "run", "--method", method.name, "--track", track, "--suite", suite]
+    words += ["--variant", variant] if variant != method.name else []
     protocol, chosen = definition.runs(track), set(runs)
     orders = list(dict.fromkeys(order for order, _ in runs))
     if len(orders) < len({order for order, _ in protocol}):
         words += ["--orders", ",".join(orders)]
     if any(order in orders and (order, seed) not in chosen for order, seed in protocol):
         words += ["--seeds", ",".join(map(str, dict.fromkeys(seed for _, seed in runs)))]
-    defaults = type(method)().config if not _required(method) else None
-    for name, value in method.config.model_dump(mode="json").items():
-        if defaults is None or getattr(defaults, name) != getattr(method.config, name):
-            words += ["--set", f"{name}={json.dumps(value)}"]
+    for name, value in method.changed_settings.items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
     for plugin in config.plugins:
         words += ["--plugin", plugin.name]
     words += ["--device", config.device] if config.device else []
@@ -278,5 +295,11 @@ def _command(
     return shlex.join(words)
 
 
-def _required(instance: Method) -> bool:
-    return any(field.is_required() for field in type(instance.config).model_fields.values())
+def _changed(config: BaseModel) -> list[str]:
+    """The settings that differ from their defaults, or have none."""
+    fields = type(config).model_fields.items()
+    return [
+        name
+        for name, field in fields
+        if field.is_required() or getattr(config, name) != field.get_default(call_default_factory=True)
+    ]

@@ -17,8 +17,10 @@ from clbench.utils.files import write_atomic
 TILE, LABEL, HEADER = 64, 92, 30
 
 
-def draw_grid(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path, run: int = 1, prompt: int = 0) -> Path:
-    """Write `<to>/<suite>/<track>/<method>.png`.
+def draw_grid(
+    runtime: TrackRuntime, sequences: list[TaskSequence], to: Path, variant: str, run: int = 1, prompt: int = 0
+) -> Path:
+    """Write `<to>/<suite>/<track>/<variant>.png`.
 
     Args:
         runtime, sequences: as `clbench.runner.reopen.reopen` gives them.
@@ -30,7 +32,7 @@ def draw_grid(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path, ru
     """
     sequence = run_numbered(sequences, run)
     grid = _paint(_rows(runtime, sequence, prompt), [task.name for task in sequence.tasks])
-    path = to / runtime.suite.name / runtime.track.name / f"{sequence.method.name}.png"
+    path = to / runtime.suite.name / runtime.track.name / f"{variant}.png"
     write_atomic(path, lambda target: grid.save(target, format="PNG", optimize=True))
     return path
 

@@ -1,4 +1,6 @@
-"""Format sizes, times, shares, p values and sentences for people to read."""
+"""Format sizes, times, shares, p values, sentences and text on colours for people to read."""
+
+from collections.abc import Sequence
 
 
 def format_bytes(size: int) -> str:
@@ -32,3 +34,15 @@ def format_p_value(p: float) -> str:
 def sentence(text: str) -> str:
     """ "mean over runs" -> "Mean over runs."."""
     return f"{text[0].upper()}{text[1:]}."
+
+
+def counted(number: int, noun: str) -> str:
+    """(1, "run") -> "1 run", (2, "run") -> "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def text_color(background: Sequence[float]) -> str:
+    """Black or white, whichever stands out more from a background of red, green and blue in 0 ... 1."""
+    luminance = sum(part**2.2 * weight for part, weight in zip(background, (0.2126, 0.7152, 0.0722), strict=True))
+    # The relative luminance at which black and white contrast equally (WCAG 2).
+    return "#000000" if luminance > 0.179 else "#ffffff"

@@ -35,6 +35,7 @@ from clbench.runner.prepare import prepare
 from clbench.storage.store import Store
 from clbench.suite import load_suite
 from clbench.utils.seeding import generator
+from clbench.variants import Variant
 
 PHOTOS = SHARED / "data" / "dreambooth_small"
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
@@ -269,7 +270,7 @@ def machine(free: int, flops: float):
 def test_too_little_memory_is_told_before_any_work(tiny, world, tmp_path):
     def plan(**options):
         config = RunConfig.of(quick=True, device="cpu", workers=1, data_root=world, output=tmp_path, **options)
-        prepare(["naive"], ["objects"], str(tiny), {}, config, measure=machine(1_000_000, 1e12))
+        prepare([Variant.of("naive")], ["objects"], str(tiny), config, measure=machine(1_000_000, 1e12))
 
     with pytest.raises(ClbenchError, match="even with --memory low"):
         plan()
@@ -303,7 +304,7 @@ def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(t
 def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path):
     config = RunConfig.of(quick=True, data_root=world, output=tmp_path, workers=1)
     with pytest.raises(ClbenchError, match="there is no GPU here"):
-        prepare(["naive"], ["objects"], str(tiny), {}, config, measure=machine(10**12, 1.0))
+        prepare([Variant.of("naive")], ["objects"], str(tiny), config, measure=machine(10**12, 1.0))
 
 
 def test_a_disk_that_cannot_hold_the_run_is_told_before_any_work(tiny, world, tmp_path, monkeypatch):

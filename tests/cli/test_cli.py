@@ -262,6 +262,60 @@ def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_p
     assert page.read_text() == text
 
 
+@pytest.fixture
+def own_runs(tmp_path):
+    """What runs wrote: a complete variant, a partial one, and a store full of JSON."""
+    for name, options in {"strong": {"settings": {"strength": 10.0}}, "hasty": {"quick": True}}.items():
+        result = make_result(SUITE, method="ewc", variant=name, **options)
+        save_result(
+            result, tmp_path / "runs" / result.place.replace(".json", ".partial.json" * result.partial or ".json")
+        )
+    for place in ("store/cell/ab/x.json", "store/row/y.json", "tensorboard/a/b.json"):
+        (tmp_path / "runs" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / place).write_text("{}")
+    return tmp_path
+
+
+def test_leaderboard_makes_the_board_of_ones_own_runs_and_marks_partial_ones(own_runs):
+    shown = clbench("leaderboard", "--submissions", "runs", "--site", "site", cwd=own_runs)
+    assert "strong" in shown
+    assert "hasty*" in shown
+    page = (own_runs / "runs/leaderboard/mini-v2/styles.md").read_text()
+    assert "ewc, strength=10.0" in page
+    assert "ewc; partial, 1 run" in page
+    assert "Partial results have no rank" in page
+    assert not (own_runs / "runs/leaderboard/sdxl-v1").exists(), "boards of others' results alone"
+    assert (own_runs / "site/mini-v2/styles/methods/hasty.html").is_file()
+    again = clbench("leaderboard", "--submissions", "runs", cwd=own_runs)
+    assert again.count("wrote") == 4, "the board itself is no result"
+
+
+def test_leaderboard_ranks_ones_own_among_the_submissions(own_runs):
+    theirs = make_result(SUITE, method="theirs", level=0.6)
+    same = make_result(SUITE, method="ewc", variant="strong")
+    for result in (theirs, same, make_result(SUITE, "objects", method="elsewhere")):
+        save_result(result, own_runs / "submissions" / result.place)
+    done = execute(CLBENCH, "leaderboard", "--submissions", "runs", "--with", "submissions", cwd=own_runs)
+    assert "strong.json stands in place of the submission" in done.stderr
+    assert "theirs" in done.stdout
+    assert "elsewhere" not in done.stdout
+    board = json.loads((own_runs / "runs/leaderboard/mini-v2/styles.json").read_text())
+    assert {one["variant"]: one["rank"] for one in board["methods"]} == {"theirs": "1", "strong": "2", "hasty": "–"}
+
+
+def test_leaderboard_of_a_folder_without_results_or_with_many_bad_ones_says_so_briefly(tmp_path):
+    (tmp_path / "runs").mkdir()
+    empty = execute(CLBENCH, "leaderboard", "--submissions", "runs", cwd=tmp_path, code=2)
+    assert "runs holds no results" in empty.stderr
+    bad = tmp_path / "runs/mini-v2/styles"
+    bad.mkdir(parents=True)
+    for number in range(40):
+        (bad / f"{number}.json").write_text("{}")
+    done = execute(CLBENCH, "leaderboard", "--submissions", "runs", cwd=tmp_path, code=2)
+    assert "and 35 more" in done.stderr
+    assert len(done.stderr) < 3000
+
+
 def test_an_unwritable_place_is_one_sentence_and_exit_1(saved, tmp_path):
     (tmp_path / "file").touch()
     options = ("--submitter", "me", "--submissions", tmp_path / "file" / "submissions")
@@ -283,6 +337,24 @@ def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved
     assert f"{100 * kept['first']:.1f}" in next(line for line in table.splitlines() if "kept, %" in line)
     assert "exact sign-flip permutation test; with these runs none is below 0.002" in " ".join(table.split())
     assert max(map(len, table.splitlines())) <= 82
+
+
+def test_compare_and_show_take_names_and_several_results(tmp_path):
+    for track in ("styles", "objects"):
+        for name in ("a", "b", "c"):
+            result = make_result(SUITE, track, method="ewc", variant=name)
+            save_result(result, tmp_path / "runs" / result.place)
+    told = json.loads(clbench("compare", "a", "b", "c", "--track", "objects", "--json", cwd=tmp_path))
+    assert [(one["first"], one["second"], one["track"]) for one in told] == [
+        ("a", "b", "objects"),
+        ("a", "c", "objects"),
+    ]
+    shown = clbench("show", "a", "b", "--track", "styles", cwd=tmp_path)
+    assert "a (ewc) on styles of mini-v2" in shown
+    assert "b (ewc) on styles of mini-v2" in shown
+    assert "give --track" in execute(CLBENCH, "compare", "a", "b", cwd=tmp_path, code=2).stderr
+    assert "did you mean 'a'" in execute(CLBENCH, "show", "aa", "--track", "styles", cwd=tmp_path, code=2).stderr
+    assert "two results or more" in execute(CLBENCH, "compare", "a", cwd=tmp_path, code=2).stderr
 
 
 def test_compare_refuses_results_that_cannot_be_compared(saved, edited):

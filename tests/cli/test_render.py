@@ -7,7 +7,7 @@ import pytest
 from builders import make_result, tiny_suite
 from rich.console import Console
 
-from clbench.cli.render import heatmap, render_result, result_table
+from clbench.cli.render import heatmap, render_result
 from clbench.errors import ClbenchError
 from clbench.results.analysis import analyze
 from clbench.results.schema import Result, Spread
@@ -46,42 +46,11 @@ def test_show_prints_every_metric_the_summary_and_the_controls():
 
 def test_show_says_that_a_result_is_partial():
     assert "partial: 1 of the protocol's 4 runs" in printed(result=PARTIAL)
-    assert "naive*" in printed(result_table(PARTIAL))
 
 
 def percent(spread: Spread | None) -> str:
     assert spread is not None
     return f"{100 * spread.mean:.0f} ± {100 * spread.std:.0f} %"
-
-
-def test_the_table_at_the_end_of_a_run_has_the_shares_in_percent():
-    text = printed(result_table(GOOD))
-    for heading in ("Score ↑", "Forgetting ↓", "Learned ↑", "Kept ↑", "Base"):
-        assert heading in text
-    assert "Plasticity" not in text
-    assert "Memory" not in text
-    for metric in ("csd", "dino"):
-        assert percent(GOOD.summary[metric]["learned"]) in text
-        assert percent(GOOD.summary[metric]["kept"]) in text
-
-
-def test_the_table_at_the_end_of_a_run_fits_80_columns_without_cutting_a_number():
-    wide = {
-        "average_score": Spread(mean=-0.123, std=0.456, n=8),
-        "average_forgetting": Spread(mean=0.123, std=0.456, n=8),
-        "learned": Spread(mean=-1.09, std=1.01, n=8),
-        "kept": Spread(mean=-1.19, std=1.02, n=8),
-        "base": Spread(mean=-0.123, std=0, n=8),
-    }
-    method = GOOD.method.model_copy(update={"name": "merge_ortho_products"})
-    result = GOOD.model_copy(update={"method": method, "summary": {"clip_t": wide}, "partial": True})
-    console = Console(file=io.StringIO(), width=80)
-    console.print(result_table(result))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert max(map(len, text.splitlines())) <= 80
-    for shown in ("-0.123 ± 0.456", "0.123 ± 0.456", "-109 ± 101 %", "-119 ± 102 %", " -0.123", "CLIP-T"):
-        assert shown in text
 
 
 def test_show_gives_the_shares_in_percent_and_everything_else_in_cosines():

@@ -55,12 +55,38 @@ def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
     assert ewc["method"]["config"]["strength"] == 7
 
 
+def test_several_values_make_a_grid_of_variants_named_after_them(sweep, tmp_path):
+    plugins = ("--plugin", str(PLUGINS / "ewc.py"))
+    done = sweep("--methods", "ewc", "--set", "strength=0.5,1e3", "--set", "ewc.batches=1", *plugins, "--json")
+    found = {one["variant"]: one["method"]["config"] for one in json.loads(done.stdout)}
+    assert found == {
+        "ewc-strength-0.5": {"strength": 0.5, "batches": 1},
+        "ewc-strength-1e3": {"strength": 1000.0, "batches": 1},
+    }
+    for name in found:
+        assert (tmp_path / "mock" / "styles" / f"{name}.partial.json").is_file()
+
+
+def test_a_file_of_variants_is_swept(sweep, tmp_path):
+    file = tmp_path / "variants.yaml"
+    file.write_text("- {method: naive}\n- {name: weak, method: ewc, settings: {strength: 0.1, batches: 1}}\n")
+    done = sweep("--variants", str(file), "--plugin", str(PLUGINS / "ewc.py"))
+    assert done.exit_code == 0, done.output
+    assert "weak" in done.stdout
+    assert "naive" in done.stdout
+    file.write_text("- {method: naive}\n- {name: ../up, method: naive}\n")
+    done = sweep("--variants", str(file))
+    assert f"{file}: variant 2, field name: String should match" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--methods", "naive", "--set", "strength=7"), "--set of a sweep takes method.key=value, not 'strength=7'"),
+        (("--methods", "naive", "--set", "strength=7"), "method naive has no settings, so 'strength' cannot be set"),
+        (("--methods", "naive", "--set", "magmax.strength=7"), "method 'magmax' is not among those of the sweep"),
         (("--methods", "naive,magmx"), "did you mean 'magmax'"),
-        (("--methods", ","), "no method was given"),
+        (("--methods", ","), "give --methods, --variants or both"),
+        ((), "give --methods, --variants or both"),
         (("--methods", "naive", "--dry-run", "--tracker", "abacus"), "there is no tracker 'abacus'"),
         (("--methods", "naive", "--engine", "slurm"), "--engine 'slurm': Input should be 'local' or 'ray'"),
     ],

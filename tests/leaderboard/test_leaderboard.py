@@ -25,7 +25,7 @@ LEVELS = {"naive": 0.4, "merge_init": 0.6, "magmax": 0.5}
 
 
 def submit(folder: Path, result: Result) -> None:
-    save_result(result, folder / "tiny" / result.track / f"{result.method.name}.json")
+    save_result(result, folder / "tiny" / result.track / f"{result.variant}.json")
 
 
 def boards_of(submissions: Path, suite: Suite, **options) -> list[Board]:
@@ -53,7 +53,7 @@ def cells(page: str) -> dict[str, dict[str, str]]:
     lines = [line.strip("|").split("|") for line in first.splitlines()]
     headings = [heading.strip() for heading in lines[0]]
     rows = [dict(zip(headings, (cell.strip() for cell in line), strict=True)) for line in lines[2:]]
-    return {row["Method"].strip("`"): row for row in rows}
+    return {row["Variant"].strip("`"): row for row in rows}
 
 
 def test_a_rebuild_gives_the_same_bytes_whatever_was_there(submissions, tmp_path):
@@ -173,10 +173,10 @@ def test_every_score_says_where_it_comes_from(submissions):
     [board] = [one for one in boards_of(submissions, SUITE) if one.track.name == "styles"]
     table = ranked_table(board)
     first, best, *_, last = table.rows
-    assert best[2].source == "csd.average_score of tiny/styles/merge_init.json"
+    assert best[3].source == "csd.average_score of tiny/styles/merge_init.json"
     assert all(cell.source for cell in best)
-    assert first[2].source == "csd row 0 of all results"
-    assert last[2].source == "csd controls.real_against_real of all results"
+    assert first[3].source == "csd row 0 of all results"
+    assert last[3].source == "csd controls.real_against_real of all results"
 
 
 def test_every_row_carries_the_command_that_makes_it_again_in_every_format(submissions, tmp_path):

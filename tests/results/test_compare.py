@@ -74,3 +74,16 @@ def test_shares_are_percent_in_the_table_and_shares_in_the_data():
     [line] = [line for line in printed(comparison).splitlines() if "kept, %" in line][:1]
     assert [f"{100 * kept.first:.1f}", f"{100 * kept.second:.1f}", f"{100 * kept.difference:+.1f}"] == line.split()[2:5]
     assert not any("memory" in line for line in printed(comparison).splitlines())
+
+
+def test_a_single_shared_run_has_no_interval_and_no_p():
+    suite = suite_of(2)
+    made = (make_result(suite, method=name, seed=seed, quick=True) for seed, name in enumerate("ab"))
+    comparison = compare_results(*(analyze(result, suite.track("styles")) for result in made))
+    found = comparison.as_json()["statistics"]["csd"]["average_score"]
+    assert (found["interval"], found["p"]) == (None, None)
+    assert found["difference"] == pytest.approx(found["first"] - found["second"])
+    text = printed(comparison)
+    assert "1 shared run\n" in text
+    assert "One shared run: no interval and no test" in text
+    assert " to " not in text

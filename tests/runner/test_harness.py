@@ -121,7 +121,7 @@ def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever
 
     def draw(store: str) -> Path:
         with reopen(result, mock_folder, tmp_path / store, FILES) as opened:
-            return samples.draw_grid(*opened, tmp_path)
+            return samples.draw_grid(*opened, tmp_path, result.variant)
 
     with pytest.raises(ClbenchError, match=r"elsewhere does not hold the run with order backward, seed 5"):
         draw("elsewhere")

@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+from builders import outcome
+from paths import PLUGINS
 
 from clbench.errors import ClbenchError
+from clbench.results.io import load_result
 from clbench.runner import prepare as preparing
 from clbench.runner.config import RunConfig
 from clbench.runner.engine.local import LocalEngine
+from clbench.runner.harness import result_path
+from clbench.variants import Variant
 
 CROSSED = [("a", 0), ("a", 5), ("b", 0), ("b", 5)]
 OWN = [("a", 7), ("b", 8), ("c", 9)]
@@ -35,9 +40,52 @@ def test_an_order_with_another_orders_seed_is_refused():
         preparing.chosen_runs(OWN, RunConfig.of(orders=["a"], seeds=[8]))
 
 
-def test_a_sweep_refuses_settings_for_a_method_that_it_does_not_run(ready):
-    with pytest.raises(ClbenchError, match="'magmax', which is not run"):
-        ready(settings={"magmax": {}})
+EWC = {"plugins": (PLUGINS / "ewc.py",)}
+
+
+def test_two_configurations_of_one_name_are_refused_and_both_are_shown(ready):
+    variants = [Variant.of("ewc", {"strength": 10}), Variant.of("ewc", {"strength": 0.02})]
+    with pytest.raises(ClbenchError, match=r"the name 'ewc': ewc, strength=10; and ewc, strength=0\.02; give each"):
+        ready(variants, **EWC)
+
+
+def test_a_configuration_does_not_replace_the_result_of_another(ready, sweep, tmp_path):
+    (first,) = sweep([Variant.of("ewc", {"strength": 10})], **EWC)
+    path = result_path(tmp_path / "runs", first)
+    kept = path.read_bytes()
+    with pytest.raises(ClbenchError, match=r"ewc, strength=10.* there, ewc, strength=0\.02 here; .*--variant"):
+        ready([Variant.of("ewc", {"strength": 0.02})], **EWC)
+    with pytest.raises(ClbenchError, match=r"ewc, strength=10.* there, naive here"):
+        ready([Variant.of("naive", name="ewc")])
+    assert path.read_bytes() == kept
+    (named,) = sweep([Variant.of("ewc", {"strength": 0.02}, "ewc-weak")], **EWC)
+    assert result_path(tmp_path / "runs", named).name == "ewc-weak.partial.json"
+    assert "--variant ewc-weak" in named.command
+    assert "--set strength=0.02" in named.command
+    assert path.read_bytes() == kept
+
+
+def test_an_edited_plugin_replaces_its_own_result(ready, sweep, tmp_path):
+    plugin = tmp_path / "mine.py"
+    source = (PLUGINS / "ewc.py").read_text().replace('name = "ewc"', 'name = "mine"')
+    plugin.write_text(source)
+    (before,) = sweep([Variant.of("mine")], plugins=(plugin,))
+    edited = tmp_path / "edited.py"  # a file is loaded once a process
+    edited.write_text(source.replace("strength: float = 1e6", "other: int = 1\n        strength: float = 2e6"))
+    (after,) = sweep([Variant.of("mine")], plugins=(edited,))
+    assert after.method.config != before.method.config
+    assert load_result(result_path(tmp_path / "runs", before)) == after
+
+
+def test_a_variants_name_enters_no_key_so_that_equal_work_is_done_once(ready, sweep):
+    (first,) = sweep([Variant.of("naive")])
+    again = ready([Variant.of("naive", name="again")])
+    assert again.graph.units == []
+    together = ready([Variant.of("magmax"), Variant.of("magmax", name="twin")])
+    assert len(together.graph.everything) == len(ready([Variant.of("magmax")]).graph.everything)
+    (second,) = sweep([Variant.of("naive", name="again")])
+    assert (second.variant, outcome(second)) == ("again", outcome(first))
+    assert second.checksum != first.checksum
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from clbench.runner.executor import executor_setup
 from clbench.runner.prepare import prepare
 from clbench.storage.open import open_store
 from clbench.storage.store import Store
+from clbench.variants import Variant
 
 
 def command(*arguments, code: int = 0) -> str:
@@ -122,7 +123,7 @@ def test_gc_clears_what_killed_processes_left_and_nothing_that_somebody_needs(ke
 
 def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(mock_folder, models, tmp_path):
     options = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
-    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options, models=models)
+    prepared = prepare([Variant.of("naive")], ["styles"], mock_folder, options, models=models)
     store = prepared.executor.store
     with executor_setup(prepared.executor) as setup:
         command("gc", store.root)

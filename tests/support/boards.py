@@ -47,7 +47,7 @@ def load(name: str) -> Suite:
 
 def submit(result: Result, folder: Path) -> None:
     """Save a result where a board looks for it, with a checksum that fits."""
-    save_result(signed(result), folder / result.suite.name / result.track / f"{result.method.name}.json")
+    save_result(signed(result), folder / result.suite.name / result.track / f"{result.variant}.json")
 
 
 def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> list[Analysis]:

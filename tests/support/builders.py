@@ -86,8 +86,15 @@ def make_result(
     seed: int = 0,
     level: float = 0.4,
     quick: bool = False,
+    variant: str | None = None,
+    settings: dict[str, float] | None = None,
 ) -> Result:
-    """A valid result with random scores, about `level` right after learning; quick = the first run only."""
+    """A valid result with random scores, about `level` right after learning.
+
+    Args:
+        quick: the first run only.
+        settings: hyper-parameters that differ from the method's defaults.
+    """
     rng = np.random.default_rng(seed)
     track = suite.track(track_name)
     T = len(track.tasks)
@@ -134,7 +141,8 @@ def make_result(
     reference = MethodRef(
         name=method,
         version="1",
-        config={"scale": 1.0, "betas": [0.9, 0.999]},
+        config={"scale": 1.0, "betas": [0.9, 0.999], **(settings or {})},
+        changed=tuple(settings or {}),
         source_sha256="a" * 64,
         distribution=None,
     )
@@ -142,12 +150,13 @@ def make_result(
         schema_version="1",
         suite=suite_reference,
         track=track_name,
+        variant=variant or method,
         method=reference,
         backbone=BackboneRef(id="bundled:none", revision="0" * 64),
         runs=runs,
         controls=controls,
         summary=summarize(runs, controls, track),
-        checksum=content_sha256(suite_reference, track_name, reference, runs, controls),
+        checksum=content_sha256(suite_reference, track_name, variant or method, reference, runs, controls),
         partial=quick,
         environment=Environment(python="3.11", packages={"torch": "2.4", "accelerate": None}),
         settings={"precision": "fp32", "device": "cpu", "steps": None, "scale": 1, "factor": 1.0, "resume": True},
@@ -158,7 +167,7 @@ def make_result(
 
 def signed(result: Result) -> Result:
     """The same with a checksum that fits, as its maker would write it."""
-    parts = result.suite, result.track, result.method, result.runs, result.controls
+    parts = result.suite, result.track, result.variant, result.method, result.runs, result.controls
     return result.model_copy(update={"checksum": content_sha256(*parts)})
 
 

@@ -79,11 +79,11 @@ def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable
         if board.methods:
             pages |= {f"{board.folder}/board{suffix}": partial(one.render, board) for suffix, one in FORMATS.items()}
         for method in board.methods:
-            place = f"{board.folder}/methods/{method.name}"
-            link = f"{method.name}.png" if method.name in board.grids else None
+            place = f"{board.folder}/methods/{method.variant}"
+            link = f"{method.variant}.png" if method.variant in board.grids else None
             if link:
-                copies[f"{place}.png"] = board.grids[method.name]
-            about = abouts.get(method.name, "")
+                copies[f"{place}.png"] = board.grids[method.variant]
+            about = abouts.get(method.result.method.name, "")
             pages[f"{place}.html"] = partial(track.method_page, "../../../", method, about, link)
             pages[f"{place}.json"] = partial(_result_json, method.result)
     return copies, pages

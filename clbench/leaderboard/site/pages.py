@@ -19,7 +19,7 @@ from clbench.leaderboard.tables import to_html
 from clbench.results.analysis import Analysis
 from clbench.results.significance import ALPHA, MOST_LISTED
 from clbench.scores import STATISTICS, shown
-from clbench.utils.formatting import sentence
+from clbench.utils.formatting import counted, sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class TrackPages:
     def plots(self) -> list[dict[str, Any]]:
         """Metric by metric, the plots and what they rest on."""
         methods = self.board.methods
-        styles = plots.series([method.name for method in methods])
+        styles = plots.series([method.variant for method in methods])
         return [
             {
                 **metric,
@@ -73,7 +73,7 @@ class TrackPages:
             columns=columns,
             rows=[(method, table.cells(board, method)) for method in board.methods],
             controls={name: table.control_values(board, columns, name) for name in board.controls},
-            styles=plots.series([method.name for method in board.methods]),
+            styles=plots.series([method.variant for method in board.methods]),
             views=self.plots,
             alpha=ALPHA,
             statistics=shown(),
@@ -110,7 +110,7 @@ class TrackPages:
             method=method,
             about=about,
             grid=grid,
-            rank=self.board.ranks[method.name],
+            rank=self.board.ranks[method.variant],
             level=self.board.level(method),
             views=[view(metric) for metric in self.metrics],
             costs=parts.costs(method),
@@ -127,9 +127,11 @@ class TrackPages:
             name = metric["id"]
             means, bounds = [method.means[name] for method in (left, right)], self.bounds[name]
             return metric | {
-                "left": heat.score_heat(means[0], left.name, bounds),
-                "right": heat.score_heat(means[1], right.name, bounds),
-                "difference": heat.difference_heat(means[0], means[1], f"{left.name} minus {right.name}", most[name]),
+                "left": heat.score_heat(means[0], left.variant, bounds),
+                "right": heat.score_heat(means[1], right.variant, bounds),
+                "difference": heat.difference_heat(
+                    means[0], means[1], f"{left.variant} minus {right.variant}", most[name]
+                ),
                 "figures": [
                     (one.title, *(table.cell(method, name, one) for method in (left, right))) for one in shown()
                 ],
@@ -147,7 +149,7 @@ class TrackPages:
         verdicts = {(pair.better, pair.worse): parts.verdict(board, pair) for pair in board.ranking.pairs}
         data = {
             "scales": [[*self.bounds[name], most[name]] for name in names],
-            "methods": {method.name: numbers(method) for method in board.methods},
+            "methods": {method.variant: numbers(method) for method in board.methods},
             "verdicts": {" ".join(pair): verdict for pair, verdict in verdicts.items()},
         }
         return self._render(
@@ -156,7 +158,7 @@ class TrackPages:
             left=left,
             right=right,
             views=[view(metric) for metric in self.metrics],
-            verdict=verdicts.get((left.name, right.name)) or verdicts.get((right.name, left.name), ""),
+            verdict=verdicts.get((left.variant, right.variant)) or verdicts.get((right.variant, left.variant), ""),
             data=data,
         )
 
@@ -208,7 +210,3 @@ def _template(name: str) -> Template:
 @cache  # three thousand cells a page would take most of its time in the template
 def _shaded(cell: heat.Shade) -> Markup:
     return Markup('<td class="{}">{}</td>' if cell.css else "<td>{1}</td>").format(cell.css, cell.text)
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

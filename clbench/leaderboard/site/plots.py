@@ -200,7 +200,7 @@ def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) 
     sign = 1 if higher_is_better else -1
     front = pareto([(sign * float(center[0]), -float(center[1])) for _, _, center in shown])
     path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
-    return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].name for i in front))
+    return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -224,7 +224,7 @@ def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str
             style,
             tuple((x.at(place), y.at(value)) for place, value in enumerate(curve.tolist(), start=1)),
             Label(right + 10, height, "start"),
-            f"{method.name}: {curve[0]:.3f} when learned, {curve[-1]:.3f} after all {count} tasks",
+            f"{method.variant}: {curve[0]:.3f} when learned, {curve[-1]:.3f} after all {count} tasks",
         )
         for style, method, curve, height in zip(styles, methods, curves, heights, strict=True)
     )
@@ -233,7 +233,7 @@ def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str
 
 def ranks(methods: Sequence[Analysis], styles: Sequence[Series], metric: str, ranking: Ranking) -> Ranks:
     """The mean score of each ranked method, best first, with its interval and rank."""
-    known = {method.name: (style, method) for style, method in zip(styles, methods, strict=True)}
+    known = {method.variant: (style, method) for style, method in zip(styles, methods, strict=True)}
     rows: list[tuple[Series, str, float, tuple[float, float], str]] = []
     for standing in ranking.standings:
         style, method = known[standing.method]
@@ -339,7 +339,7 @@ def _both(method: Analysis, metric: str) -> str:
         return f"{estimate.spread.mean:.3f} ± {estimate.spread.std:.3f}" if estimate else "–"
 
     plasticity, forgetting = (said(method.estimate(metric, name)) for name in AXES)
-    return f"{method.name}: plasticity {plasticity}, forgetting {forgetting}"
+    return f"{method.variant}: plasticity {plasticity}, forgetting {forgetting}"
 
 
 def _steps(front: Sequence[int], at: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:

@@ -1,10 +1,10 @@
 """What happens, as JSON lines for machines: one event a line, each with its time.
 
-    {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "method": "naive", ..., "step": 3, "loss": 0.21}
+    {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "variant": "naive", ..., "step": 3, "loss": 0.21}
 
 Kinds: `plan`, `begin` and `end` of each unit, `loss` of each training step, `cell` with its scores, `memory`,
-`warning`, `result` with its path. What a unit belongs to (suite, track, method, order, seed, position, task) is told
-with each of its events.
+`warning`, `result` with its path. What a unit belongs to (suite, track, variant, method, order, seed, position, task)
+is told with each of its events.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def run_of(params: Mapping[str, Any], otherwise: str = "") -> str:
     """The name of a unit's run; `otherwise` for a unit of no single run."""
     if params.get("order") is None:
         return otherwise
-    return f"{params['method']}, {params['track']}, order {params['order']} seed {params['seed']}"
+    return f"{params['variant']}, {params['track']}, order {params['order']} seed {params['seed']}"
 
 
 class Display:

@@ -102,7 +102,7 @@ def usable(name: str | None) -> str:
 
 @contextmanager
 def trackers(name: str, plan: ExecutionPlan) -> Iterator[EventHandler]:
-    """An event handler that gives every run (method, track, order, seed) a run of the tracker.
+    """An event handler that gives every run (variant, track, order, seed) a run of the tracker.
 
     Args:
         name: as `usable` says it.
@@ -144,10 +144,10 @@ class _Trackers:
             warnings.warn(f"{self._name} stopped tracking: {error}", stacklevel=3)
 
     def _run(self, event: Event) -> Any:
-        name = f"{event['suite']}/{event['track']}/{event['method']}/order-{event['order']}-seed-{event['seed']}"
+        name = f"{event['suite']}/{event['track']}/{event['variant']}/order-{event['order']}-seed-{event['seed']}"
         if name not in self._runs:
-            config = {key: event[key] for key in ("suite", "track", "method", "order", "seed")}
-            config |= self._configs[f"{event['method']}/{event['track']}"]
+            config = {key: event[key] for key in ("suite", "track", "variant", "method", "order", "seed")}
+            config |= self._configs[f"{event['variant']}/{event['track']}"]
             self._runs[name] = _begin(self._name, name, self._folder, config)
         return self._runs[name]
 

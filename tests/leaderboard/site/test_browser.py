@@ -82,7 +82,7 @@ def test_a_click_on_a_heading_sorts_the_methods_between_the_controls(page, local
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "descending"
     assert values.evaluate_all("cells => cells.map(cell => Number(cell.dataset.sort))") == sorted(shown, reverse=True)
-    page.locator("#board th", has_text="Method").get_by_role("button").click()
+    page.locator("#board th", has_text="Variant").get_by_role("button").click()
     assert methods(page) == sorted(by_rank)
     assert page.locator("[aria-sort]").count() == 1
     assert all_rows(page) == ["base model", *sorted(by_rank), "last-task floor", "real against real"]
@@ -93,11 +93,11 @@ def test_a_click_on_a_heading_sorts_the_methods_between_the_controls(page, local
 def test_the_board_is_filtered_by_name_and_by_regime(page, local_site):
     page.goto(local_site.address + BOARD)
     everyone = methods(page)
-    page.get_by_label("Method", exact=True).fill("MERGE")
+    page.get_by_label("Variant", exact=True).fill("MERGE")
     assert methods(page) == ["merge_init"]
     assert page.get_by_role("status").inner_text() == "1 of 4 methods"
     assert page.locator(".key li.faint").count() == 3, "the plots follow"
-    page.get_by_label("Method", exact=True).fill("")
+    page.get_by_label("Variant", exact=True).fill("")
     strict = page.get_by_role("button", name="Strict regimes only")
     strict.click()
     assert strict.get_attribute("aria-pressed") == "true"
@@ -141,7 +141,7 @@ def test_keys_alone_reach_and_sort_a_column(page, local_site):
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('th')?.textContent.startsWith('Method')"):
+        if page.evaluate("document.activeElement.closest('th')?.textContent.startsWith('Variant')"):
             break
     else:
         pytest.fail("Tab does not reach the heading's button")

@@ -15,6 +15,7 @@ from clbench.runner import harness, prepare
 from clbench.runner.config import RunConfig
 from clbench.runner.engine import PoolRequest, Unit, execute
 from clbench.runner.engine.ray import RayEngine
+from clbench.variants import Variant
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_what_fails_on_the_cluster_is_told_as_it_is_here(nodes, sweep, tmp_path)
 @pytest.mark.long
 def test_workers_that_do_not_see_the_store_say_so(nodes, mock_folder, tmp_path):
     config = RunConfig.of(engine="ray", address=nodes[0].address, workers=1, quick=True, device="cpu", output=tmp_path)
-    plan = prepare.prepare(["naive"], ["styles"], mock_folder, {}, config)
+    plan = prepare.prepare([Variant.of("naive")], ["styles"], mock_folder, config)
     real = harness.pool_request(plan)
 
     @contextmanager

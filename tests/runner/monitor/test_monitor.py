@@ -28,6 +28,7 @@ from clbench.runner.monitor import trackers
 from clbench.runner.monitor.events import event_file
 from clbench.runner.monitor.progress import Display
 from clbench.runner.prepare import prepare
+from clbench.variants import Variant
 
 TASKS, STEPS = 3, 2
 CELLS = TASKS * (TASKS + 1) // 2
@@ -213,7 +214,7 @@ def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp
     faulty, options = Faulty(call), RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     real = trackers.TRACKERS["tensorboard"]
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", replace(real, open=lambda *arguments: faulty))
-    prepared = prepare(["naive"], ["styles"], mock_folder, {}, options)
+    prepared = prepare([Variant.of("naive")], ["styles"], mock_folder, options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with trackers.trackers("tensorboard", prepared) as watch:
