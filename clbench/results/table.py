@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -68,7 +67,7 @@ def result_table(*results: Result) -> FittedTable:
 
     table = Table(
         Column("Variant"),
-        Column("Metric", no_wrap=True),
+        Column("Metric"),
         # Statistics come with the most important first.
         *(RankedColumn(heading(one), justify="right", no_wrap=True, rank=n) for n, one in enumerate(statistics)),
         box=box.SIMPLE_HEAD,
@@ -79,7 +78,7 @@ def result_table(*results: Result) -> FittedTable:
         name = result.variant + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
             cells = (spread_text(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
-            table.add_row(FoldingText(name), escape(metric_label(metric)), *cells)
+            table.add_row(FoldingText(name), FoldingText(metric_label(metric)), *cells)
             name = ""
     if any(result.partial for result in results):
         table.caption = "* partial: runs of the protocol are missing"
