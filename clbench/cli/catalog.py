@@ -28,10 +28,15 @@ from clbench.data import locate
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
+from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
 data_app = typer.Typer(help="The models and data sets that a suite needs.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=SETUP)
 
+WRAPPED = ("method", "tracks", "tasks", "metrics", "about")
+"""Columns of `clbench list` whose text may go over several lines."""
+NARROW_RANKS = {"version": 1, "metrics": 1, "label": 1, "sha256": 2}
+"""Columns of `clbench list` that a narrow terminal need not show, as `RankedColumn.rank`."""
 Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
 
@@ -67,10 +72,11 @@ def list_(
     if as_json:
         typer.echo(json.dumps(listed, indent=1))
         return
-    table = Table(*listed[0].keys())
-    for row in listed:
-        table.add_row(*[Text(value) for value in row.values()])
-    out.print(table)
+    columns = [RankedColumn(name, no_wrap=name not in WRAPPED, rank=NARROW_RANKS.get(name, 0)) for name in listed[0]]
+    table = Table(*columns)
+    for name, *about in (row.values() for row in listed):
+        table.add_row(FoldingText(name), *map(Text, about))
+    out.print(FittedTable(table))
 
 
 @app.command("new-suite", rich_help_panel=SETUP, epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")

@@ -28,7 +28,8 @@ app = typer.Typer(
 RUN, RESULTS, BOARD, SETUP = "Run methods", "Look at results", "Submit and build boards", "Look up and set up"
 """The groups of commands in `clbench --help`."""
 out = Console()
-err = Console(stderr=True)
+# A log gets no control codes, not even where colours are asked for: they would be those of moving bars too.
+err = Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False)
 
 
 def complete_track(context: typer.Context) -> list[str]:

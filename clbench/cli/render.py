@@ -1,4 +1,4 @@
-"""A result in the terminal: score matrices as heatmaps, and all its statistics as a table. Fits 80 columns."""
+"""A result in the terminal: score matrices as heatmaps, and all its statistics as a table. All fits the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.style import Style
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clbench.errors import ClbenchError
@@ -21,8 +21,10 @@ from clbench.results.table import called, spread_text
 from clbench.scores import STATISTICS
 from clbench.suite import Suite
 from clbench.utils.formatting import counted, format_bytes, format_p_value, text_color
+from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
 WIDTH = 80
+"""Of a heatmap, at most."""
 _SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 """Five points of the viridis colour map: even to the eye, and readable by the colour-blind."""
 
@@ -56,19 +58,22 @@ def render_result(method: Analysis, suite: Suite, console: Console, *, run: int 
     for metric in track.metrics:
         matrix = method.means[metric] if run is None else method.matrices[metric][run - 1]
         console.print()
-        console.print(heatmap(matrix, tasks, title=METRICS[metric].label))
+        console.print(heatmap(matrix, tasks, METRICS[metric].label, console.width))
     console.print()
     console.print(summary_table(method))
     console.print(_facts(method))
 
 
-def summary_table(method: Analysis) -> Table:
+def summary_table(method: Analysis) -> FittedTable:
     """Every statistic and control, a column for each metric."""
     metrics = method.track.metrics
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(f"mean ± std, runs: {len(method.result.runs)}")
-    for metric in metrics:
-        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
+    labels = [METRICS[metric].label for metric in metrics]  # a track names its most important metric first
+    table = Table(
+        Column(f"mean ± std, runs: {len(method.result.runs)}"),
+        *(RankedColumn(label, justify="right", no_wrap=True, rank=number) for number, label in enumerate(labels)),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for one in STATISTICS.values():
         if any(one.name in method.summary[metric] for metric in metrics):
             table.add_row(one.title, *(spread_text(method.summary[metric].get(one.name), one) for metric in metrics))
@@ -77,31 +82,36 @@ def summary_table(method: Analysis) -> Table:
         if name != "base model":  # it is among the statistics above
             spreads = (control.spread([method], metric) for metric in metrics)
             table.add_row(name, *(spread_text(found, deviation=control.varies) for found in spreads))
-    return table
+    return FittedTable(table)
 
 
-def heatmap(matrix: NDArray[np.float64], tasks: list[str], title: str = "") -> Table:
+def heatmap(matrix: NDArray[np.float64], tasks: list[str], title: str = "", terminal: int = WIDTH) -> FittedTable:
     """A score matrix (T + 1, T) in colour: rows = after task i, columns = position in the order, nan blank.
 
     Args:
         matrix: the scores.
         tasks: the names of the tasks by position, or empty strings for positions that mix tasks.
         title: heading of the row labels.
+        terminal: columns of the terminal.
     """
-    labels = [f"{i + 1} {name}".strip()[:18] for i, name in enumerate(tasks)]
+    wide = min(WIDTH, terminal)
+    labels = [f"{i + 1} {name}".strip()[: min(18, wide // 4)] for i, name in enumerate(tasks)]
     label_width = max(len(text) for text in (title, "base", *labels))
     longest = max(6, *(len(name) for name in tasks))
-    width = max(5, min(longest + 1, (WIDTH - label_width - 1) // len(tasks)))
-    table = Table(box=None, padding=0, pad_edge=False)
-    table.add_column(title, width=label_width + 1)
-    for number, name in enumerate(tasks, start=1):
+    number_width = max(len(f"{value:.2f}") for value in matrix[~np.isnan(matrix)])
+    width = max(number_width + 1, min(longest + 1, (wide - label_width - 1) // len(tasks)))
+    columns = []
+    for number, name in enumerate(tasks):
         words = textwrap.wrap(name, width - 1, break_long_words=False)[:2]
-        lines = [str(number), *words, "", ""][: 3 if any(tasks) else 1]
-        table.add_column("\n".join(f"{line[: width - 1]:>{width - 1}} " for line in lines), width=width, no_wrap=True)
+        lines = [str(number + 1), *words, "", ""][: 3 if any(tasks) else 1]
+        heading = "\n".join(f"{line[: width - 1]:>{width - 1}} " for line in lines)
+        # The later a task is learned, the fewer scores its column has.
+        columns.append(RankedColumn(heading, width=width, no_wrap=True, rank=number))
+    table = Table(Column(title, width=label_width + 1), *columns, box=None, padding=0, pad_edge=False)
     low, high = np.nanmin(matrix), np.nanmax(matrix)
     for row_label, row in zip(["base", *labels], matrix, strict=True):
         table.add_row(Text(row_label), *(_shade(value, low, high, width) for value in row))
-    return table
+    return FittedTable(table)
 
 
 def _shade(value: float, low: float, high: float, width: int) -> Text:
@@ -126,7 +136,7 @@ def _facts(method: Analysis) -> Text:
 
 
 def render_comparison(comparison: Comparison, console: Console, *, matrices: bool = True) -> None:
-    """Print a comparison, and the difference of the score `matrices`. Fits 80 columns."""
+    """Print a comparison, and the difference of the score `matrices`."""
     first, second = comparison.names
     console.print(
         Text(
@@ -134,11 +144,17 @@ def render_comparison(comparison: Comparison, console: Console, *, matrices: boo
             "bold",
         )
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("Metric", no_wrap=True)
-    table.add_column("Statistic", no_wrap=True)
-    for heading in (first, second, "difference", "95 % interval", "p"):
-        table.add_column(Text(heading), justify="right", no_wrap=True, max_width=16)
+    table = Table(
+        Column("Metric", no_wrap=True),
+        Column("Statistic", no_wrap=True),
+        *(RankedColumn(FoldingText(name), justify="right", rank=3) for name in (first, second)),  # `show` tells them
+        Column("difference", justify="right", no_wrap=True),
+        RankedColumn("95 % interval", justify="right", no_wrap=True, rank=2),
+        RankedColumn("p", justify="right", no_wrap=True, rank=1),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+    )
     for metric, own in comparison.statistics.items():
         label = METRICS[metric].label
         for name, value in own.items():
@@ -166,9 +182,9 @@ def render_comparison(comparison: Comparison, console: Console, *, matrices: boo
         if runs > 1
         else "One shared run: no interval and no test; what differs may be chance."
     )
-    console.print(table)
+    console.print(FittedTable(table))
     if not matrices:
         return
     for metric, matrix in comparison.matrices.items():
-        console.print(heatmap(matrix, [""] * len(comparison.track.tasks), title=METRICS[metric].label))
+        console.print(heatmap(matrix, [""] * len(comparison.track.tasks), METRICS[metric].label, console.width))
         console.print()

@@ -136,7 +136,7 @@ def compute(
     from clbench.runner.monitor.trackers import usable
 
     tracker = usable(options.tracker)  # or it is refused before any work
-    plan = planned(variants, tracks, suite, options.config)
+    plan = planned(variants, tracks, suite, options)
     if options.dry_run and options.as_json:
         typer.echo(json.dumps(plan.summary(), indent=1))
     elif options.dry_run or (plan_first and not options.as_json):
@@ -154,24 +154,24 @@ def show(result: Result, path: Path) -> None:
     out.print(Text(f"result: {path}"), soft_wrap=True)
 
 
-def planned(variants: list[Variant], tracks: list[str], suite: str, options: dict[str, Any]) -> ExecutionPlan:
+def planned(variants: list[Variant], tracks: list[str], suite: str, options: RunOptions) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
     from clbench.runner.monitor.events import output_line
     from clbench.runner.prepare import prepare
 
-    config, status = RunConfig.of(**options), err.status("looking at models and data")
+    config, status = RunConfig.of(**options.config), err.status("looking at models and data")
 
     def show_stage(event: dict[str, Any]) -> None:
         if event["event"] == "output":
             err.print(Text(output_line(event)), soft_wrap=True)
+        elif event["event"] == "expect":
+            err.print(Text(event["what"], style="dim"), soft_wrap=not err.is_terminal)
         elif not config.debug:
             status.update(event["what"])
-        if event["event"] == "expect":
-            err.print(Text(event["what"], style="dim"), soft_wrap=True)
 
     with nullcontext() if config.debug else status, stdout_for_results(config.debug):
-        return prepare(variants, tracks, suite, config, show_stage)
+        return prepare(variants, tracks, suite, config, show_stage, dry_run=options.dry_run)
 
 
 def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Result]:
@@ -213,3 +213,5 @@ def print_plan(plan: ExecutionPlan) -> None:
         out.print(Text(f"shared: {shared} units were asked for more than once, and are done once", "dim"))
     if cells:
         out.print(Text(f"shared: {cells} cells too, if methods that begin alike also end it with equal weights", "dim"))
+    for sentence in plan.obstacles.sentences():
+        out.print(Text(sentence, "yellow"))

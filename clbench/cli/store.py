@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clbench.cli.options import SETUP, Json, app, explain_missing_extra, out, progress_bar
 from clbench.utils.formatting import format_bytes
+from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
 if TYPE_CHECKING:
     from clbench.storage.store import Store
@@ -57,12 +58,23 @@ def ls(location: Location = DEFAULT_LOCATION, as_json: Json = False) -> None:
     for one in found:
         made_for = provenance[one.file.name]
         groups[(made_for.get("suite"), made_for.get("track"), made_for.get("method"), one.kind)].append(one.file)
-    table = Table("Suite", "Track", "Made for", "Kind", "Count", "Size", "Newest", box=SIMPLE, collapse_padding=True)
+    table = Table(
+        RankedColumn("Suite", rank=4),
+        RankedColumn("Track", rank=1),
+        RankedColumn("Made for", rank=2),
+        Column("Kind", no_wrap=True),
+        Column("Count", no_wrap=True),
+        Column("Size", no_wrap=True),
+        RankedColumn("Newest", no_wrap=True, rank=3),
+        box=SIMPLE,
+        collapse_padding=True,
+    )
     for names, group in sorted(groups.items(), key=lambda item: [str(name or "") for name in item[0]]):
         newest = datetime.fromtimestamp(max(one.modified for one in group), UTC)
         size = format_bytes(sum(one.size for one in group))
-        table.add_row(*(Text(str(name or "–")) for name in names), str(len(group)), size, f"{newest:%Y-%m-%d %H:%M}")
-    out.print(table)
+        known = (FoldingText(str(name or "–")) for name in names)
+        table.add_row(*known, str(len(group)), size, f"{newest:%Y-%m-%d %H:%M}")
+    out.print(FittedTable(table))
 
 
 @store_app.command("du", epilog="Example: `clbench store du runs/store`")

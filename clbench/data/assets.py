@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from clbench.data.locate import AssetPaths, require_assets
+from clbench.data.locate import AssetPaths, AssetStatus, list_assets, locate_asset, require_assets
+from clbench.data.published import published_configuration
 from clbench.errors import ClbenchError
 from clbench.suite import FrozenModel, Suite
 
@@ -27,11 +29,40 @@ def resolve_assets(suite: Suite, name: str, track: str, paths: AssetPaths) -> Tr
     Raises:
         ClbenchError: as `require_assets`, or a CSD checkpoint cannot be converted.
     """
-    found = require_assets(suite, name, track, paths)
+    return _prepared(require_assets(suite, name, track, paths), paths)
+
+
+def _prepared(found: Mapping[str, AssetStatus], paths: AssetPaths) -> TrackAssets:
     folders = {key: status.folder.absolute() for key, status in found.items() if status.folder is not None}
     if "csd" in folders:
         folders["csd"] = convert_csd(folders["csd"], paths)
     return TrackAssets(folders=folders, sha256={key: status.sha256 for key, status in found.items()})
+
+
+def assets_to_plan(suite: Suite, name: str, track: str, paths: AssetPaths) -> tuple[TrackAssets, list[AssetStatus]]:
+    """What a plan needs of the assets that a track needs, and those that cannot be used yet.
+
+    A model that is not here is counted by its published configuration. Its checksum is not known either, so that the
+    store has nothing that was made with it.
+
+    Args:
+        name: the value of `--suite`.
+
+    Raises:
+        ClbenchError: a bundled asset cannot be used, or the backbone or VAE is neither here nor on record.
+    """
+    found = {asset.name: locate_asset(asset, paths) for asset in list_assets(suite, name, track)}
+    missing = {key: status for key, status in found.items() if status.problem}
+    assets = _prepared({key: status for key, status in found.items() if key not in missing}, paths)
+    folders = {}
+    for key, status in missing.items():
+        configuration = published_configuration(status.asset.source) if status.asset.from_hub else None
+        if configuration is not None:
+            folders[key] = configuration
+        elif key in ("backbone", "vae") or status.asset.spec.source.startswith("bundled:"):
+            raise ClbenchError(status.problem or "")
+    sha256 = dict.fromkeys(missing, "missing")
+    return TrackAssets(folders=assets.folders | folders, sha256=assets.sha256 | sha256), list(missing.values())
 
 
 def convert_csd(source: Path, paths: AssetPaths) -> Path:

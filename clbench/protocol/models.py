@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,20 +30,23 @@ class Models:
         self.suite, self.config, self.folders = suite, config, dict(folders)
         self._encoders: dict[str, Encoder] = {}
         self._evaluators: dict[str, Evaluator] = {}
+        self.emit: Callable[[dict[str, Any]], None] = lambda event: None
+        """Called with `load` before a model is loaded, and with `loaded` after."""
 
     @cached_property
     def backbone(self) -> Backbone:
         gc.collect()  # the models of a failed unit go before others come
-        return Backbone.load(
-            self.folders["backbone"],
-            self.suite.training,
-            self.config.device,
-            self.config.precision,
-            vae=self.folders.get("vae"),
-            scheduler=self.suite.sampling.scheduler,
-            gradient_checkpointing=self.config.gradient_checkpointing,
-            sample_batch_size=self.config.sample_batch_size,
-        )
+        with self._loading("backbone"):
+            return Backbone.load(
+                self.folders["backbone"],
+                self.suite.training,
+                self.config.device,
+                self.config.precision,
+                vae=self.folders.get("vae"),
+                scheduler=self.suite.sampling.scheduler,
+                gradient_checkpointing=self.config.gradient_checkpointing,
+                sample_batch_size=self.config.sample_batch_size,
+            )
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -54,9 +59,16 @@ class Models:
             weights = self.suite.encoders[name]
             options = {"resize": weights.resize, "quick_gelu": weights.quick_gelu}
             given = {key: value for key, value in options.items() if value is not None}
-            with torch.random.fork_rng(devices=[]):  # building modules draws weights that are replaced at once
+            # Building modules draws weights that are replaced at once.
+            with self._loading(name), torch.random.fork_rng(devices=[]):
                 self._encoders[name] = load_encoder(name, self.folders[name], self.config.device, **given)
         return self._encoders[name]
+
+    @contextmanager
+    def _loading(self, model: str) -> Iterator[None]:
+        self.emit({"event": "load", "model": model})
+        yield
+        self.emit({"event": "loaded", "model": model})
 
     def evaluator(self, track: str) -> Evaluator:
         """The evaluator of a track, which keeps the embeddings of its references."""

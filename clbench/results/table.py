@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clbench.metrics import METRICS, metric_label
 from clbench.scores import RANKED_BY, Statistic, shown
 from clbench.utils.formatting import counted, format_percent
+from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
 if TYPE_CHECKING:
     from clbench.results.schema import Result, Spread
@@ -55,27 +55,34 @@ def spread_text(value: Spread | None, statistic: Statistic | None = None, deviat
     return f"{value.mean:.3f}" if std is None else f"{value.mean:.3f} ± {std:.3f}"
 
 
-def result_table(*results: Result) -> Table:
+def result_table(*results: Result) -> FittedTable:
     """The short summary of one or more results: a line for each variant and metric, mean ± std over runs."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("Variant", overflow="fold")
-    table.add_column("Metric", no_wrap=True)
     statistics = shown("headline", "main", "control")
     metrics = {metric for result in results for metric in result.summary}
     higher = {METRICS[metric].higher_is_better for metric in metrics & METRICS.keys()}
-    for one in statistics:
+
+    def heading(one: Statistic) -> str:
         arrows = {one.arrow(better) for better in higher}
-        heading = f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}"
-        table.add_column(heading.rstrip(), justify="right", no_wrap=True)
+        return f"{one.label.capitalize()} {arrows.pop() if len(arrows) == 1 else ''}".rstrip()
+
+    table = Table(
+        Column("Variant"),
+        Column("Metric"),
+        # Statistics come with the most important first.
+        *(RankedColumn(heading(one), justify="right", no_wrap=True, rank=n) for n, one in enumerate(statistics)),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+    )
     for result in results:
         name = result.variant + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
             cells = (spread_text(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
-            table.add_row(escape(name), escape(metric_label(metric)), *cells)
+            table.add_row(FoldingText(name), FoldingText(metric_label(metric)), *cells)
             name = ""
     if any(result.partial for result in results):
         table.caption = "* partial: runs of the protocol are missing"
-    return table
+    return FittedTable(table)
 
 
 def result_html(result: Result) -> str:

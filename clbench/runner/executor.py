@@ -130,7 +130,7 @@ class UnitExecutor:
         device = self.sweep.config.device
         if isinstance(work, TaskUnit):
             self._switch_to(work.sequence, self.sweep.specs[unit.params["spec"]])
-        work.runtime.emit = outside(emit)
+        work.runtime.emit = work.runtime.models.emit = outside(emit)
         self.store.provenance = {
             **{key: unit.params[key] for key in NOTED if key in unit.params},
             **software_versions(),
@@ -139,7 +139,7 @@ class UnitExecutor:
             with _device_errors(device):
                 work.run()
         finally:
-            work.runtime.emit = lambda event: None
+            work.runtime.emit = work.runtime.models.emit = lambda event: None
         emit({"event": "memory", "bytes": memory_in_use(device)})
 
     def _switch_to(self, sequence: TaskSequence, spec: RunSpec) -> None:

@@ -24,7 +24,7 @@ from clbench.results.io import save_result
 from clbench.results.schema import BackboneRef, Result, SuiteRef, content_sha256
 from clbench.results.summary import summarize
 from clbench.runner.config import RunConfig, RunOptions, RunSpec
-from clbench.runner.engine import Event, EventHandler, PoolRequest, execute
+from clbench.runner.engine import Event, EventHandler, Failed, PoolRequest, execute
 from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
 from clbench.runner.monitor.events import print_output
@@ -104,8 +104,10 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> lis
     with one_thread(plan.sweep.config.device):
         on_event({"event": "plan", "units": len(graph.units), "work": graph.work, "workers": plan.workers})
         collector = ResultCollector(plan, on_event)
-        with plan.engine.start(pool_request(plan)) as pool:
-            failures = execute(graph.units, pool, collector.on_event)
+        failures: dict[str, Failed] = {}
+        if graph.units:  # else no worker need be started
+            with plan.engine.start(pool_request(plan)) as pool:
+                failures = execute(graph.units, pool, collector.on_event)
         if failures:
             on_event({"event": "stage", "what": "failed"})
             messages = list(dict.fromkeys(failure.message for failure in failures.values()))

@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from clbench.data.assets import resolve_assets
 from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
 from clbench.method import Method
@@ -41,6 +40,7 @@ from clbench.runner.estimate import (
     model_footprint,
 )
 from clbench.runner.executor import UnitExecutor
+from clbench.runner.obstacles import Obstacles
 from clbench.runner.plan import Plan, make_plan
 from clbench.runner.plugin_check import check_plugins
 from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS
@@ -68,6 +68,8 @@ class ExecutionPlan:
     output: Path
     environment: Environment
     """Where the work is done."""
+    obstacles: Obstacles
+    """Why the work could not begin; there are none but in a dry run."""
 
     def summary(self) -> dict[str, Any]:
         """The plan, for people and machines."""
@@ -80,6 +82,7 @@ class ExecutionPlan:
             "expected_seconds": self.estimate.seconds,
             "expected_disk_bytes": self.estimate.disk_bytes,
             "expected_memory_bytes": self.estimate.device_bytes,
+            **self.obstacles.summary(),
         }
 
 
@@ -92,6 +95,7 @@ def prepare(
     *,
     models: Models | None = None,
     measure: Callable[[str, str], Machine] = measure_machine,
+    dry_run: bool = False,
 ) -> ExecutionPlan:
     """Check everything, and plan it.
 
@@ -100,6 +104,8 @@ def prepare(
         on_event: called with the stages and the estimate, in sentences.
         models: models of the suite that are loaded already.
         measure: (device, precision) -> what is measured where the work is done.
+        dry_run: whether the plan is only looked at. Then models and data may be missing, and what would stop the work
+            is in the plan's `obstacles`.
 
     Raises:
         ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written, or
@@ -115,7 +121,8 @@ def prepare(
     ]
     on_event({"event": "stage", "what": "looking at models and data"})
     places = AssetPaths(config.data_root or default_data_root(), suite_folder(suite))
-    assets = {track: resolve_assets(definition, suite, track, places) for track in chosen}
+    obstacles = Obstacles(tell=dry_run)
+    assets = obstacles.assets(definition, suite, chosen, places)
     specs = [
         _spec(definition, suite, track, variant, instance, config)
         for track in chosen
@@ -151,28 +158,34 @@ def prepare(
         on_event({"event": "stage", "what": "planning, and counting what it will cost"})
         footprint = model_footprint(definition, assets[chosen[0]].folders)
         machine = engine.measure(measure, device, wanted.precision)
+        fitted = wanted.with_low_memory()
+        with obstacles.noted():
+            fitted = fit_memory(footprint, definition, wanted, config.memory, machine.free_memory, sharing)
         sweep = SweepSpec(
             suite=definition,
             specs=tuple(specs),
             assets=assets,
             plugins=tuple(path.resolve() for path in config.plugins),
             store=store,
-            config=fit_memory(footprint, definition, wanted, config.memory, machine.free_memory, sharing),
+            config=fitted,
             keep=config.keep,
         )
         executor = UnitExecutor(sweep, config.resume, models)
         check_plugins(executor, engine, on_event)
         graph = make_plan(executor, together=workers > 1)
         expected = estimate(footprint, sweep, machine, work=graph.work, workers=busy, sharing=sharing)
-    if device == "cpu" and not config.device and expected.seconds > FAR_TOO_LONG:
-        raise ClbenchError(
-            f"there is no GPU here, and on the CPU this takes about {format_time(expected.seconds)}; run it where "
-            f"there is one, or give --device cpu to insist"
-        )
+    with obstacles.noted():
+        if device == "cpu" and not config.device and expected.seconds > FAR_TOO_LONG:
+            raise ClbenchError(
+                f"there is no GPU here, and on the CPU this takes about {format_time(expected.seconds)}; run it where "
+                f"there is one, or give --device cpu to insist"
+            )
     on_event({"event": "expect", "what": str(expected), "seconds": expected.seconds, "disk_bytes": expected.disk_bytes})
-    if folder and (scarce := check_disk(expected, executor.store.root)):
-        warnings.warn(scarce, stacklevel=2)
-    return ExecutionPlan(sweep, executor, graph, expected, engine, workers, config.output, machine.environment)
+    with obstacles.noted():
+        if folder and (scarce := check_disk(expected, executor.store.root)):
+            warnings.warn(scarce, stacklevel=2)
+    environment = machine.environment
+    return ExecutionPlan(sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles)
 
 
 def _spec(definition: Suite, suite: str, track: str, variant: Variant, method: Method, config: RunConfig) -> RunSpec:

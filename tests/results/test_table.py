@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from builders import make_result, tiny_suite
 from hostile import PAYLOADS
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from clbench.results.schema import Result, Spread
 from clbench.results.table import result_table
@@ -18,7 +17,7 @@ GOOD = make_result(SUITE)
 PARTIAL = make_result(SUITE, quick=True)
 
 
-def printed(table: Table) -> str:
+def printed(table: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=80)
     console.print(table)
     assert isinstance(console.file, io.StringIO)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from clbench.data.published import published_configuration
 from clbench.errors import ClbenchError
 from clbench.runner.estimate import count
 from clbench.suite import load_suite
 
 sdxl = load_suite("sdxl-v1")
-SDXL_UNET = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+SDXL = published_configuration("stabilityai/stable-diffusion-xl-base-1.0")
+assert SDXL is not None
+SDXL_UNET = json.loads((SDXL / "unet" / "config.json").read_text())
 
 
 def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():

@@ -140,7 +140,7 @@ class LocalPool:
         return len(self._usable())
 
     def _usable(self) -> list[int]:
-        free = [slot for slot, worker in enumerate(self._workers) if worker.unit is None]
+        free = [slot for slot, worker in enumerate(self._workers) if worker.unit is None and worker.opened]
         return self._slots.usable(free, len(free) < len(self._workers))
 
     def submit(self, unit: Unit) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from clbench.runner.engine import Event, EventHandler
 from clbench.utils.files import cannot_write
 
-UNWRITTEN = ("work", "stage", "wait")
+UNWRITTEN = ("work", "stage", "wait", "load", "loaded")
 """Events that only a display needs."""
 
 

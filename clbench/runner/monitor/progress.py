@@ -1,38 +1,45 @@
 """The display of work while it goes on: a bar for all of it and one for each run at work, the last cell, memory.
 
+Where nobody sees bars (a pipe, the log of a job, a terminal that cannot move its cursor) it prints a line now and then.
+
 with Display(plan.graph.units, console) as display:
     carry_out(plan, display.on_event)
 """
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
 from rich.text import Text
 
 from clbench.runner.engine.schedule import Unit
 from clbench.runner.monitor.events import output_line
 from clbench.utils.formatting import format_bytes, format_time
+from clbench.utils.tables import FittedTable, OneLine, RankedColumn
 
 BARS = 12
 """Runs that are shown at a time."""
-MINUTE = 60.0
-"""Seconds between two lines of a log."""
+LOG_INTERVAL, MINUTE = 10.0, 60.0
+"""Seconds between two lines of a log: at first, and from the sixth minute on."""
+LOADING, ALL_STORED = "loading models", "all from the store"
 
 
 class WorkCounter:
@@ -74,49 +81,68 @@ class Display:
     """The live display of one command.
 
     Args:
-        log_interval: seconds between two lines where the console is no terminal.
+        log_interval: seconds between the first lines where there are no bars.
         live: whether bars are drawn again and again; without them each unit is a line.
     """
 
     def __init__(
-        self, units: Iterable[Unit], console: Console, log_interval: float = MINUTE, *, live: bool = True
+        self, units: Iterable[Unit], console: Console, log_interval: float = LOG_INTERVAL, *, live: bool = True
     ) -> None:
         units, self._log_interval = list(units), log_interval
         self._work, self._console = WorkCounter(units), console
         self._several = len({group for unit in units for group in unit.groups}) > 1
         """Whether results come one after another, each worth a line."""
-        label = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
-        times = (TimeElapsedColumn(Column(no_wrap=True)), TimeRemainingColumn(table_column=Column(no_wrap=True)))
-        self._all = Progress(label, BarColumn(20), TaskProgressColumn(), *times, expand=True)
-        self._each = Progress("  {task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[what]}")
-        self._bar = self._all.add_task("starting", total=sum(self._work.total.values()))
+        self._planned, self._total = len(units), sum(self._work.total.values())
+        self._all = Progress(
+            _Label(_WholeWords, RankedColumn(ratio=1)),
+            BarColumn(20, table_column=RankedColumn(no_wrap=True, rank=2)),
+            TaskProgressColumn(table_column=RankedColumn(no_wrap=True)),
+            TimeElapsedColumn(RankedColumn(no_wrap=True, rank=1)),
+            TimeRemainingColumn(table_column=RankedColumn(no_wrap=True)),
+            expand=True,
+        )
+        self._each = Progress(
+            _Label(lambda run: OneLine(f"  {run}"), RankedColumn()),
+            BarColumn(10, table_column=RankedColumn(no_wrap=True, rank=2)),
+            TaskProgressColumn(table_column=RankedColumn(no_wrap=True)),
+            TextColumn("{task.fields[what]}", table_column=RankedColumn(no_wrap=True, rank=1)),
+        )
+        self._bar = self._all.add_task("starting", total=self._total or 1.0)
         self._bars: dict[str, TaskID] = {}
+        self._begun: dict[str, Mapping[str, Any]] = {}
+        """Unit -> its `begin`."""
+        self._loading: set[str] = set()
+        """Units that wait for models to be loaded."""
         self._memory: dict[Any, int] = {}
         self._cell, self._began = Text(), time.monotonic()
         self._noted = self._began
         self._over = False
-        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4) if live else None
+        self._each_unit = not live
+        self._bars_seen = live and console.is_terminal and console.is_interactive
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        if self._live:
+        if self._bars_seen:
             self._live.__enter__()
         return self
 
     def __exit__(self, *failure: Any) -> None:
         self._over = True
-        if self._live:
+        if self._bars_seen:
             self._live.__exit__(*failure)
-            if not self._console.is_interactive:
-                self._console.print()  # which Live leaves out there
+        else:
+            self._print(self._conclusion())
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Show what an event tells."""
         kind = event["event"]
         self._work.count(event)
         if kind == "stage":
-            self._all.update(self._bar, description=event["what"])
+            self._describe(event["what"])
         elif kind == "wait":
-            self._all.update(self._bar, description="waiting for another command")
+            self._describe("waiting for another command")
+        elif kind == "plan" and event["workers"] > 1:
+            self._describe(f"starting {event['workers']} workers")
         elif kind == "warning":
             self._console.print(Text(f"warning: {event['message']}", style="yellow"), soft_wrap=True)
         elif kind == "output":
@@ -128,32 +154,64 @@ class Display:
         elif kind == "cell":
             scores = "  ".join(f"{metric} {value:.3f}" for metric, value in event["scores"].items())
             self._cell = Text(f"  last cell: {event['task']}  {scores}", style="dim")
-        elif kind in ("begin", "end"):
-            if kind == "begin" and not self._live:
-                self._console.print(Text(event["label"], style="dim"), soft_wrap=True)
-            self._show(event)
-            self._note(event)
+        elif kind == "begin":
+            self._begun[event["unit"]] = event
+            self._loading.discard(event["unit"])  # the worker may have died that loaded for it
+            self._show(event["unit"])
+            if self._each_unit:
+                self._print(event["label"])
+        elif kind in ("load", "loaded"):
+            (self._loading.add if kind == "load" else self._loading.discard)(event["unit"])
+            self._show(event["unit"])
+        elif kind == "end":
+            self._loading.discard(event["unit"])
+            run = run_of(event, event["label"])
+            self._each.update(self._bars[run], what="", visible=self._work.done[run] < self._work.total[run])
+        if not self._bars_seen:
+            self._note()
 
-    def _show(self, event: Mapping[str, Any]) -> None:
-        """A unit's begin or end."""
-        run = run_of(event, event["label"])
+    def _describe(self, what: str) -> None:
+        self._all.update(self._bar, description=what)
+
+    @property
+    def _description(self) -> str:
+        return self._all.tasks[self._bar].description
+
+    @property
+    def _share(self) -> float:
+        """How much of all work is done."""
+        if self._description == "done":
+            return 1.0  # what is left is no work that is counted
+        return sum(self._work.done.values()) / self._total if self._total else 0.0
+
+    def _show(self, key: str) -> None:
+        """Show what is being done for a unit."""
+        unit, loading = self._begun[key], key in self._loading
+        run = run_of(unit, unit["label"])
         if run not in self._bars:
             self._bars[run] = self._each.add_task(run, total=self._work.total[run], what="")
-        if event["event"] == "begin":
-            self._all.update(self._bar, description=event["label"])
-            self._each.update(self._bars[run], visible=True, what=_doing(event))
-            self._hide_the_oldest()
-        else:
-            self._each.update(self._bars[run], what="", visible=self._work.done[run] < self._work.total[run])
+        self._describe(LOADING if loading else unit["label"])
+        self._each.update(self._bars[run], visible=True, what=LOADING if loading else _doing(unit))
+        self._hide_the_oldest()
 
-    def _note(self, event: Mapping[str, Any]) -> None:
-        """A line a minute where nobody sees the bars, as in the log of a cluster's job."""
-        now, done, total = time.monotonic(), sum(self._work.done.values()), sum(self._work.total.values())
-        if self._console.is_terminal or now - self._noted < self._log_interval or not done:
+    def _note(self) -> None:
+        """Print a line if the last one was long ago: 10 seconds at first, a minute later on."""
+        now = time.monotonic()
+        if now - self._noted < max(self._log_interval, min(MINUTE, (now - self._began) / 6)):
             return
-        self._noted = now
-        left = format_time((now - self._began) * (total - done) / done)
-        self._console.print(Text(f"{done / total:.0%}, about {left} left: {event['label']}"), soft_wrap=True)
+        self._noted, share = now, self._share
+        left = f", about {format_time((now - self._began) * (1 - share) / share)} left" if share else ""
+        self._print(f"{share:.0%}{left}: {self._description}")
+
+    def _conclusion(self) -> str:
+        """The last line of a log."""
+        if not self._planned:
+            return ALL_STORED
+        how = self._description if self._description in ("done", "failed") else "stopped"
+        return f"{self._share:.0%}, {how} after {format_time(time.monotonic() - self._began)}"
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
 
     def _hide_the_oldest(self) -> None:
         seen = [bar for bar in self._bars.values() if self._each.tasks[bar].visible]
@@ -162,15 +220,49 @@ class Display:
 
     def _picture(self) -> RenderableType:
         """Made as often as it is shown, and no oftener."""
+        if self._over and not self._planned:
+            return Text(ALL_STORED)
         done = self._work.done
-        self._all.update(self._bar, completed=sum(done.values()))
+        self._all.update(self._bar, completed=self._share * (self._total or 1.0))
         if self._over:
-            return self._all
+            return _fitted(self._all)
         for run, bar in self._bars.items():
             self._each.update(bar, completed=done[run])
         rate = sum(done.values()) / max(time.monotonic() - self._began, 1e-3)
         memory = f", {format_bytes(sum(self._memory.values()))} of memory in use" if self._memory else ""
-        return Group(self._all, self._each, self._cell, Text(f"  {rate:,.0f} U-Net passes/s{memory}", style="dim"))
+        speed = Text(f"  {rate:,.0f} U-Net passes/s{memory}", style="dim")
+        return Group(_fitted(self._all), _fitted(self._each), self._cell, speed)
+
+
+def _fitted(bars: Progress) -> RenderableType:
+    return FittedTable(bars.make_tasks_table(bars.tasks), note=False)
+
+
+class _Label(ProgressColumn):
+    """A task's description, as `make` shows it."""
+
+    def __init__(self, make: Callable[[str], RenderableType], table_column: RankedColumn) -> None:
+        super().__init__(table_column)
+        self._make = make
+
+    def render(self, task: Task) -> RenderableType:
+        return self._make(task.description)
+
+
+class _WholeWords:
+    """Text that is cut between words where there is little room, so that no number is."""
+
+    LEAST = 16
+    """Columns that it needs, unless it is shorter."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(textwrap.shorten(self._text, max(2, options.max_width), placeholder=" …"))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(self.LEAST, len(self._text)), len(self._text)).with_maximum(options.max_width)
 
 
 def _doing(event: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ from clbench.runner.engine.slots import WorkerSlots
 def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path):
     path, env = tmp_path / "file.txt", {"PYTHONPATH": str(SUPPORT)}
     with closing(LocalPool("shops:open_slow_shop", str(path), [env])) as pool:
+        while not pool.free_workers():
+            assert list(pool.poll(0.02, lambda event: None)) == []
         pool.submit(Unit("u", "unit", 1.0, (), ("result",)))
         while not any("half" in one.read_text() for one in tmp_path.iterdir()):
             assert list(pool.poll(0.02, lambda event: None)) == []

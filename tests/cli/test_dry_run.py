@@ -1,0 +1,74 @@
+"""`--dry-run` answers before anything is downloaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import CLBENCH, clbench, execute, refusal
+from folders import files
+from tiny_sdxl import write_suite
+
+SDXL = ("--tracks", "styles,objects", "--suite", "sdxl-v1", "--quick")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """A machine with no model and no data; commands run in its home folder."""
+    for name in ("HF_HOME", "CLBENCH_DATA_ROOT", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(empty):
+    options = ("run", "--method", "naive", "--track", "styles", "--suite", "sdxl-v1")
+    done = execute(CLBENCH, *options, "--quick", "--dry-run", cwd=empty)
+    assert "estimate: " in done.stderr
+    assert "│ train    │ 10  │ 10    │" in done.stdout
+    assert (
+        "nothing downloaded yet; needs about 15.2 GB of models (backbone, vae, csd, dino) and the pictures of "
+        "unlearncanvas (size not on record): `clbench data fetch --suite sdxl-v1` gets them"
+    ) in " ".join(done.stdout.split())
+    assert not files(empty.parent)
+    assert "the model backbone" in refusal(*options), "a run itself needs them"
+
+
+def test_a_plan_for_machines_lists_what_is_missing(empty):
+    plan = json.loads(clbench("sweep", "--methods", "naive,magmax", *SDXL, "--dry-run", "--json", cwd=empty))
+    assert {row["item"]: row["bytes"] is not None for row in plan["missing"]} == {
+        "backbone": True,
+        "vae": True,
+        "csd": True,
+        "dino": True,
+        "unlearncanvas": False,
+        "clip": True,
+        "dreambooth": False,
+    }
+    assert all(counts["all"] == counts["to_do"] > 0 for counts in plan["units"].values())
+    assert plan["expected_seconds"] > 0
+
+
+def test_data_of_ones_own_that_is_missing_is_to_be_put_in_place_by_hand(empty, world):
+    suite = write_suite(empty / "mine")
+    definition = yaml.safe_load((suite / "suite.yaml").read_text())
+    definition["datasets"]["dreambooth"] = {"source": "photos"}
+    (suite / "suite.yaml").write_text(yaml.safe_dump(definition))
+    options = ("run", "--method", "naive", "--track", "objects", "--suite", suite, "--data-root", world)
+    told = " ".join(clbench(*options, "--quick", "--dry-run", cwd=empty).split())
+    assert f"to be put in place by hand: dreambooth; `clbench data status --suite {suite}` tells where" in told
+    assert "downloaded" not in told
+
+
+def test_what_is_there_but_cannot_be_used_is_told(empty, world):
+    suite = write_suite(empty / "mine")
+    photo = empty.parent / "cache" / "dreambooth" / "dataset" / "can" / "00.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.touch()
+    for model in ("stable-diffusion-xl-base-1.0", "sdxl-vae-fp16-fix"):
+        (empty.parent / "cache" / model).symlink_to(world / model)
+    options = ("run", "--method", "naive", "--track", "objects", "--suite", suite, "--quick", "--dry-run")
+    told = " ".join(clbench(*options, cwd=empty).split())
+    assert "not all is downloaded yet; needs about 691.8 MB of models (clip, dino): `clbench data fetch" in told
+    assert "it could not start here now: the data set dreambooth (google/dreambooth)" in told
