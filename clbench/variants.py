@@ -37,7 +37,7 @@ class Variant(FrozenModel):
     """Its registered name."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The hyper-parameters that differ from the method's defaults."""
-    name: VariantName = Field(default_factory=lambda fields: fields["method"], validate_default=True)
+    name: VariantName = Field(default_factory=lambda fields: fields.get("method", ""), validate_default=True)
     """Its result's name; default the method's."""
 
     @classmethod

@@ -171,8 +171,8 @@ class Environment(_Record):
 
 
 def _name_of_its_method(fields: dict[str, Any]) -> str:
-    """Results had no variant before there were variants."""
-    return fields["method"].name
+    """Results had no variant before there were variants. "" where the method is none, which has an error of its own."""
+    return fields["method"].name if "method" in fields else ""
 
 
 class Result(_Record):
