@@ -93,5 +93,5 @@ def test_run_and_sweep_refuse_a_wrong_plugin_before_any_work(plugin, tmp_path, c
     where = ("--plugin", plugin, "--quick", "--device", "cpu", "--output", tmp_path / "runs", "--tracker", "none")
     said = refusal(*command, "styles", *where, "--set", f"{name}layers=100", code=1)
     assert "mine.py, line 18, in end_task: IndexError" in said
-    assert f"nothing was run (`clbench check {plugin}` checks it alone)" in said
+    assert f"nothing was run (`clbench check {plugin}` checks it alone, --no-check runs it all the same)" in said
     assert not (tmp_path / "runs").exists()
