@@ -1,7 +1,7 @@
 """Low-rank algebra on {layer: tensor}.
 
     adapter = Adapter(A={"attn.to_q": A}, B={"attn.to_q": B}, scale=1.0)
-    merged = previous + adapter.delta()                 # dense, fp32
+    merged = previous + 0.5 * adapter.delta()           # dense, fp32
     kept = max_magnitude(previous, merged)              # per entry, ties to the newest
 
 A layer's A is [r, in] and its B is [out, r], both fp32; its weight changes by `scale * B @ A`.
@@ -27,6 +27,11 @@ class Delta(dict[str, "Tensor"]):
 
     def __sub__(self, other: Mapping[str, Tensor]) -> Delta:
         return self + {name: -value for name, value in other.items()}
+
+    def __mul__(self, factor: float) -> Delta:
+        return Delta({name: factor * value for name, value in self.items()})
+
+    __rmul__ = __mul__
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,13 @@ def test_a_layer_that_is_missing_on_one_side_counts_as_zero_there():
 # --- deltas and adapters ---
 
 
+def test_a_weight_change_is_scaled_from_either_side():
+    change = Delta(a=torch.tensor([[1.0, -2.0]]))
+    for scaled in (0.5 * change, change * 0.5):
+        assert isinstance(scaled, Delta)
+        assert scaled["a"].tolist() == [[0.5, -1.0]]
+
+
 def test_deltas_add_and_subtract_layer_by_layer_and_leave_their_operands_alone():
     one, other = Delta(a=torch.tensor([[1.0]]), b=torch.tensor([[2.0]])), Delta(b=torch.tensor([[5.0]]))
     values = [

@@ -16,7 +16,7 @@ from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.results.analysis import CONTROLS, Analysis
 from clbench.results.compare import Comparison
-from clbench.results.significance import ALPHA, sign_flip_test, smallest_p
+from clbench.results.significance import ALPHA, name_of_test
 from clbench.results.table import called, spread_text
 from clbench.scores import STATISTICS
 from clbench.suite import Suite
@@ -163,24 +163,21 @@ def render_comparison(comparison: Comparison, console: Console, *, matrices: boo
             if value is None:
                 table.add_row(label, called, *["–"] * 5)
             else:
-                sure = value.sure
-                low, high = (f"{unit * bound:.{digits}f}" for bound in (sure.interval if sure else (0, 0)))
+                ends = (f"{unit * bound:.{digits}f}" for bound in value.interval or ())
                 table.add_row(
                     label,
                     called,
                     f"{unit * value.first:.{digits}f}",
                     f"{unit * value.second:.{digits}f}",
-                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if sure and sure.separable else ""),
-                    f"{low} to {high}" if sure else "–",
-                    format_p_value(sure.p) if sure else "–",
+                    Text(f"{unit * value.difference:+.{digits}f}", style="bold" if value.separable else ""),
+                    " to ".join(ends) or "–",
+                    "–" if value.p_corrected is None else format_p_value(value.p_corrected),
                 )
             label = ""
-    runs = len(comparison.runs)
     table.caption = (
-        f"p: uncorrected {sign_flip_test(runs)}; with these runs none is below {smallest_p(runs):.1g}. "
-        f"Bold: p <= {ALPHA}"
-        if runs > 1
-        else "One shared run: no interval and no test; what differs may be chance."
+        f"p: {name_of_test(comparison.orders, 'rows')}. Bold: p <= {ALPHA}"
+        if comparison.orders > 1
+        else "One shared order: no interval and no test; what differs may be chance."
     )
     console.print(FittedTable(table))
     if not matrices:

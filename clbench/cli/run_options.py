@@ -63,6 +63,10 @@ def run_options(
         str | None,
         typer.Option(help="Address of the Ray cluster; default: the one this machine belongs to, else a new one."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Try methods of plugin files on a toy model first, in a few seconds."),
+    ] = True,
     debug: Debug = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     events: Annotated[Path | None, typer.Option(help="Also write events to this file, as JSON lines.")] = None,
@@ -97,6 +101,7 @@ def run_options(
         "workers": workers,
         "engine": engine,
         "address": address,
+        "check": check,
         "debug": debug,
     }
     return RunOptions(config, dry_run, events, tracker, as_json)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from clbench.errors import ClbenchError
 from clbench.leaderboard.published import Published, PublishedTrack
 from clbench.metrics import METRICS, Metric
-from clbench.results.analysis import CONTROLS, Analysis, rank_methods
+from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods
 from clbench.results.case import Case
 from clbench.results.find import result_files
 from clbench.results.io import load_result
@@ -79,6 +81,22 @@ class Board:
         others = {metric.name: rank_methods(self.ranked, metric.name) for metric in self.metrics[1:]}
         return {self.metrics[0].name: self.ranking} | others
 
+    def unbeaten(self, metric: str, statistic: str) -> frozenset[str]:
+        """The variants that no other is separably better than, by a statistic of a metric; empty if it is undefined."""
+        known = [method for method in self.ranked if np.isfinite(method.statistics[metric][statistic]).all()]
+        if not known:
+            return frozenset()
+        ranking = rank_methods(known, metric, statistic)
+        return frozenset(standing.method for standing in ranking.standings if standing.best == 1)
+
+    def remark(self, method: Analysis) -> str:
+        """What a row says beside the method's configuration: that it is partial, or not above the untouched model."""
+        above = self.ranking.above
+        says = [method.missing_runs]
+        if above is not None and method in self.ranked and method.result.method.name != FROZEN_BASE:
+            says.append("" if method.variant in above else "not separably above the untouched model")
+        return "; ".join(filter(None, says))
+
     @cached_property
     def ranks(self) -> dict[str, str]:
         """Variant -> its rank, such as "1–2", or "–" where it is partial beside complete ones."""
@@ -118,6 +136,7 @@ class Board:
                 low, high = (estimate and estimate.interval) or (None, None)
                 record |= {f"{metric}.{statistic.name}.ci_low": low, f"{metric}.{statistic.name}.ci_high": high}
         return record | {
+            "remark": self.remark(method),
             "runs": len(method.result.runs),
             "state_bytes": method.state_bytes,
             "regime": "+".join(method.regimes),

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.published import Printed, PromptStudy, Published
-from clbench.leaderboard.tables import BLANK, Cell, Column, Table, mark_best
+from clbench.leaderboard.tables import BLANK, Cell, Column, Table
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, Analysis, Control
 from clbench.results.schema import Spread
 from clbench.results.significance import Pair, Ranking
 from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
-from clbench.utils.formatting import counted, format_bytes, format_p_value, format_percent
+from clbench.utils.formatting import format_bytes, format_chance, format_p_value, format_percent
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,21 @@ def heading(metric: Metric, statistic: Statistic) -> str:
 
 
 def ranked_table(board: Board) -> Table:
-    """The ranked table with its control rows: base model above, last-task floor and real images below the methods."""
+    """The ranked table with its control rows: base model above, last-task floor and real images below the methods.
+
+    In a column with a best, all methods are marked that no other is separably better than.
+    """
     headline = [metric for metric in board.metrics if not metric.secondary]
     secondary = [metric for metric in board.metrics if metric.secondary]
     scores = [(metric, statistic) for statistic in shown() for metric in headline]
     scores += [(metric, STATISTICS[RANKED_BY]) for metric in secondary]
+
+    unbeaten = {
+        (metric.name, statistic.name): board.unbeaten(metric.name, statistic.name)
+        if statistic.marked and not metric.secondary
+        else frozenset()
+        for metric, statistic in scores
+    }
 
     def column(metric: Metric, statistic: Statistic) -> Column:
         if metric.secondary or not statistic.marked:
@@ -75,10 +85,16 @@ def ranked_table(board: Board) -> Table:
             Cell(board.ranks[method.variant], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
             Cell(method.variant, mark="code", source=method.result.command),
             Cell(
-                "; ".join(filter(None, (method.configuration, method.missing_runs))),
+                "; ".join(filter(None, (method.configuration, board.remark(method)))),
                 source=f"method of {method.result.place}",
             ),
-            *(_statistic_cell(method, metric.name, statistic) for metric, statistic in scores),
+            *(
+                replace(
+                    _statistic_cell(method, metric.name, statistic),
+                    mark="best" if method.variant in unbeaten[metric.name, statistic.name] else "",
+                )
+                for metric, statistic in scores
+            ),
             *(fact.cell(board, method) for fact in FACTS),
         )
 
@@ -93,7 +109,7 @@ def ranked_table(board: Board) -> Table:
 
     base, *others = (control_row(*control) for control in CONTROLS.items())
     commands = ("", *(method.result.command for method in board.methods), *("" for _ in others))
-    return mark_best(Table(columns, (base, *map(method_row, board.methods), *others), commands))
+    return Table(columns, (base, *map(method_row, board.methods), *others), commands)
 
 
 def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
@@ -117,16 +133,16 @@ def pairs_table(ranking: Ranking) -> Table:
     columns = (
         Column("Better", align="left"),
         Column("Worse", align="left"),
-        *map(Column, ("Difference", "95 % interval", "... over orders", "p", "p, corrected")),
-        Column("Separable", align="left"),
+        *map(Column, ("Difference", "95 % interval", "p, corrected", "Better on a new order")),
+        Column("Verdict", align="left"),
     )
     rows = tuple(
         (
             Cell(pair.better, mark="code"),
             Cell(pair.worse, mark="code"),
             Cell(f"{pair.difference:.3f}"),
-            *(_uncertainty(pair) if ranking.runs > 1 else [BLANK] * 4),
-            Cell("yes" if pair.separable else f"not with {counted(ranking.runs, 'run')}"),
+            *_uncertainty(pair),
+            Cell(pair.verdict),
         )
         for pair in ranking.pairs
     )
@@ -134,8 +150,10 @@ def pairs_table(ranking: Ranking) -> Table:
 
 
 def _uncertainty(pair: Pair) -> list[Cell]:
-    intervals = [Cell(f"{low:.3f} to {high:.3f}") for low, high in (pair.interval, pair.order_interval)]
-    return [*intervals, Cell(format_p_value(pair.p)), Cell(format_p_value(pair.p_corrected))]
+    if pair.interval is None or pair.p_corrected is None or pair.chance is None:
+        return [BLANK] * 3
+    low, high = pair.interval
+    return [Cell(f"{low:.3f} to {high:.3f}"), Cell(format_p_value(pair.p_corrected)), Cell(format_chance(pair.chance))]
 
 
 def published_table(published: Published, track: str, methods: Sequence[Analysis] = ()) -> Table:

@@ -37,9 +37,9 @@ def board_json(board: Board) -> str:
         "suite": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
         "track": board.track.name,
         "ranked_by": f"{board.metrics[0].name}.{RANKED_BY}",
-        "bootstrap_seed": ranking.bootstrap_seed,
+        "orders": ranking.orders,
         "test": ranking.test,
-        "correction": ranking.correction,
+        "margin": ranking.margin,
         "methods": board.records,
         "pairs": [
             {
@@ -47,10 +47,10 @@ def board_json(board: Board) -> str:
                 "worse": pair.worse,
                 "difference": pair.difference,
                 "interval_95": pair.interval,
-                "interval_95_over_orders": pair.order_interval,
                 "p": pair.p,
                 "p_corrected": pair.p_corrected,
-                "separable": pair.separable,
+                "better_on_a_new_order": pair.chance,
+                "verdict": pair.verdict,
             }
             for pair in ranking.pairs
         ],

@@ -11,14 +11,10 @@ from clbench.leaderboard.board_tables import pairs_table, published_table, ranke
 from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
-from clbench.results.significance import ALPHA, Ranking
+from clbench.results.analysis import EQUIVALENT
+from clbench.results.significance import ALPHA, MOST_LISTED, Ranking
 from clbench.scores import shown
-from clbench.utils.formatting import counted
-
-_CORRECTIONS = {
-    "Holm": "Holm-corrected over all pairs",
-    "joint": "corrected by testing all pairs at once (so many that Holm's correction could tell nobody apart)",
-}
+from clbench.utils.formatting import counted, sentence
 
 
 def board_page(board: Board, path: Path) -> str:
@@ -35,7 +31,7 @@ def board_page(board: Board, path: Path) -> str:
         f"# {escape(suite.name)}: {escape(track.name)}",
         "",
         f"{len(track.tasks)} tasks in a row; mean ± standard deviation over {runs} runs "
-        f"({len(track.orders)} orders{seeds}). **Best**, <u>second</u>.",
+        f"({len(track.orders)} orders{seeds}). **Bold**: nothing is separably better.",
         "",
         to_markdown(ranked_table(board)),
         "",
@@ -86,7 +82,7 @@ def _about_partial(board: Board) -> list[str]:
 def _legend() -> list[str]:
     """Explain the board's statistics: those in units of scores in one paragraph, each share in a line of its own."""
     scores = " ".join(f"{_term(one.term)}: {one.legend}." for one in shown() if one.unit != "share")
-    scores += " In brackets: 95 % bootstrap interval of the mean over runs."
+    scores += " In brackets: 95 % t interval of the mean over orders."
     shares = [f"- {_term(one.term)}: {one.legend}." for one in shown() if one.unit == "share"]
     return [*textwrap.wrap(scores, 112, initial_indent="- ", subsequent_indent="  "), *shares]
 
@@ -101,15 +97,21 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
     """The section on the significance of the ranks; empty if there is nothing to compare."""
     if not ranking.pairs:
         return []
+    text = (
+        f"Paired differences of the {metric} score, averaged over the seeds of an order; 95 % t intervals over "
+        f"{counted(ranking.orders, 'order')}. {sentence(ranking.test)} *Better*: corrected p at most {ALPHA}. "
+        f"*Equivalent*: two one-sided t tests at {ALPHA} say that the difference is within {ranking.margin:.3f}, "
+        f"{100 * EQUIVALENT:.0f} % of the way from the base model to real images. *Undecided*: neither. "
+        f"*Better on a new order*: the probability that the next order has the same sign, by the t distribution."
+    )
+    if left_out := ranking.all_pairs - len(ranking.pairs):
+        text += f" Listed are the pairs of the best {MOST_LISTED}, each other one with the next; {left_out} are not."
     return [
         "## How sure the ranks are",
         "",
         to_markdown(pairs_table(ranking)),
         "",
-        f"Paired differences of the {metric} score on the {ranking.runs} runs that all methods share;",
-        f"{ranking.test}, {_CORRECTIONS[ranking.correction]};",
-        "percentile bootstrap over runs and, since the runs of one order are alike, over whole orders",
-        f"(seed {ranking.bootstrap_seed}). Methods are separable at a corrected p of at most {ALPHA}.",
+        *textwrap.wrap(text, 112, break_on_hyphens=False),
         "",
     ]
 

@@ -6,7 +6,7 @@ A cell holds plain text, never markup: the renderer escapes it, so that a strang
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from jinja2 import Environment
@@ -21,9 +21,9 @@ class Cell:
     text: str
     """The shown text, plain."""
     value: float | str | None = None
-    """The value that is compared with the rest of the column; None = not compared."""
-    mark: Literal["", "best", "second", "code", "tag"] = ""
-    """Bold, underlined, set as code, or a label."""
+    """The value to sort by; None = none."""
+    mark: Literal["", "best", "code", "tag"] = ""
+    """Bold, set as code, or a label."""
     deviation: str = ""
     """The deviation of a mean, e.g. "± 0.013"."""
     note: str = ""
@@ -61,19 +61,6 @@ class Table:
     """For each row the command that makes it again, or ""; () if no row has one."""
 
 
-def mark_best(table: Table) -> Table:
-    """Mark the best and the second value of every column that has a best, as the paper's tables do.
-
-    Equal values (as rounded by the caller) share the mark.
-    """
-    columns = []
-    for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
-        values = {cell.value for cell in cells if cell.value is not None} if column.better else set()
-        places = dict(zip(sorted(values, reverse=column.better == "higher"), ("best", "second"), strict=False))
-        columns.append([replace(cell, mark=places.get(cell.value, cell.mark)) for cell in cells])
-    return replace(table, rows=tuple(zip(*columns, strict=True)))
-
-
 def to_markdown(table: Table) -> str:
     """A GitHub-flavoured markdown table, aligned in the raw text too."""
     return tabulate(
@@ -86,8 +73,8 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs `tabular`: best bold, second underlined, as in the paper; each row's command is a comment."""
-    around = {"": "{}", "tag": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "code": r"\texttt{{{}}}"}
+    """A booktabs `tabular`: what nothing beats bold; each row's command is a comment."""
+    around = {"": "{}", "tag": "{}", "best": r"\textbf{{{}}}", "code": r"\texttt{{{}}}"}
     lines = [" & ".join(_latex(column.heading) for column in table.columns)]
     lines += [" & ".join(around[cell.mark].format(_latex(cell.whole)) for cell in row) for row in table.rows]
     comments = ["", *(command and f" % {_one_line(command)}" for command in table.commands or [""] * len(table.rows))]
@@ -105,7 +92,7 @@ def unbroken(heading: str) -> str:
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True)
 _ENVIRONMENT.filters["unbroken"] = unbroken
 _HTML = _ENVIRONMENT.from_string("""\
-{% set tags = {"best": ("<b>", "</b>"), "second": ("<u>", "</u>"), "code": ("<code>", "</code>"), \
+{% set tags = {"best": ("<b>", "</b>"), "code": ("<code>", "</code>"), \
 "tag": ('<span class="tag">', "</span>"), "": ("", "")} %}
 <thead><tr>
 {%- for column in columns %}
@@ -170,7 +157,7 @@ def code_span(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if cell.mark == "code":
         return code_span(cell.text).replace("|", "\\|")  # a table splits at bare pipes, in code spans too
-    around = {"": "{}", "tag": "{}", "best": "**{}**", "second": "<u>{}</u>"}[cell.mark]
+    around = {"": "{}", "tag": "{}", "best": "**{}**"}[cell.mark]
     return around.format(escape(cell.whole)) + (f" ({escape(cell.note)})" if cell.note else "")
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
 from clbench.results.schema import Result, Spread
-from clbench.results.significance import Ranking, RunKey, bootstrap_intervals, rank
+from clbench.results.significance import Ranking, RunKey, over_orders, rank, t_intervals
 from clbench.results.summary import RunValues, run_values, spread
-from clbench.scores import RANKED_BY
+from clbench.scores import RANKED_BY, STATISTICS
 from clbench.suite import Track
 from clbench.utils.formatting import counted
 
@@ -25,7 +25,7 @@ class Estimate:
 
     spread: Spread
     interval: tuple[float, float] | None
-    """95 % percentile bootstrap interval of the mean, resampling runs; None for a single run."""
+    """95 % t interval of the mean over orders; None for a single order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,9 @@ class Analysis(RunValues):
         key = metric, statistic
         if key not in self._estimates:
             found, interval = self.summary[metric].get(statistic), None
-            if found and found.n > 1:
-                low, high = bootstrap_intervals(self.statistics[metric][statistic][None])[0].tolist()
+            values = over_orders(self.statistics[metric][statistic], self.run_keys)
+            if found and len(values) > 1:
+                low, high = t_intervals(values[None])[0].tolist()
                 interval = low, high
             self._estimates[key] = found and Estimate(found, interval)
         return self._estimates[key]
@@ -152,17 +153,38 @@ CONTROLS = {
 # --- Rankings ---
 
 
-def rank_methods(methods: Sequence[Analysis], metric: str) -> Ranking:
-    """Rank methods of one track by a metric, on the runs that all share.
+FROZEN_BASE = "frozen_base"
+"""The method that learns nothing: the untouched model as a row that is ranked."""
+EQUIVALENT = 0.05
+"""Methods are equivalent if they differ by less than this share of the way from the base model to real images."""
+
+
+def rank_methods(methods: Sequence[Analysis], metric: str, statistic: str = RANKED_BY) -> Ranking:
+    """Rank methods of one track by a statistic of a metric, on the runs that all share.
 
     Raises:
         ClbenchError: they share no run.
     """
     scores = {
-        method.variant: dict(zip(method.run_keys, method.statistics[metric][RANKED_BY].tolist(), strict=True))
+        method.variant: dict(zip(method.run_keys, method.statistics[metric][statistic].tolist(), strict=True))
         for method in methods
     }
     shared = set.intersection(*(set(own) for own in scores.values()))
     if not shared:
         raise ClbenchError(f"{', '.join(scores)} share no run (order and seed), so that they cannot be ranked")
-    return rank(scores, shared, higher_is_better=METRICS[metric].higher_is_better)
+    margin = equivalence_margin(methods, metric, statistic)
+    better_high = STATISTICS[statistic].prefers_high(METRICS[metric].higher_is_better)
+    untouched = next((method.variant for method in methods if method.result.method.name == FROZEN_BASE), None)
+    return rank(scores, shared, margin, better_high, untouched)
+
+
+def equivalence_margin(methods: Sequence[Analysis], metric: str, statistic: str) -> float:
+    """The difference below which methods are equivalent: of a share that share, else in scores.
+
+    It is 0 where real images score no better than the base model.
+    """
+    if STATISTICS[statistic].unit == "share":
+        return EQUIVALENT
+    base, real = (CONTROLS[name].spread(methods, metric) for name in ("base model", "real against real"))
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    return EQUIVALENT * max(0.0, sign * (real.mean - base.mean)) if base and real else 0.0

@@ -1,4 +1,4 @@
-"""Two results run by run: what differs, by how much, and how sure that is."""
+"""Two results order by order: what differs, by how much, and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,33 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.errors import ClbenchError
-from clbench.results.analysis import Analysis
-from clbench.results.significance import Difference, RunKey, differences_of
+from clbench.results.analysis import Analysis, equivalence_margin
+from clbench.results.significance import Difference, RunKey, corrected_p, differences_of, name_of_test, over_orders
 from clbench.scores import shown
 from clbench.suite import Track
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One statistic of one metric in two results, on the runs that both have."""
+class Compared(Difference):
+    """One statistic of one metric in two results, on the orders that both have; corrected over the whole comparison."""
 
     first: float
-    """Mean over the runs."""
+    """Mean over the orders."""
     second: float
-    difference: float
-    """The mean paired difference."""
-    sure: Difference | None
-    """How sure it is; None for a single run, of which nothing can be said."""
-
-    def as_json(self) -> dict[str, Any]:
-        interval, p = (self.sure.interval, self.sure.p) if self.sure else (None, None)
-        return {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.difference,
-            "interval": interval,
-            "p": p,
-        }
 
 
 @dataclass(frozen=True)
@@ -50,14 +36,20 @@ class Comparison:
     matrices: dict[str, NDArray[np.float64]]
     """Metric -> mean over runs of first - second, (T + 1, T), nan where not measured."""
 
+    @property
+    def orders(self) -> int:
+        """The number of orders that both have."""
+        return len({order for order, _ in self.runs})
+
     def as_json(self) -> dict[str, Any]:
         return {
             "first": self.names[0],
             "second": self.names[1],
             "track": self.track.name,
             "runs": [list(run) for run in self.runs],
+            "test": name_of_test(self.orders, "rows"),
             "statistics": {
-                metric: {name: value.as_json() if value else None for name, value in own.items()}
+                metric: {name: vars(value) if value else None for name, value in own.items()}
                 for metric, own in self.statistics.items()
             },
         }
@@ -75,21 +67,18 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
     if not shared:
         raise ClbenchError("the results share no run: no order and seed is in both")
     sides = [(own, [own.run_keys.index(key) for key in shared]) for own in (first, second)]
-    names, statistics, matrices = [one.name for one in shown()], {}, {}
+    keys = [(metric, one.name) for metric in first.track.metrics for one in shown()]
+    values = np.array([[own.statistics[metric][name][runs] for own, runs in sides] for metric, name in keys])
+    values = over_orders(values, shared)  # (statistics, 2, orders)
+    known = np.array([bool(np.isfinite(own).all()) for own in values])
+    rows = values[known, 0] - values[known, 1]
+    margins = np.array([equivalence_margin([first], metric, name) for metric, name in keys])[known]
+    found = iter(differences_of(rows, margins, corrected_p(rows)))
+    statistics: dict[str, dict[str, Compared | None]] = {metric: {} for metric in first.track.metrics}
+    for (metric, name), is_known, (one, two) in zip(keys, known.tolist(), values.mean(axis=-1).tolist(), strict=True):
+        statistics[metric][name] = Compared(**vars(next(found)), first=one, second=two) if is_known else None
+    matrices = {}
     for metric in first.track.metrics:
-        values = {name: np.stack([own.statistics[metric][name][runs] for own, runs in sides]) for name in names}
-        known = [name for name in names if np.isfinite(values[name]).all()]
-        paired = [values[name][0] - values[name][1] for name in known]
-        found = differences_of(np.array(paired).reshape(-1, len(shared)))
-        statistics[metric] = dict.fromkeys(names) | {
-            name: Compared(
-                first=float(values[name][0].mean()),
-                second=float(values[name][1].mean()),
-                difference=own.difference,
-                sure=own if len(shared) > 1 else None,
-            )
-            for name, own in zip(known, found, strict=True)
-        }
         one, two = (own.matrices[metric][runs] for own, runs in sides)
         matrices[metric] = (one - two).mean(axis=0)
     return Comparison((first.variant, second.variant), first.track, tuple(shared), statistics, matrices)

@@ -15,7 +15,7 @@ from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import Analysis, Estimate
 from clbench.results.case import Case
 from clbench.results.schema import Result
-from clbench.results.significance import ALPHA, RESAMPLES
+from clbench.results.significance import ALPHA
 from clbench.results.validation import validate
 from clbench.scores import STATISTICS, Statistic
 from clbench.suite import Suite
@@ -103,9 +103,8 @@ def _evaluation(
                 "lower": low,
                 "upper": high,
                 "confidence_level": 1 - ALPHA,
-                "method": "percentile bootstrap of the mean over runs",
-            },
-            "num_bootstrap_samples": RESAMPLES,
+                "method": "t interval of the mean over orders",
+            }
         }
     return {
         "evaluation_result_id": key,

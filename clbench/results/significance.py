@@ -1,39 +1,43 @@
-"""Rankings and their significance. Methods share orders, seeds, prompts and noise, and so are compared run by run.
+"""Rankings and their significance. Methods share orders, seeds, prompts and noise, and so are compared order by order.
 
-    ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...])
+    ranking = rank({"naive": {("0", 0): 0.31, ...}, "magmax": {...}}, runs=[("0", 0), ("0", 5), ...], margin=0.05)
     ranking.standings[0].rank   # "1", or "1–2" where the first two cannot be told apart
 
-Two methods are separable if the sign-flip permutation test of their paired differences, corrected over all pairs, has
-p <= 0.05, so that a wrong verdict anywhere on the board is that rare. With up to 17 runs p is exact: every way to flip
-the signs is tried. With more runs, p is estimated from 100,000 random flips, always the same ones; the observed signs
-are counted among them, so that p is never 0 and the test stays valid (Phipson and Smyth 2010).
+The order is the unit: runs of one order are alike, so that a statistic is averaged over the seeds of an order first,
+and what is counted is orders. A pair of methods has one of three verdicts:
 
-The correction is Holm's for as long as it can decide: with eight runs no p is below 2/256, and from the fifth method
-on, with ten pairs, it could tell nobody apart. Then it is the test of all pairs at once (`joint_p`: signs flipped
-together; Westfall and Young 1993). Which one is used depends on the numbers of methods and runs alone.
+- *better*: the two differ, at a p of at most 0.05 that is corrected over all pairs of the board, so that a wrong
+  verdict anywhere on it is that rare;
+- *equivalent*: two one-sided t tests, at 0.05 each, say that they differ by less than a margin;
+- *undecided*: neither.
+
+From eight orders on, p is that of a sign-flip permutation test of all pairs at once (`joint_p`). With up to 17 orders
+it is exact: every way to flip the signs is tried. With more, it is estimated from 100,000 random flips, always the same
+ones; the observed signs are counted among them, so that p is never 0 and the test stays valid (Phipson and Smyth 2010).
+With fewer than eight orders there are too few flips, and p is that of a paired t test over orders with Holm's
+correction.
 
 A method's rank runs from one more than the methods that are separably better to as many as are not separably worse.
-The bootstrap intervals are reported beside that and decide nothing; those that resample whole task orders are wider,
-because the runs of one order are alike.
+Intervals are t intervals over orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 ALPHA = 0.05
-RESAMPLES = 10_000
-BOOTSTRAP_SEED = 20_241_004
+FEWEST_FLIPPED = 8
+"""From so many orders on the sign-flip test has the power: its smallest p is 2/2^8."""
 MOST_EXACT = 17
-"""Up to so many runs p is exact; the 2^17 sign flips come in pairs of equal absolute sum, so 2^16 are tried."""
+"""Up to so many orders p is exact; the 2^17 sign flips come in pairs of equal absolute sum, so 2^16 are tried."""
 DRAWN_FLIPS = 100_000
-"""Number of random sign flips with more runs."""
+"""Number of random sign flips with more orders."""
 SIGN_SEED = 20_241_005
 """Seed of the random sign flips."""
 LARGEST = 2**23
@@ -45,20 +49,34 @@ RunKey = tuple[str, int]
 """(order, seed)"""
 
 
+Verdict = Literal["better", "equivalent", "undecided"]
+
+
 @dataclass(frozen=True)
 class Difference:
-    """The first of two methods minus the second, on the same runs."""
+    """The first of two methods minus the second, on the same orders."""
 
     difference: float
-    """Mean over runs of the paired difference, in the metric's unit."""
-    interval: tuple[float, float]
-    """95 % percentile bootstrap interval of the difference, resampling runs."""
-    p: float
-    """Two-sided sign-flip permutation p (`sign_flip_p`), uncorrected."""
+    """Mean over orders of the paired difference, in the metric's unit."""
+    interval: tuple[float, float] | None
+    """95 % t interval of the difference over orders; None for a single order, of which nothing can be said."""
+    p: float | None
+    """Two-sided p (`paired_p`), uncorrected; None for a single order."""
+    p_corrected: float | None
+    """The same, corrected over all differences that were tested together."""
+    chance: float | None
+    """The probability that a new order's difference has the sign of the mean one (`chance_on_a_new_order`)."""
+    equivalent: bool
+    """Whether the two differ by less than the margin, by two one-sided t tests."""
 
     @property
     def separable(self) -> bool:
-        return self.p <= ALPHA
+        return self.p_corrected is not None and self.p_corrected <= ALPHA
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the one that is ahead."""
+        return "better" if self.separable else "equivalent" if self.equivalent else "undecided"
 
 
 @dataclass(frozen=True)
@@ -68,14 +86,6 @@ class Pair(Difference):
     better: str
     """The method with the better mean."""
     worse: str
-    order_interval: tuple[float, float]
-    """As `interval`, resampling task orders with all their seeds."""
-    p_corrected: float
-    """As `p`, corrected over all pairs of the ranking (`Ranking.correction`)."""
-
-    @property
-    def separable(self) -> bool:
-        return self.p_corrected <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -104,25 +114,39 @@ class Ranking:
     unranked: tuple[str, ...]
     """Methods that lack one of the runs; missing scores are never imputed."""
     runs: int
-    correction: Literal["Holm", "joint"]
-    """The method that corrects p over all pairs."""
-    bootstrap_seed: int = BOOTSTRAP_SEED
+    orders: int
+    margin: float
+    """Methods that differ by less are equivalent."""
+    all_pairs: int
+    """The number of all pairs, listed or not."""
+    above: frozenset[str] | None
+    """Methods that are separably better than the reference; None where no reference is among them."""
 
     @property
     def test(self) -> str:
         """The name of the test that gives the p values."""
-        return sign_flip_test(self.runs)
+        return name_of_test(self.orders)
+
+    def beaten(self, method: str) -> bool:
+        """Whether any method is separably better."""
+        return any(one.method == method and one.best > 1 for one in self.standings)
 
 
 def rank(
-    scores: Mapping[str, Mapping[RunKey, float]], runs: Collection[RunKey], higher_is_better: bool = True
+    scores: Mapping[str, Mapping[RunKey, float]],
+    runs: Collection[RunKey],
+    margin: float = 0.0,
+    higher_is_better: bool = True,
+    reference: str | None = None,
 ) -> Ranking:
     """Rank methods by their mean score, the best first.
 
     Args:
         scores: method -> (order, seed) -> score.
         runs: the runs a method must have to be ranked.
+        margin: methods that differ by less are equivalent; in the scores' unit.
         higher_is_better: whether a higher score is a better one.
+        reference: a method that is told which ones are separably better.
 
     Raises:
         ValueError: there are no runs.
@@ -131,22 +155,13 @@ def rank(
     if not keys:
         raise ValueError("a ranking needs at least one run")
     complete = {name: np.array([own[key] for key in keys]) for name, own in scores.items() if set(keys) <= set(own)}
+    averages = {name: over_orders(own, keys) for name, own in complete.items()}
     sign = -1 if higher_is_better else 1
-    names = sorted(complete, key=lambda name: (sign * complete[name].mean(), name))
-    values = np.array([complete[name] for name in names]).reshape(len(names), len(keys))
+    names = sorted(averages, key=lambda name: (sign * averages[name].mean(), name))
+    values = np.array([averages[name] for name in names]).reshape(len(names), -1)
     first, second = np.triu_indices(len(names), k=1)  # every pair, the better one first
     differences = values[first] - values[second]
-    # Of a thousand methods half a million pairs could be listed, which nobody would read.
-    listed = (second < MOST_LISTED) | (second == first + 1)
-    if len(differences) * smallest_p(len(keys)) <= ALPHA:
-        correction = "Holm"
-        p = sign_flip_p(differences)
-        corrected = holm(p)
-        p = p[listed]
-    else:
-        correction = "joint"
-        p = sign_flip_p(differences[listed])
-        corrected = joint_p(differences)
+    corrected = corrected_p(differences)
     apart = corrected <= ALPHA
     better = np.bincount(second[apart], minlength=len(names)).tolist()
     worse = np.bincount(first[apart], minlength=len(names)).tolist()
@@ -154,32 +169,99 @@ def rank(
         Standing(name, float(values[place].mean()), 1 + better[place], len(names) - worse[place])
         for place, name in enumerate(names)
     )
-    shown = differences[listed]
-    found = differences_of(shown, p)
-    columns = (column.tolist() for column in (first[listed], second[listed], corrected[listed]))
-    pairs = tuple(
-        Pair(**vars(own), better=names[a], worse=names[b], order_interval=interval, p_corrected=p_corrected)
-        for own, interval, a, b, p_corrected in zip(found, _order_intervals(found, shown, keys), *columns, strict=True)
-    )
-    return Ranking(standings, pairs, tuple(sorted(set(scores) - set(names))), len(keys), correction)
+    # Of a thousand methods half a million pairs could be listed, which nobody would read.
+    listed = (second < MOST_LISTED) | (second == first + 1)
+    found = differences_of(differences[listed], margin, corrected[listed])
+    columns = (column.tolist() for column in (first[listed], second[listed]))
+    pairs = tuple(Pair(**vars(own), better=names[a], worse=names[b]) for own, a, b in zip(found, *columns, strict=True))
+    unranked = tuple(sorted(set(scores) - set(names)))
+    above = None
+    if reference in names:
+        above = frozenset(names[place] for place in first[apart & (second == names.index(reference))])
+    return Ranking(standings, pairs, unranked, len(keys), values.shape[1], margin, len(differences), above)
 
 
-def _order_intervals(found: list[Difference], rows: NDArray, keys: list[RunKey]) -> list[tuple[float, float]]:
-    """`Pair.order_interval` of each row [P, n] of paired differences."""
+def over_orders(values: NDArray, keys: Sequence[RunKey]) -> NDArray:
+    """Means over the seeds of each order: (..., runs) -> (..., orders); orders as they first appear in `keys`."""
     orders = [order for order, _ in keys]
-    if len(set(orders)) == len(orders):  # one seed an order: whole orders are runs
-        return [one.interval for one in found]
-    groups = np.stack([rows[:, [o == one for o in orders]].mean(axis=1) for one in dict.fromkeys(orders)], axis=1)
-    return [(low, high) for low, high in bootstrap_intervals(groups).tolist()]
+    groups = [[place for place, own in enumerate(orders) if own == order] for order in dict.fromkeys(orders)]
+    return np.stack([values[..., group].mean(axis=-1) for group in groups], axis=-1)
 
 
-def differences_of(rows: NDArray, p: NDArray | None = None) -> list[Difference]:
-    """The difference of each row [P, n] of paired differences; `p` is their `sign_flip_p`, if it is known already."""
-    columns = rows.mean(axis=1), bootstrap_intervals(rows), sign_flip_p(rows) if p is None else p
-    return [
-        Difference(mean, (low, high), own)
-        for mean, (low, high), own in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+def differences_of(rows: NDArray, margin: float | NDArray, corrected: NDArray) -> list[Difference]:
+    """The difference of each row [P, n] of paired differences, one an order.
+
+    Args:
+        margin: of equivalence, one for all or [P].
+        corrected: p of each row, corrected over all that are tested together, [P].
+    """
+    means = rows.mean(axis=1).tolist()
+    if rows.shape[1] < 2:
+        return [Difference(mean, None, None, None, None, equivalent=False) for mean in means]
+    low, high = t_intervals(rows, 1 - 2 * ALPHA).T
+    columns = (
+        t_intervals(rows).tolist(),
+        paired_p(rows).tolist(),
+        corrected.tolist(),
+        chance_on_a_new_order(rows).tolist(),
+        ((-margin < low) & (high < margin)).tolist(),
+    )
+    return [Difference(mean, (ends[0], ends[1]), *own) for mean, ends, *own in zip(means, *columns, strict=True)]
+
+
+# --- Over orders, by t ---
+
+
+def t_intervals(rows: NDArray, level: float = 1 - ALPHA) -> NDArray:
+    """The t interval of the mean of each row [P, n], n > 1: [P, 2]."""
+    n = rows.shape[1]
+    half = stdtrit(n - 1, (1 + level) / 2) * rows.std(axis=1, ddof=1) / n**0.5
+    return rows.mean(axis=1)[:, None] + half[:, None] * np.array([-1.0, 1.0])
+
+
+def t_p(rows: NDArray) -> NDArray:
+    """Two-sided p of each row [P, n] by Student's t test of a mean of zero, n > 1: [P]."""
+    n = rows.shape[1]
+    return 2 * stdtr(n - 1, -np.abs(_ratio(rows.mean(axis=1), rows.std(axis=1, ddof=1) / n**0.5)))
+
+
+def chance_on_a_new_order(rows: NDArray) -> NDArray:
+    """The probability that the next value of each row [P, n], n > 1, has the sign of their mean: [P].
+
+    The next value lies around the mean by a t distribution with n - 1 degrees of freedom and scale s sqrt(1 + 1/n).
+    """
+    n = rows.shape[1]
+    return stdtr(n - 1, np.abs(_ratio(rows.mean(axis=1), rows.std(axis=1, ddof=1) * (1 + 1 / n) ** 0.5)))
+
+
+def _ratio(means: NDArray, scales: NDArray) -> NDArray:
+    """means / scales; infinite where all values are the same, and 0 where they all are 0."""
+    return np.divide(means, scales, out=np.where(means == 0, 0.0, np.copysign(np.inf, means)), where=scales > 0)
+
+
+# --- The tests ---
+
+
+def paired_p(rows: NDArray) -> NDArray:
+    """Two-sided p of each row [P, n] of paired differences, uncorrected: by sign flips or by t, as `corrected_p`."""
+    return sign_flip_p(rows) if rows.shape[1] >= FEWEST_FLIPPED else t_p(rows)
+
+
+def corrected_p(rows: NDArray) -> NDArray:
+    """Two-sided p of each row [P, n] of paired differences, corrected over all: [P]; 1 for a single order."""
+    if rows.shape[1] < 2:
+        return np.ones(len(rows))
+    return joint_p(rows) if rows.shape[1] >= FEWEST_FLIPPED else holm(t_p(rows))
+
+
+def name_of_test(orders: int, what: str = "pairs") -> str:
+    """What `corrected_p` does with so many orders; `what` it tests."""
+    if orders < 2:
+        return "no test of a single order"
+    if orders < FEWEST_FLIPPED:
+        return f"paired t test over {orders} orders with Holm's correction over all {what}"
+    kind = "exact" if orders <= MOST_EXACT else f"{DRAWN_FLIPS:,} random flips, seed {SIGN_SEED}"
+    return f"sign-flip test over {orders} orders of all {what} at once (step-down max-T; {kind})"
 
 
 def sign_flip_p(differences: NDArray) -> NDArray:
@@ -195,18 +277,6 @@ def sign_flip_p(differences: NDArray) -> NDArray:
     for part in _parts(np.arange(len(differences)), len(signs)):
         p[part] = (np.abs(signs @ differences[part].T) >= (observed - slack)[part]).mean(axis=0)
     return p
-
-
-def smallest_p(runs: int) -> float:
-    """The smallest p that `sign_flip_p` can give with so many runs."""
-    return 2.0 ** (1 - runs) if runs <= MOST_EXACT else 1 / (1 + DRAWN_FLIPS)
-
-
-def sign_flip_test(runs: int) -> str:
-    """The name of the test that `sign_flip_p` makes with so many runs."""
-    if runs <= MOST_EXACT:
-        return "exact sign-flip permutation test"
-    return f"sign-flip permutation test with {DRAWN_FLIPS:,} random flips (seed {SIGN_SEED})"
 
 
 def joint_p(differences: NDArray) -> NDArray:
@@ -253,21 +323,6 @@ def _parts(rows: NDArray, flips: int) -> list[NDArray]:
     """`rows` in parts, each small enough for its sums under every flip to be held at once."""
     size = min(1024, max(1, LARGEST // flips))
     return np.array_split(rows, max(1, -(-len(rows) // size)))
-
-
-def bootstrap_intervals(differences: NDArray) -> NDArray:
-    """95 % percentile interval of the mean of each row [P, n], every row resampled alike: [P, 2]."""
-    resamples, level = _resamples(differences.shape[1]), 1 - ALPHA
-    ends = [50 * (1 - level), 50 * (1 + level)]
-    # Not a BLAS product, which has other last bits on other processors.
-    found = [np.percentile((resamples * row).sum(axis=1), ends) for row in differences]
-    return np.array(found).reshape(-1, 2)
-
-
-@cache
-def _resamples(count: int) -> NDArray:
-    """The weight of each of `count` runs in each resample, [RESAMPLES, count]."""
-    return np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, [1 / count] * count, RESAMPLES) / count
 
 
 def holm(p: NDArray) -> NDArray:

@@ -52,6 +52,8 @@ class RunConfig(FrozenModel):
     """Where the workers are: on this machine, or on a Ray cluster."""
     address: str | None = None
     """Address of the Ray cluster; default the one that this machine belongs to, else a new one here."""
+    check: bool = True
+    """Whether methods of plugin files are tried on a toy model before anything is planned."""
     debug: bool = False
     """Do all work in this process and leave what plugins print where they print it, so that a debugger can be used."""
 
@@ -106,6 +108,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | None
     engine: Literal["local", "ray"]
     address: str | None
+    check: bool
     debug: bool
 
 

@@ -28,6 +28,7 @@ from clbench.runner.engine import Event, EventHandler, Failed, PoolRequest, exec
 from clbench.runner.estimate import LIBRARIES
 from clbench.runner.executor import executor_setup, open_executor
 from clbench.runner.monitor.events import print_output
+from clbench.runner.monitor.progress import progress_lines
 from clbench.runner.plugin_memory import remember_plugins
 from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
@@ -45,7 +46,7 @@ def run(
     *,
     settings: Mapping[str, Any] | None = None,
     variant: str | None = None,
-    on_event: EventHandler = print_output,
+    on_event: EventHandler | None = None,
     models: Models | None = None,
     **options: Unpack[RunOptions],
 ) -> Result:
@@ -54,7 +55,7 @@ def run(
     Args:
         settings: the method's hyper-parameters.
         variant: a name for this configuration of the method; default the method's.
-        on_event: called with what happens, as events; default what methods print is printed to stderr.
+        on_event: as `sweep` takes it.
         models: models of the suite that are loaded already, on the same device; default they are loaded.
         options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
@@ -71,7 +72,7 @@ def sweep(
     tracks: Sequence[str],
     suite: str = "mini-v2",
     *,
-    on_event: EventHandler = print_output,
+    on_event: EventHandler | None = None,
     models: Models | None = None,
     **options: Unpack[RunOptions],
 ) -> list[Result]:
@@ -79,7 +80,8 @@ def sweep(
 
     Args:
         variants: methods with their default settings by name, or configurations.
-        on_event: called with what happens, as events; default what methods print is printed to stderr.
+        on_event: called with what happens, as events; by default what methods print goes to stderr, and in a notebook
+            the progress too.
         models: as `run` takes them.
         options: fields of `clbench.runner.config.RunConfig`, which describes them.
 
@@ -90,7 +92,9 @@ def sweep(
     config = RunConfig.of(**options)
     chosen = [Variant.of(one) if isinstance(one, str) else one for one in variants]
     with uncaptured() if config.debug else nullcontext():
-        return carry_out(prepare(chosen, tracks, suite, config, on_event, models=models), on_event)
+        plan = prepare(chosen, tracks, suite, config, on_event or print_output, models=models)
+        with nullcontext(on_event) if on_event else progress_lines(plan.graph.units) as handler:
+            return carry_out(plan, handler)
 
 
 def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> list[Result]:

@@ -162,7 +162,8 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
         if check.error:
             for event in check.output:
                 on_event(event)
-            advice = f"nothing was run (`clbench check {named[spec.variant.method]}` checks it alone)"
+            path = named[spec.variant.method]
+            advice = f"nothing was run (`clbench check {path}` checks it alone, --no-check runs it all the same)"
             raise type(check.error)(f"{check.error}; {advice}") from check.error.__cause__
         store.provenance = {"suite": sweep.suite.name, "track": spec.track, "method": spec.variant.method}
         store.put_json(key, {"regime": check.regime, "state_bytes": check.state_bytes})

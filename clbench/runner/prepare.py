@@ -171,7 +171,8 @@ def prepare(
             keep=config.keep,
         )
         executor = UnitExecutor(sweep, config.resume, models)
-        check_plugins(executor, engine, on_event)
+        if config.check:
+            check_plugins(executor, engine, on_event)
         graph = make_plan(executor, together=workers > 1)
         expected = estimate(footprint, sweep, machine, work=graph.work, workers=busy, sharing=sharing)
     with obstacles.noted():

@@ -31,6 +31,11 @@ def format_p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
+def format_chance(probability: float) -> str:
+    """0.873 -> "87 %"; above 0.99 ">99 %", because nothing is certain."""
+    return f"{100 * probability:.0f} %" if probability <= 0.99 else ">99 %"
+
+
 def sentence(text: str) -> str:
     """ "mean over runs" -> "Mean over runs."."""
     return f"{text[0].upper()}{text[1:]}."

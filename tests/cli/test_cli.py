@@ -329,13 +329,14 @@ def test_compare_says_what_differs_on_the_shared_runs_and_how_sure_that_is(saved
     score = told["statistics"]["csd"]["average_score"]
     assert score["first"] - score["second"] == pytest.approx(score["difference"])
     assert score["interval"] == pytest.approx([score["difference"]] * 2), "the same in every run"
-    assert score["p"] == 2 / 2**10
+    assert score["p"] == score["p_corrected"] == 2 / 2**10
+    assert score["chance"] == 1.0
     kept = told["statistics"]["csd"]["kept"]
     assert kept["first"] - kept["second"] == pytest.approx(kept["difference"])
     table = clbench("compare", better, worse)
     assert "better against worse on styles, 10 shared runs" in table
     assert f"{100 * kept['first']:.1f}" in next(line for line in table.splitlines() if "kept, %" in line)
-    assert "exact sign-flip permutation test; with these runs none is below 0.002" in " ".join(table.split())
+    assert "sign-flip test over 10 orders of all rows at once (step-down max-T; exact)" in " ".join(table.split())
     assert max(map(len, table.splitlines())) <= 82
 
 

@@ -13,11 +13,13 @@ from scipy import stats
 from clbench.errors import ClbenchError
 from clbench.leaderboard import Board, make_boards, read_submissions, write_tables
 from clbench.leaderboard.board_tables import ranked_table
-from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, mark_best, to_html, to_latex, to_markdown
+from clbench.leaderboard.page import board_page
+from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, to_html, to_latex, to_markdown
+from clbench.results.analysis import analyze
 from clbench.results.io import save_result
 from clbench.results.schema import Result
 from clbench.scores import average_score
-from clbench.suite import Suite
+from clbench.suite import Suite, load_suite
 from clbench.utils.formatting import format_bytes
 
 SUITE = tiny_suite()
@@ -70,35 +72,45 @@ def test_methods_are_ranked_by_the_first_metrics_score_between_the_control_rows(
     page = build(submissions, tmp_path / "out")[1].read_text()
     rows = cells(page)
     assert list(rows) == ["base model", "merge_init", "magmax", "naive", "last-task floor", "real against real"]
-    assert [row["Rank"] for row in rows.values()] == ["", "1–3", "1–3", "1–3", "", ""], "four runs separate nothing"
+    assert [row["Rank"] for row in rows.values()] == ["", "1", "2", "3", "", ""]
     assert "Ranked by the mean CSD score" in page
 
 
-def test_the_best_score_is_bold_and_the_second_underlined_and_lowest_forgetting_is_best(tmp_path):
-    table = Table(
-        (Column("score", "higher"), Column("forgetting", "lower"), Column("other")),
-        tuple(
-            (Cell(str(score), score), Cell(str(drop), drop), Cell("x", 1.0))
-            for score, drop in [(0.1, 0.3), (0.3, 0.2), (0.2, 0.1)]
-        ),
+def test_all_that_nothing_is_separably_better_than_are_bold_and_controls_never_are():
+    """Whatever beats nothing itself: a mean that is ahead by chance is not marked above its equals."""
+    suite = load_suite("mini-v2")
+    made = {"ahead": (1, 0.502), "equal": (2, 0.5), "worse": (3, 0.4)}
+    results = (make_result(suite, method=name, seed=seed, level=level) for name, (seed, level) in made.items())
+    [board] = [
+        one for one in make_boards([analyze(result, suite.track("styles")) for result in results]) if one.methods
+    ]
+    marked = {row[1].text: row[3].mark for row in ranked_table(board).rows}
+    assert marked == {
+        "base model": "",
+        "ahead": "best",
+        "equal": "best",
+        "worse": "",
+        "last-task floor": "",
+        "real against real": "",
+    }
+    assert ranked_table(board).columns[3].heading == "CSD score ↑"
+    assert board.unbeaten("csd", "average_score") == {"ahead", "equal"}
+
+
+def test_a_method_that_is_not_separably_above_the_untouched_model_is_marked():
+    suite = load_suite("mini-v2")
+    made = [make_result(suite, method="useful", seed=1), make_result(suite, method="idle", seed=2, level=0.06)]
+    frozen = make_result(suite, method="frozen_base", seed=3)
+    runs = tuple(
+        run.model_copy(update={"scores": {metric: (rows[0],) * len(rows) for metric, rows in run.scores.items()}})
+        for run in frozen.runs
     )
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(mark_best(table)).splitlines()
-    ]
-    assert lines[2:] == [
-        ["0.1", "0.3", "x"],
-        ["**0.3**", "<u>0.2</u>", "x"],
-        ["<u>0.2</u>", "**0.1**", "x"],
-    ]
-
-
-def test_equal_values_share_a_mark_and_controls_never_have_one(submissions, tmp_path):
-    column = (Column("score", "higher"),)
-    table = mark_best(Table(column, ((Cell("a", 1.0),), (Cell("b", 1.0),), (Cell("c", 0.5),), (Cell("real"),))))
-    assert [row[0].mark for row in table.rows] == ["best", "best", "second", ""]
-    rows = cells(build(submissions, tmp_path / "out")[1].read_text())
-    for name in ("base model", "last-task floor", "real against real"):
-        assert not any("**" in cell or "<u>" in cell for cell in rows[name].values())
+    made.append(frozen.model_copy(update={"runs": runs}))
+    [board] = [one for one in make_boards([analyze(own, suite.track("styles")) for own in made]) if one.methods]
+    remarks = {method.variant: board.remark(method) for method in board.methods}
+    assert remarks["useful"] == remarks["frozen_base"] == ""
+    assert remarks["idle"] == "not separably above the untouched model"
+    assert "idle; not separably above the untouched model" in board_page(board, Path("x.md"))
 
 
 def test_a_row_shows_mean_and_std_shares_state_regime_and_seconds_a_task(submissions, tmp_path):
@@ -109,7 +121,8 @@ def test_a_row_shows_mean_and_std_shares_state_regime_and_seconds_a_task(submiss
     assert learned is not None
     assert kept is not None
     averages = [average_score(run.matrix("csd")) for run in result.runs]
-    low, high = stats.bootstrap((averages,), np.mean, method="percentile", rng=1).confidence_interval
+    by_order = np.reshape(averages, (2, 2)).mean(axis=1)  # two orders with two seeds each
+    low, high = stats.t.interval(0.95, 1, by_order.mean(), stats.sem(by_order))
     shown = re.fullmatch(r"\*\*(.+)\*\* \((.+) to (.+)\)", row["CSD score ↑"])
     assert shown
     assert shown[1] == f"{score.mean:.3f} ± {score.std:.3f}"
@@ -140,13 +153,13 @@ def test_a_spreadsheet_takes_no_text_of_a_submission_for_a_formula(submissions, 
     assert ",'=HYPERLINK(1)," in build(submissions, tmp_path / "out", ".csv")[1].read_text()
 
 
-def test_the_latex_table_has_the_papers_marks_and_keeps_text_as_text(submissions, tmp_path):
+def test_the_latex_table_has_the_boards_marks_and_keeps_text_as_text(submissions, tmp_path):
     lines = build(submissions, tmp_path / "out", ".tex")[1].read_text().splitlines()
     assert lines[1] == r"\toprule"
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert r"\texttt{merge\_init}" in lines[5]
     assert r"\textbf{" in lines[5]
-    assert r"\underline{" in lines[6]
+    assert r"\textbf{0.6" not in lines[6]
     assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {lines[2].count(" & ")}
     table = Table((Column("a", align="left"),), ((Cell(r"\input{x} $1 & 5 % #~^<_>"),),))
     shown = (
@@ -214,9 +227,17 @@ def test_the_page_explains_the_shares_in_a_line_each_and_shows_memory_no_more(su
 
 
 @pytest.mark.parametrize(
-    ("orders", "says"), [(2, "exact sign-flip permutation test,"), (9, "100,000 random flips (seed 20241005),")]
+    ("orders", "says"),
+    [
+        (2, "aired t test over 2 orders with Holm's correction over all pairs"),
+        (9, "ign-flip test over 9 orders of all pairs at once (step-down max-T; exact)"),
+        (
+            18,
+            "ign-flip test over 18 orders of all pairs at once (step-down max-T; 100,000 random flips, seed 20241005)",
+        ),
+    ],
 )
-def test_the_page_and_its_data_say_whether_p_is_exact_or_drawn(tmp_path, orders, says):
+def test_the_page_and_its_data_say_how_p_is_made(tmp_path, orders, says):
     track = SUITE.track("styles")
     more = track.model_copy(update={"orders": {str(number): (2, 0, 1) for number in range(orders)}})
     suite = SUITE.model_copy(update={"tracks": {**SUITE.tracks, "styles": more}})
@@ -224,12 +245,12 @@ def test_the_page_and_its_data_say_whether_p_is_exact_or_drawn(tmp_path, orders,
         submit(tmp_path / "submissions", make_result(suite, "styles", method, seed=seed, level=level))
     write_tables(boards_of(tmp_path / "submissions", suite), tmp_path / "out")
     page = (tmp_path / "out/tiny/styles.md").read_text()
-    assert f"on the {2 * orders} runs that all methods share" in page
-    assert says in page
-    assert says.rstrip(",") in json.loads((tmp_path / "out/tiny/styles.json").read_text())["test"]
-    if orders == 9:
-        assert r"\<0.001" in page, "no p is shown as 0"
-        assert cells(page)["merge_init"]["Rank"] == "1"
+    text = " ".join(page.split()).replace("Sign- flip", "Sign-flip")
+    assert f"over {orders} orders" in text
+    assert says in text
+    assert says in json.loads((tmp_path / "out/tiny/styles.json").read_text())["test"]
+    assert " 0.000 |" not in page.partition("How sure")[2], "no p is shown as 0"
+    assert cells(page)["merge_init"]["Rank"] == "1"
 
 
 def test_text_from_a_submission_stays_text(submissions, tmp_path):

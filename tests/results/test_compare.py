@@ -53,15 +53,25 @@ def test_all_shared_runs_count_however_many():
 @pytest.mark.parametrize(
     ("orders", "says"),
     [
-        (4, "p: uncorrected exact sign-flip permutation test; with these runs none is below 0.008."),
-        (9, "p: uncorrected sign-flip permutation test with 100,000 random flips (seed 20241005)"),
+        (4, "p: paired t test over 4 orders with Holm's correction over all rows."),
+        (9, "p: sign-flip test over 9 orders of all rows at once (step-down max-T; exact)."),
+        (18, "p: sign-flip test over 18 orders of all rows at once (step-down max-T; 100,000 random flips"),
     ],
 )
-def test_the_table_says_whether_p_is_exact_or_drawn_and_shows_no_p_of_zero(orders, says):
+def test_the_table_says_how_p_was_made_and_shows_no_p_of_zero(orders, says):
     table = printed(compared(orders)[0])
     assert says in " ".join(table.split())
-    assert ("<0.001" in table) == (orders == 9)
     assert " 0.000\n" not in table
+
+
+def test_the_rows_of_a_comparison_are_corrected_together():
+    """Under the null a bold row anywhere is as rare as one test's error, not as many tests' errors added up."""
+    comparison, first, _ = compared(orders=10)
+    found = [own for rows in comparison.statistics.values() for own in rows.values() if own]
+    assert all((own.p_corrected or 0) >= (own.p or 0) for own in found)
+    assert len(found) > 10
+    same = compare_results(first, first)
+    assert not any(own and own.separable for rows in same.statistics.values() for own in rows.values())
 
 
 def test_shares_are_percent_in_the_table_and_shares_in_the_data():
@@ -85,5 +95,5 @@ def test_a_single_shared_run_has_no_interval_and_no_p():
     assert found["difference"] == pytest.approx(found["first"] - found["second"])
     text = printed(comparison)
     assert "1 shared run\n" in text
-    assert "One shared run: no interval and no test" in text
+    assert "One shared order: no interval and no test" in text
     assert " to " not in text

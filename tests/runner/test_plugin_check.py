@@ -238,3 +238,18 @@ def test_a_toy_has_the_layers_of_the_suites_own_model_whatever_its_width(tiny, w
     assert len(toy.shapes) == suite.training.adapted_layers
     check = check_method("cpu", "fp32", "naive", {}, [], suite, "objects", folders)
     assert (check.error, check.regime) == (None, "adapter")
+
+
+def test_a_method_that_needs_more_than_the_toy_has_can_be_run_unchecked(mock_folder, models, plugin, tmp_path):
+    demanding = plugin(
+        "    def end_task(self, ctx, state, adapter):\n"
+        "        assert ctx.state is not None and len(ctx.shapes) > 1000, 'too small a model'\n"
+        "        return state\n"
+    )
+    options = {"quick": True, "device": "cpu", "workers": 1, "output": tmp_path / "runs", "plugins": (demanding,)}
+    with pytest.raises(WorkFailed, match="--no-check runs it all the same"):
+        harness.run("mine", "styles", mock_folder, models=models, **options)
+    seen = Events()
+    with pytest.raises(WorkFailed, match="too small a model"):  # the mock is small too, but it was tried
+        harness.run("mine", "styles", mock_folder, models=models, on_event=seen.append, check=False, **options)
+    assert seen.trainings

@@ -16,7 +16,7 @@ from clbench.leaderboard.board_tables import pairs_table, published_table, study
 from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.site import heat, parts, plots, table
 from clbench.leaderboard.tables import to_html
-from clbench.results.analysis import Analysis
+from clbench.results.analysis import EQUIVALENT, Analysis
 from clbench.results.significance import ALPHA, MOST_LISTED
 from clbench.scores import STATISTICS, shown
 from clbench.utils.formatting import counted, sentence
@@ -76,6 +76,7 @@ class TrackPages:
             styles=plots.series([method.variant for method in board.methods]),
             views=self.plots,
             alpha=ALPHA,
+            equivalent=EQUIVALENT,
             statistics=shown(),
             printed=published_table(board.published, board.track.name) if board.published and board.printed else None,
         )

@@ -40,13 +40,12 @@ def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
 
 def verdict(board: Board, pair: Pair) -> str:
     """A sentence on whether two methods differ, by the board's ranking."""
+    said = f"{pair.better} − {pair.worse}: {signed_three(pair.difference)} in {board.metrics[0].label} score"
+    if pair.interval is None or pair.p_corrected is None:
+        return f"{said}; of a single order, no more can be said."
     low, high = (signed_three(bound) for bound in pair.interval)
-    runs = board.ranking.runs
-    sure = "separable" if pair.separable else f"not separable with {runs} {'run' if runs == 1 else 'runs'}"
-    return (
-        f"{pair.better} − {pair.worse}: {signed_three(pair.difference)} in {board.metrics[0].label} score, "
-        f"95 % interval {low} to {high}; corrected p {format_p_value(pair.p_corrected)}: {sure}."
-    )
+    verdict = f"{pair.better} is better" if pair.verdict == "better" else pair.verdict
+    return f"{said}, 95 % interval {low} to {high}; corrected p {format_p_value(pair.p_corrected)}: {verdict}."
 
 
 def costs(method: Analysis) -> list[tuple[str, str, str]]:

@@ -8,10 +8,12 @@ with Display(plan.graph.units, console) as display:
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -30,8 +32,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from clbench.runner.engine import EventHandler
 from clbench.runner.engine.schedule import Unit
-from clbench.runner.monitor.events import output_line
+from clbench.runner.monitor.events import output_line, print_output
 from clbench.utils.formatting import format_bytes, format_time
 from clbench.utils.tables import FittedTable, OneLine, RankedColumn
 
@@ -39,6 +42,8 @@ BARS = 12
 """Runs that are shown at a time."""
 LOG_INTERVAL, MINUTE = 10.0, 60.0
 """Seconds between two lines of a log: at first, and from the sixth minute on."""
+NOTEBOOK_INTERVAL = 5.0
+"""Seconds between two lines in a notebook, whose reader waits for them."""
 LOADING, ALL_STORED = "loading models", "all from the store"
 
 
@@ -68,6 +73,26 @@ class WorkCounter:
         elif event["event"] == "end" and event["how"] == "done":
             self._made[key] = unit.work
         self.done[run_of(unit.params, unit.label)] += self._made[key] - before
+
+
+@contextmanager
+def progress_lines(units: Iterable[Unit]) -> Iterator[EventHandler]:
+    """An event handler for callers from Python, who gave none: what methods print, and in a notebook the progress too.
+
+    The progress is lines on stderr, which need no widgets.
+    """
+    if not _in_notebook():
+        yield print_output
+        return
+    with Display(units, Console(stderr=True, force_jupyter=False, force_terminal=False), NOTEBOOK_INTERVAL) as display:
+        yield display.on_event
+
+
+def _in_notebook() -> bool:
+    """Whether this code runs in the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")  # where it is not imported, no kernel is running
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def run_of(params: Mapping[str, Any], otherwise: str = "") -> str:

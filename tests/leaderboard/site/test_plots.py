@@ -34,7 +34,7 @@ def test_an_axis_holds_its_values_and_is_ticked_at_round_numbers(values):
 
 def test_more_plasticity_is_further_right_and_less_forgetting_further_up(styles):
     methods = styles.methods
-    plot = scatter(methods, series([method.name for method in methods]), "csd")
+    plot = scatter(methods, series([method.variant for method in methods]), "csd")
     assert plot is not None
     places = {}
     for dot, method in zip(plot.dots, methods, strict=True):
@@ -50,7 +50,7 @@ def test_more_plasticity_is_further_right_and_less_forgetting_further_up(styles)
 
 def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(styles):
     methods, ranking = styles.methods, styles.ranking
-    plot = ranks(methods, series([method.name for method in methods]), "csd", ranking)
+    plot = ranks(methods, series([method.variant for method in methods]), "csd", ranking)
     assert [span.rank for span in plot.spans] == [standing.rank for standing in ranking.standings]
     assert all(span.low <= span.x <= span.high for span in plot.spans)
 
