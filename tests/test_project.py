@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from paths import ROOT
+from repositories import IDENTITY, commit, git, make_project, request
 
 from clbench.leaderboard import make_boards, read_submissions, write_tables
 from clbench.leaderboard.published import load_published
@@ -89,7 +90,7 @@ def test_the_committed_tables_are_what_the_submissions_give(tmp_path):
 def test_every_submission_is_valid(path: Path):
     result = load_result(path)
     assert check_result(result, load_suite(result.suite.name), path=path) == []
-    assert result.submitter
+    assert result.submitted_by
 
 
 def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
@@ -123,16 +124,75 @@ def test_what_is_on_record_is_of_the_definition_that_results_are_made_with():
 def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_request():
     text = (ROOT / ".github" / "workflows" / "submissions.yml").read_text()
     workflow = yaml.safe_load(text)
-    assert set(workflow[True]) == {"pull_request"}  # YAML reads the key `on` as true
+    assert set(workflow[True]) == {"pull_request_target"}  # the main branch's file; YAML reads the key `on` as true
     assert workflow["permissions"] == {"contents": "read"}
     assert "secrets." not in text
-    steps = workflow["jobs"]["validate"]["steps"]
-    checkouts = {step["with"]["path"]: step["with"] for step in steps if "checkout" in step.get("uses", "")}
-    assert "base.sha" in checkouts["base"]["ref"]
-    assert all(not checkout["persist-credentials"] for checkout in checkouts.values())
+    job = workflow["jobs"]["validate"]
+    assert not {"permissions", "secrets"} & job.keys()
+    steps = job["steps"]
+    [checkout] = [step["with"] for step in steps if "checkout" in step.get("uses", "")]
+    assert checkout["ref"] == "main"
+    assert not checkout["persist-credentials"]
     scripts = [step["run"] for step in steps if "run" in step]
     assert not any("${{" in script for script in scripts)  # no text of the request enters a shell
-    assert [script for script in scripts if "install" in script] == ["python -m pip install ./base"]
+    assert [script for script in scripts if "install" in script] == ["python -m pip install ."]
+    assert not any(re.search(r"git (checkout|switch|restore|merge |reset|worktree|pull)", script) for script in scripts)
+
+
+@pytest.mark.parametrize(
+    ("files", "submits"),
+    [
+        ({"clbench/new.py": "", "leaderboard/mini-v2/styles.md": "another form"}, False),
+        ({"submissions/VERIFIED.json": "{}"}, False),
+        ({"submissions/mini-v2/styles/mine.json": "{}"}, True),
+        ({"docs/samples/mini-v2/styles/naive.png": None}, True),
+        ({"submissions/README.md": "", "clbench/new.py": ""}, True),
+        ({"methods/naive.py": "in conflict"}, True),
+    ],
+)
+def test_the_workflow_for_submissions_checks_every_request_that_touches_them(files, submits, tmp_path):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/submissions.yml").read_text())
+    [script] = [step["run"] for step in workflow["jobs"]["validate"]["steps"] if step.get("id") == "request"]
+    origin = make_project(tmp_path / "origin")
+    request(origin, files)
+    git(origin, "update-ref", "refs/pull/7/head", "request")
+    (origin / "methods/naive.py").write_text("main went on")
+    commit(origin)
+    git(tmp_path, "clone", "-q", "--single-branch", str(origin), "main")
+    head = git(origin, "rev-parse", "request").strip()
+    output = tmp_path / "output"
+    output.touch()
+    given = {**IDENTITY, "HEAD": head, "NUMBER": "7", "GITHUB_OUTPUT": str(output)}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path / "main", env=given, check=True)
+    assert output.read_text() == "submits=true\n" * submits
+
+
+def test_the_workflow_that_publishes_commits_tables_only_if_they_changed(tmp_path):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    assert workflow[True]["push"] == {"branches": ["main"]}
+    [script] = [step["run"] for step in workflow["jobs"]["build"]["steps"] if "git push" in step.get("run", "")]
+    origin, there = make_project(tmp_path / "origin"), tmp_path / "main"
+    git(origin, "config", "receive.denyCurrentBranch", "ignore")
+    git(tmp_path, "clone", "-q", str(origin), str(there))
+    address = "https://x-access-token:secret@github.com/a/b.git"
+    given = {**IDENTITY, "TOKEN": "secret", "GITHUB_REPOSITORY": "a/b", "GIT_CONFIG_COUNT": "1"}
+    given |= {"GIT_CONFIG_KEY_0": f"url.{origin}.insteadOf", "GIT_CONFIG_VALUE_0": address}
+
+    def publish() -> list[str]:
+        subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=there, env=given, check=True)
+        return git(origin, "log", "--format=%s", "main").splitlines()
+
+    (there / "notes.txt").write_text("left alone")
+    assert publish() == ["a change"]
+    (there / "leaderboard/mini-v2/styles.md").write_text("a new row")
+    (there / "leaderboard/mini-v2/new.md").write_text("a new board")
+    assert publish() == ["Rebuild the tables", "a change"]
+    changed = git(origin, "show", "--format=", "--name-only", "main").split()
+    assert changed == ["leaderboard/mini-v2/new.md", "leaderboard/mini-v2/styles.md"]
+
+
+MAY_WRITE = {"publish": {"build": {"contents": "write"}, "deploy": {"pages": "write", "id-token": "write"}}}
+"""Workflow -> job -> what it may do besides reading."""
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -141,10 +201,17 @@ def test_a_workflow_may_only_read_and_pins_what_it_uses(path: Path):
     workflow = yaml.safe_load(text)
     assert workflow["permissions"] == {"contents": "read"}
     assert "secrets." not in text
-    for job in workflow["jobs"].values():
+    for name, job in workflow["jobs"].items():
+        assert job.get("permissions", {}) == MAY_WRITE.get(path.stem, {}).get(name, {})
         assert job["timeout-minutes"]
         assert all(("uses" in step) != ("run" in step) for step in job["steps"])
-        assert all("@v" in step["uses"] for step in job["steps"] if "uses" in step)
+    used = re.findall(r"uses: (.*)", text)
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action) for action in used)
+
+
+def test_all_workflows_use_the_same_version_of_an_action():
+    used = {action for path in WORKFLOWS for action in re.findall(r"uses: (.*)", path.read_text())}
+    assert len({action.split("@")[0] for action in used}) == len(used)
 
 
 def test_the_tests_run_on_each_supported_python():

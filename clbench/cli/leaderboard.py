@@ -16,9 +16,6 @@ from clbench.suite import Suite, load_suite
 if TYPE_CHECKING:
     from clbench.leaderboard import Board
 
-VERIFIED = "VERIFIED.json"
-"""The maintainers' file beside the submissions."""
-
 
 @app.command(
     rich_help_panel=BOARD,
@@ -27,24 +24,58 @@ VERIFIED = "VERIFIED.json"
 def submit(
     result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
     submitter: Annotated[str, typer.Option(help="Who submits it.")],
+    paper: Annotated[str | None, typer.Option(help="Page that describes the method, https://...")] = None,
+    code: Annotated[str | None, typer.Option(help="Where the method's source is, https://...")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of that source, such as `Apache-2.0`.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Whom to ask; it is published.")] = None,
     submissions: Annotated[Path, typer.Option(help="Folder of all submissions.")] = Path(FOLDER),
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
-    board: Annotated[
-        Path | None, typer.Option("--leaderboard", help="Folder of the tables; default beside the submissions.")
-    ] = None,
-    samples: Annotated[Path, typer.Option(help="Folder of sample grids to embed.")] = Path("docs/samples"),
+    samples: Annotated[Path, typer.Option(help="Folder of sample grids.")] = Path("docs/samples"),
 ) -> None:
-    """Check a result, file it as `submissions/<suite>/<track>/<variant>.json`, and rebuild the tables."""
-    from clbench.leaderboard import write_tables
-    from clbench.results import submission
+    """Check a result, file it as `submissions/<suite>/<track>/<variant>.json`, and say how to send it.
 
-    place, filed = submission.submit(result, submitter, submissions, replace)
+    Methods that are not in `methods/` need --paper, --code, --licence and --contact. The tables are rebuilt after the
+    merge; `clbench leaderboard --output build/board` shows them with the result in them.
+    """
+    from clbench.leaderboard.submitted import submitted_boards, try_boards
+    from clbench.results import submission
+    from clbench.results.io import save_result
+
+    by = submission.submission_of(submitter=submitter, paper=paper, code=code, licence=licence, contact=contact)
+    place, new = submission.prepare(result, by, submissions, replace)
+    boards = submitted_boards(submissions, samples, new)
+    try_boards([board for board in boards if (board.suite.name, board.track) == (new.result.suite.name, new.track)])
+    save_result(new.result, place)
     out.print(Text(f"filed as {place}"), soft_wrap=True)
-    board = board or submissions.parent / "leaderboard"
-    written = write_tables(_boards(submissions, samples), board)
-    out.print(Text(f"rebuilt {len(written)} files under {board}"), soft_wrap=True)
-    for line in ("", *submission.next_steps(place, filed, written)):
+    for line in ("", *submission.next_steps(new.result, submissions, samples)):
         out.print(Text(line), soft_wrap=True)
+
+
+@app.command("check-submission", rich_help_panel=BOARD, epilog="Example: `clbench check-submission origin/main HEAD`")
+def check_submission(
+    base: Annotated[str, typer.Argument(help="The branch or commit that is merged into.")],
+    head: Annotated[str, typer.Argument(help="The branch or commit of the request.")],
+    repository: Annotated[Path, typer.Option(help="The git repository.")] = Path("."),
+) -> None:
+    """Check what a pull request would merge: results and their sample grids, and nothing else; exit 0 if it may be.
+
+    Nothing of the request is checked out or run. The project's workflow runs this with the base branch's code.
+    """
+    from clbench.leaderboard.request import MOST_LISTED, check_request
+
+    verdict = check_request(repository, base, head)
+    for problem in verdict.problems[:MOST_LISTED]:
+        out.print(Text(f"- {problem}"), soft_wrap=True)
+    if verdict.problems:
+        if more := len(verdict.problems[MOST_LISTED:]):
+            out.print(f"- and {more} more")
+        out.print(Text("the request is refused", "red"))
+        raise typer.Exit(2)
+    for place in verdict.results:
+        again = place in verdict.replaced
+        note = ", in place of an earlier one: make sure that its submitter sent it" if again else ""
+        out.print(Text(f"- {place}{note}"), soft_wrap=True)
+    out.print(Text("the request brings valid results and nothing else", "green"))
 
 
 @app.command(
@@ -77,10 +108,11 @@ def leaderboard(
     """
     from clbench.leaderboard import write_tables
     from clbench.leaderboard.site import build_site
+    from clbench.leaderboard.submitted import submitted_boards
     from clbench.results.table import result_table
 
     own = FOLDER not in submissions.parts
-    boards = _own_boards(submissions, beside, samples, suite) if own else _boards(submissions, samples)
+    boards = _own_boards(submissions, beside, samples, suite) if own else submitted_boards(submissions, samples)
     paths = write_tables(boards, output or (submissions / "leaderboard" if own else Path("leaderboard")))
     if site is not None:
         build_site(boards, site)
@@ -95,20 +127,10 @@ def leaderboard(
         out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
-def _boards(submissions: Path, samples: Path) -> list[Board]:
-    """The boards of all submissions, with what was published and what maintainers found."""
-    from clbench.leaderboard import make_boards, read_submissions
-    from clbench.leaderboard.published import load_published
-    from clbench.results.verification import read_verified
-
-    verified = read_verified(submissions / VERIFIED)
-    methods = read_submissions(submissions)
-    return make_boards(methods, samples=samples, published=load_published(), verified=verified)
-
-
 def _own_boards(runs: Path, submissions: Path | None, samples: Path, suite: str | None) -> list[Board]:
     """Boards of one's own results, each among the submissions to the same track, if they are given."""
     from clbench.leaderboard import make_boards, read_own, read_submissions
+    from clbench.leaderboard.submitted import VERIFIED
     from clbench.results.verification import read_verified
 
     def load(name: str) -> Suite:

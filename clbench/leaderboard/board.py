@@ -143,7 +143,7 @@ class Board:
             "train_seconds_a_task": method.train_seconds,
             "eval_seconds_a_task": method.eval_seconds,
             "verified": self.level(method),
-            "submitter": method.result.submitter,
+            "submitter": method.result.submitted_by,
             "source": method.result.place,
             "command": method.result.command,
         }

@@ -52,7 +52,7 @@ def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) 
         "source_metadata": {
             "source_name": "clbench",
             "source_type": "evaluation_run",
-            "source_organization_name": result.submitter or "unknown",
+            "source_organization_name": result.submitted_by or "unknown",
             "evaluator_relationship": "other",  # a result does not say whether its submitter made the method
             "additional_details": {"checksum": result.checksum},
         },

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from clbench.errors import ClbenchError
 from clbench.results.schema import Result
 from clbench.utils.files import write_text
+from clbench.utils.formatting import printable
 
 MAX_BYTES = 20_000_000
 """A full `sdxl-v1` result is about 100 kB."""
@@ -61,9 +62,9 @@ def load_result(path: str | Path) -> Result:
     except ValidationError as error:
         first, *more = error.errors(include_url=False, include_input=False)
         field = ".".join(str(part) for part in first["loc"]) or "(top)"
-        reason = f"field {_plain(field)}: {_plain(first['msg'])}" + (f" (and {len(more)} more)" if more else "")
+        reason = f"field {printable(field)}: {printable(first['msg'])}" + (f" (and {len(more)} more)" if more else "")
     except ValueError as error:
-        reason = _plain(str(error))
+        reason = printable(str(error))
     raise ClbenchError(f"{path} is not a result file: {reason}; use the file as `clbench run` wrote it")
 
 
@@ -80,8 +81,3 @@ def _finite(literal: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{literal[:20]} is not a finite number")
     return value
-
-
-def _plain(text: str) -> str:
-    """Text of a stranger's file, fit for one line of a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
 
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import FrozenModel, Name
@@ -26,6 +26,26 @@ if TYPE_CHECKING:
     from clbench.results.plot import ResultFigure
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("is not one line of printable text without spaces around it")
+    return text
+
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+"""Text that cannot change how the text around it is shown: no control or direction characters."""
+HttpsUrl = Annotated[
+    str,
+    StringConstraints(
+        max_length=400,
+        pattern=r"^https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]{1,5})?([/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?$",
+    ),
+]
+"""A web address without a user's name in it; other than ASCII letters are percent-encoded."""
+Licence = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+() -]*$", max_length=100)]
+"""An SPDX identifier or expression, e.g. "Apache-2.0"."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """Small enough for arithmetic with floats."""
@@ -170,6 +190,21 @@ class Environment(_Record):
     """Commit of the checkout, "-dirty" appended where it had changes."""
 
 
+class Submission(_Record):
+    """Who submits a result, and where its method comes from."""
+
+    submitter: Line
+    """Who stands behind the result."""
+    paper: HttpsUrl | None = None
+    """The page that describes the method: a paper, a preprint or a report."""
+    code: HttpsUrl | None = None
+    """Where the method's source is."""
+    licence: Licence | None = None
+    """The licence of that source: an SPDX identifier or expression."""
+    contact: Line | None = None
+    """Whom to ask: an address that may be published."""
+
+
 def _name_of_its_method(fields: dict[str, Any]) -> str:
     """Results had no variant before there were variants. "" where the method is none, which has an error of its own."""
     return fields["method"].name if "method" in fields else ""
@@ -209,7 +244,14 @@ class Result(_Record):
     created_at: AwareDatetime
     """When the last run ended."""
     submitter: Text | None = None
-    """Who submits it."""
+    """Who submits it, in results from before `submission`."""
+    submission: Submission | None = None
+    """Who submits it, and where its method comes from; null until `clbench submit`."""
+
+    @property
+    def submitted_by(self) -> str | None:
+        """Who submits it; None if nobody has."""
+        return self.submission.submitter if self.submission else self.submitter
 
     @property
     def place(self) -> str:

@@ -1,4 +1,4 @@
-"""Format sizes, times, shares, p values, sentences and text on colours for people to read."""
+"""Format sizes, times, shares, p values, sentences, strangers' text and text on colours for people to read."""
 
 from collections.abc import Sequence
 
@@ -44,6 +44,11 @@ def sentence(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """(1, "run") -> "1 run", (2, "run") -> "2 runs"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's file, fit for one line of a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
 
 
 def text_color(background: Sequence[float]) -> str:

@@ -14,8 +14,8 @@ from paths import ROOT
 
 from clbench.cli import app
 
-COSTLY = ("sdxl-v1 ", "--engine ray", "pretrain-mini", "--level rerun", "data fetch", "new-suite")
-"""Parts of examples that need a GPU, a cluster, a download or minutes; other tests do what they do on small models."""
+COSTLY = ("sdxl-v1 ", "--engine ray", "pretrain-mini", "--level rerun", "data fetch", "new-suite", "check-submission")
+"""Parts of examples that need a GPU, a cluster, a download, a repository or minutes; other tests do what they do."""
 COMPUTES = ("run", "sweep")
 READS_STORE = ("samples", "export", "store")
 PLUGIN = """

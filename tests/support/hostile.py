@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from builders import make_result
 
-from clbench.results.schema import Environment, Result
+from clbench.results.schema import Environment, Result, Submission
 from clbench.suite import Suite
 
 PAYLOADS = (
@@ -44,6 +47,18 @@ LONG = "a_name_of_64_letters".ljust(64, "x")
 """As long as a method's name may be."""
 
 
+ADDRESS = "https://example.org/'onfocus='window.__xss=1'?a=1&lt;b&b=(window.__xss=1)#autofocus"
+"""As much of an attack as an address may hold."""
+
+
+def submitter(payload: Callable[[int], str], old: bool) -> dict[str, Any]:
+    """Who submits it, in the form from before there was a record of submissions, or with the record."""
+    if old:
+        return {"submitter": payload(0)}
+    origin = {"paper": ADDRESS, "code": ADDRESS, "licence": "MIT", "contact": payload(12)}
+    return {"submission": Submission(submitter=payload(0), **origin)}
+
+
 def hostile(suite: Suite, number: int, track: str) -> Result:
     """A valid result with payloads in all its free text: each field has another one, and over the results all."""
 
@@ -54,7 +69,7 @@ def hostile(suite: Suite, number: int, track: str) -> Result:
     everything = {f"{name} {value}": value for name, value in enumerate(PAYLOADS)}
     return result.model_copy(
         update={
-            "submitter": payload(0),
+            **submitter(payload, old=number % 2 == 0),
             "command": payload(1),
             "settings": everything,
             "method": result.method.model_copy(

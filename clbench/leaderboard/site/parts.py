@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.site import heat
 from clbench.leaderboard.site.table import signed_three
@@ -66,10 +68,14 @@ def costs(method: Analysis) -> list[tuple[str, str, str]]:
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
-    """Where a result comes from: every free text of a submission, as text."""
-    method, environment = result.method, result.environment
+    """Where a result comes from: every free text of a submission, as text, and its web addresses as links."""
+    method, environment, submission = result.method, result.environment, result.submission
     found = [
-        ("Submitted by", result.submitter or "not said"),
+        ("Submitted by", result.submitted_by or "not said"),
+        ("Paper", _link(submission and submission.paper)),
+        ("Code", _link(submission and submission.code)),
+        ("Licence", (submission and submission.licence) or ""),
+        ("Contact", (submission and submission.contact) or ""),
         ("Run ended", result.created_at.isoformat()),
         ("Method version", method.version),
         ("Method source", f"sha256 {method.source_sha256}"),
@@ -86,6 +92,11 @@ def facts(result: Result) -> list[tuple[str, str]]:
         if name != "packages" and value is not None
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _link(address: str | None) -> str:
+    """A link to an address that the schema accepted, which is of https."""
+    return Markup('<a href="{0}" rel="noopener noreferrer nofollow">{0}</a>').format(address) if address else ""
 
 
 def _listed(values: Mapping[str, Any]) -> str:

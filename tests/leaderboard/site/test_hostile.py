@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from browsing import Witness, needs_chromium
-from hostile import PAYLOADS
+from hostile import ADDRESS, PAYLOADS
 from playwright.sync_api import Page
 
 pytestmark = needs_chromium
@@ -41,6 +41,14 @@ def shows_what_was_written(page: Page, number: int) -> None:
     names, texts = (page.locator(f".facts {kind}").all_text_contents() for kind in ("dt", "dd"))
     fields = dict(zip(names, texts, strict=True))
     assert fields["Submitted by"] == payload(0)
+    links = page.locator(".facts a")
+    if number % 2:
+        assert (fields["Paper"], fields["Code"], fields["Licence"]) == (ADDRESS, ADDRESS, "MIT")
+        assert fields["Contact"] == payload(12)
+        assert [link.get_attribute("href") for link in links.all()] == [ADDRESS, ADDRESS]
+        assert all("noopener" in (link.get_attribute("rel") or "").split() for link in links.all())
+    else:
+        assert links.count() == 0
     assert page.locator("#command").text_content() == payload(1)
     assert fields["Method version"] == payload(2)
     assert fields["Installed from"] == payload(3)

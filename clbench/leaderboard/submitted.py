@@ -1,0 +1,49 @@
+"""The boards of all submissions, and whether boards can be built at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from clbench.errors import ClbenchError
+from clbench.leaderboard.board import Board, make_boards, read_submissions
+from clbench.leaderboard.published import load_published
+from clbench.leaderboard.site import build_site
+from clbench.leaderboard.write import write_tables
+from clbench.results.analysis import Analysis
+from clbench.results.verification import read_verified
+
+VERIFIED = "VERIFIED.json"
+"""The maintainers' file beside the submissions."""
+
+
+def submitted_boards(submissions: Path, samples: Path, new: Analysis | None = None) -> list[Board]:
+    """The boards of all submissions, with what was published and what maintainers found.
+
+    Args:
+        submissions, samples: the folders of results and of sample grids.
+        new: a result that takes its place among the submissions before it is filed.
+
+    Raises:
+        ClbenchError: a submission or the maintainers' file is invalid.
+    """
+    verified = read_verified(submissions / VERIFIED)
+    methods = {method.result.place: method for method in read_submissions(submissions)}
+    if new:
+        methods[new.result.place] = new
+    return make_boards(methods.values(), samples=samples, published=load_published(), verified=verified)
+
+
+def try_boards(boards: Sequence[Board]) -> None:
+    """Build tables and site in a temporary folder.
+
+    Raises:
+        ClbenchError: they cannot be built.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            write_tables(boards, Path(folder) / "leaderboard")
+            build_site(boards, Path(folder) / "site")
+        except Exception as error:  # a result that was valid must not stop every later board
+            raise ClbenchError(f"the board cannot be built with it: {type(error).__name__}: {error}") from error
