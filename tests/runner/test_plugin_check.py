@@ -191,7 +191,8 @@ def test_a_wrong_plugin_is_refused_before_any_work_with_what_it_printed(run, plu
     with pytest.raises(WorkFailed) as caught:
         run("mine", plugins=(path,), on_event=seen.append)
     assert "has no attribute 'no'" in sentence(caught)
-    assert str(caught.value).endswith(f"; nothing was run (`clbench check {path}` checks it alone, --no-check runs it all the same)")
+    advice = f"; nothing was run (`clbench check {path}` checks it alone, --no-check runs it all the same)"
+    assert str(caught.value).endswith(advice)
     assert [event["text"] for event in seen if event["event"] == "output"] == ["seen 1"]
     assert isinstance(caught.value.__cause__, AttributeError)
     assert not (tmp_path / "runs").exists()
