@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,51 @@ def load_images(images: DrawnImages | PhotoImages, resolution: int, folders: Map
     return draw_set(images, resolution)
 
 
-def open_photo(path: Path) -> Image.Image:
-    """An image file as RGB, rotated as its EXIF tag says."""
-    from PIL import Image, ImageOps
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats of image files that are read; of others, only some builds of Pillow can decode all."""
+MAX_PIXELS = 50_000_000
+"""More than photos have; decoded, so many take 150 MB, and several are decoded at a time."""
 
-    with Image.open(path) as image:
+
+@contextmanager
+def decoded(path: Path, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+    """A stranger's image file, decoded; its size is looked at before.
+
+    Args:
+        size: the (width, height) that it must have; default any, up to `MAX_PIXELS`.
+
+    Raises:
+        ValueError: it has another size, or cannot be decoded. OSError: it cannot be read.
+    """
+    from PIL import Image
+
+    with ExitStack() as opened:
+        try:
+            image = opened.enter_context(Image.open(path, formats=FORMATS))
+            if size is not None and image.size != size:
+                raise ValueError(f"it has {image.width} x {image.height} pixels instead of {size[0]} x {size[1]}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"its {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+            image.load()
+        except Exception as error:  # Pillow reports a bad file by many types of error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(f"it cannot be decoded ({error})") from None
+        yield image
+
+
+def open_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """An image file as RGB, rotated as its EXIF tag says.
+
+    Args:
+        size: the (width, height) that it must have; default any.
+
+    Raises:
+        ValueError: it has another size, or cannot be decoded. OSError: it cannot be read.
+    """
+    from PIL import ImageOps
+
+    with decoded(path, size) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
@@ -45,18 +86,12 @@ def check_photo(path: Path, upright_rgb: bool) -> None:
     Raises:
         ValueError: it cannot be decoded, or is not upright RGB as required. OSError: it cannot be read.
     """
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
 
-    try:
-        with Image.open(path) as image:
-            image.load()
-            oddities = [] if image.mode == "RGB" else [f"its colour mode is {image.mode}, not RGB"]
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                oddities.append("its EXIF tag says that it is rotated")
-    except (Image.DecompressionBombError, SyntaxError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(f"it cannot be decoded ({error})") from None
+    with decoded(path) as image:
+        oddities = [] if image.mode == "RGB" else [f"its colour mode is {image.mode}, not RGB"]
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            oddities.append("its EXIF tag says that it is rotated")
     if oddities and upright_rgb:
         raise ValueError(f"{' and '.join(oddities)}, so it is not the published image")
     if oddities:

@@ -24,6 +24,7 @@ from clbench.results.find import FOLDER
 from clbench.results.io import load_result
 from clbench.results.submission import SAMPLES, missing_origin, suites_with_board
 from clbench.results.validation import check_file
+from clbench.utils.files import is_device_name
 from clbench.utils.formatting import format_bytes, printable
 from clbench.utils.git import REGULAR, Entry, list_entries, merge_tree, read_blobs, resolve_commit
 from clbench.utils.png import png_problem
@@ -35,8 +36,6 @@ MOST_LISTED = 20
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 ALLOWED = re.compile(rf"({FOLDER}/{_NAME}/{_NAME}/{_NAME}\.json)|({SAMPLES}/{_NAME}/{_NAME}/{_NAME}\.png)")
 """What a request may bring: results and sample grids, <suite>/<track>/<variant>."""
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-"""Names that Windows keeps for devices: a checkout with such a file fails there."""
 
 
 @dataclass
@@ -95,7 +94,7 @@ def _form_problems(before: Mapping[str, Entry], after: Mapping[str, Entry], chan
             yield f"{name} has {format_bytes(after[path].size)}; at most {format_bytes(MAX_FILE)} are accepted"
         elif folded[path.casefold()] > 1:
             yield f"{name} differs from another name in the case of letters alone, so that not every system has both"
-        elif any(_DEVICE.match(part) for part in path.split("/")):
+        elif any(is_device_name(part) for part in path.split("/")):
             yield f"{name} has a name that Windows keeps for a device"
         elif path.startswith(f"{SAMPLES}/") and _result_of(path) not in changed:
             yield f"{name} is a sample grid without its result in the same request"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from pydantic import ValidationError
 
 from clbench.errors import ClbenchError
 from clbench.results.schema import Result
-from clbench.utils.files import write_text
+from clbench.utils.files import read_limited, write_text
 from clbench.utils.formatting import printable
 
-MAX_BYTES = 20_000_000
+MAX_BYTES = 2_000_000
 """A full `sdxl-v1` result is about 100 kB."""
+MAX_VALUES = 100_000
+"""A full `sdxl-v1` result has about 5,000; each wrong one would take about a kilobyte to report."""
 
 
 def save_result(result: Result, path: Path) -> None:
@@ -40,21 +43,19 @@ def load_result(path: str | Path) -> Result:
     """Read a result file. Its form is checked here, its meaning by `check_result`.
 
     Raises:
-        ClbenchError: unreadable, over 20 MB, not JSON (duplicate keys, NaN, numbers out of range and extreme nesting
-            included), or a field that does not fit the schema.
+        ClbenchError: unreadable, no regular file, over 2 MB or 100,000 values, not JSON (duplicate keys, NaN, numbers
+            out of range and extreme nesting included), or a field that does not fit the schema.
     """
     try:
-        with Path(path).open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ClbenchError(f"cannot read {path}: {error.strerror}") from None
-    if len(raw) > MAX_BYTES:
-        raise ClbenchError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which no result of `clbench run` is")
-    try:
+        raw = read_limited(Path(path), MAX_BYTES)
+        if raw.count(b",") > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
         text = raw.decode("utf-8")
         # Once for what pydantic's parser lets pass (duplicate keys, infinities in free fields), once for the schema.
         json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
         return Result.model_validate_json(text, strict=True)
+    except OSError as error:
+        raise ClbenchError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
     except RecursionError:
@@ -71,8 +72,8 @@ def load_result(path: str | Path) -> Result:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)} appears twice")
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"field {name} appears twice")
     return fields
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from clbench.errors import WorkFailed
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.utils.formatting import format_bytes
 
 _WRITING = threading.RLock()
 """Held by a thread while it writes a file, so that `exit_between_writes` can wait for it."""
@@ -20,6 +22,22 @@ _WRITING = threading.RLock()
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a stranger's file.
+
+    Raises:
+        ValueError: it is no regular file (a pipe would block for ever), or larger than `limit` bytes. OSError: it
+            cannot be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {format_bytes(limit)}")
+    return content
 
 
 def folder_sha256(folder: Path) -> str:
@@ -56,6 +74,26 @@ def exit_between_writes() -> NoReturn:
     """End this process at once from another thread, but not while it writes a file."""
     with _WRITING:
         os._exit(0)
+
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def is_device_name(name: str) -> bool:
+    """Whether Windows keeps a name for a device, so that a checkout with such a file fails there."""
+    return _DEVICE.match(name) is not None
+
+
+def expand_user(path: str) -> Path:
+    """A path whose `~` or `~name` at the beginning is replaced by that user's folder.
+
+    Raises:
+        ClbenchError: there is no such user, or no folder of theirs.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ClbenchError(f"there is no folder of a user for {Path(path).parts[0]} in {path}") from None
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -132,9 +132,31 @@ def test_bytes_that_are_no_result_are_refused(tmp_path, raw):
 def test_a_huge_missing_or_unreadable_file_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(10_000_000_000)
-    with pytest.raises(ClbenchError, match="larger than 20 MB"):
+    with pytest.raises(ClbenchError, match=r"larger than 2\.0 MB"):
         load_result(tmp_path / "huge.json")
     with pytest.raises(ClbenchError, match="No such file"):
         load_result(tmp_path / "none.json")
     with pytest.raises(ClbenchError, match="directory"):
         load_result(tmp_path)
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ClbenchError, match="not a regular file"):
+        load_result(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize("wrong", ['"{}": 1', '"{}": []'])
+def test_a_file_full_of_unknown_fields_is_refused_before_it_is_parsed(tmp_path, wrong):
+    many = ", ".join(wrong.format(number) for number in range(100_001))
+    path = edited(tmp_path / "many.json", '"settings": {', '"settings": {' + many + ", ")
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(ClbenchError, match="more than 100,000 values"):
+        load_result(path)
+
+
+def test_a_repeated_field_among_very_many_is_found_at_once(tmp_path):
+    many = ", ".join(f'"{number}": 1' for number in range(90_000))
+    path = edited(tmp_path / "many.json", '"settings": {', '"settings": {' + many + ', "x": 1, "x": 2, ')
+    with pytest.raises(ClbenchError, match="field x appears twice"):  # comparing each with each takes minutes
+        load_result(path)
