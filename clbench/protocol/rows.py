@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from clbench.errors import WorkFailed
 from clbench.results.schema import Controls, Run, to_rows
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from clbench.protocol.track_runtime import TrackRuntime
 
 
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+
+
 class Cost(NamedTuple):
     """The cost of one training."""
 
-    train_seconds: float
+    train_seconds: Seconds
     peak_memory_bytes: int | None
 
 
@@ -29,26 +33,36 @@ class Cost(NamedTuple):
 class Row:
     """One row of every score matrix, after one task, and what it cost."""
 
-    scores: dict[str, list[float]]
+    scores: dict[str, list[FiniteFloat]]
     """Metric -> scores of the tasks seen so far, in the run's order."""
     size: StateSize
     cells: list[str]
     """The cells' keys in the store."""
-    train_seconds: float
-    eval_seconds: float
+    train_seconds: Seconds
+    eval_seconds: Seconds
     peak_memory_bytes: int | None
     """The highest use of the processes that trained and scored."""
 
     @classmethod
-    def read(cls, runtime: TrackRuntime, key: str) -> Row | None:
-        """A row that the store holds, with its images if they are to be kept."""
-        stored = runtime.store.get_json(key)
-        if stored is None or not runtime.has_images(stored["cells"]):
-            return None
-        return cls(**{**stored, "size": StateSize(**stored["size"])})
+    def read(cls, runtime: TrackRuntime, key: str, position: int) -> Row | None:
+        """The row after the task at `position`, if the store holds it, with its images if they are to be kept."""
+
+        def read(stored: Any) -> Row:
+            row = _ROW.validate_python(stored)
+            lengths = [len(row.cells), *map(len, row.scores.values())]
+            if set(row.scores) != set(runtime.track.metrics) or set(lengths) != {position + 1}:
+                raise ValueError("the row is of other tasks or metrics")
+            return row
+
+        row = runtime.store.get_json(key, read)
+        return row if row and runtime.has_images(row.cells) else None
 
     def write(self, runtime: TrackRuntime, key: str) -> None:
         runtime.store.put_json(key, {**vars(self), "size": vars(self.size)})
+
+
+SECONDS, COST, _ROW = TypeAdapter[float](Seconds), TypeAdapter(Cost), TypeAdapter(Row)
+"""They refuse, with a ValueError, what is no number of seconds, cost or row."""
 
 
 def read_run(sequence: TaskSequence) -> Run:
@@ -59,7 +73,7 @@ def read_run(sequence: TaskSequence) -> Run:
     """
     runtime = sequence.runtime
     keys = [sequence.keys.row(position) for position in range(len(sequence.tasks))]
-    base, rows = runtime.stored_base_row(), [Row.read(runtime, key) for key in keys]
+    base, rows = runtime.stored_base_row(), [Row.read(runtime, key, position) for position, key in enumerate(keys)]
     found = [row for row in rows if row is not None]
     if base is None or len(found) < len(rows):
         raise _missing(runtime, runtime.keys.base if base is None else keys[rows.index(None)])

@@ -20,7 +20,7 @@ from clbench.plugins import source_of
 from clbench.protocol.device import peak_memory
 from clbench.protocol.hook_checks import check_no_hooks
 from clbench.protocol.hook_runner import HookRunner
-from clbench.protocol.rows import Cost, Row, read_run
+from clbench.protocol.rows import COST, SECONDS, Cost, Row, read_run
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.protocol.trainer import TaskDataset, fit
 from clbench.results.schema import Run
@@ -86,7 +86,7 @@ class TaskSequence:
     def row(self, position: int) -> Row:
         """The scores after the task at `position`, drawn or from the store."""
         runtime, key = self.runtime, self.keys.row(position)
-        stored = Row.read(runtime, key)
+        stored = Row.read(runtime, key, position)
         if stored is not None:
             return stored
         state = self.state(position)
@@ -100,8 +100,8 @@ class TaskSequence:
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
-        cost = runtime.store.get_json(self.keys.cost(position)) or Cost(0.0, None)._asdict()
-        train_seconds, peak = Cost(**cost)
+        cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
+        train_seconds, peak = cost
         peak = max(peak or 0, peak_memory(runtime.config.device) or 0) or None
         row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak)
         row.write(runtime, key)
@@ -216,7 +216,7 @@ class TaskSequence:
         with store.lock(key + ".fit"):  # other methods may begin alike, at the same time
             path = store.get(key, ".safetensors")
             if path:
-                return Adapter.load(path), float(store.get_json(key) or 0.0)
+                return Adapter.load(path), store.get_json(key, SECONDS.validate_python) or 0.0
             began = time.perf_counter()
             adapter = self._fit(ctx, dataset, start)
             store.put_json(key, time.perf_counter() - began)

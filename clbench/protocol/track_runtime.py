@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from clbench.backbones.architecture import adapter_parameters
@@ -30,6 +31,9 @@ from clbench.state import digest
 from clbench.storage.store import Store
 from clbench.suite import Suite, Task
 from clbench.utils.images import to_pil
+
+_SCORES = TypeAdapter(dict[str, FiniteFloat])
+_BASE_ROW = TypeAdapter(dict[str, dict[str, Any]])
 
 
 class TrackRuntime:
@@ -120,11 +124,18 @@ class TrackRuntime:
         """
         key = self.keys.cell(task.name, prompts, weights_digest)
         with self.store.lock(key):  # other methods may end with the same weights, at the same time
-            found = self.store.get_json(key) if self.has_images([key]) else None
+            found = self.store.get_json(key, self._scores) if self.has_images([key]) else None
             scores = found or self._draw(key, task, prompts, weights, weights_digest)
         self.report_work(self.cell_work)
         self.emit({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
         return key, scores
+
+    def _scores(self, stored: Any) -> dict[str, float]:
+        """A cell's scores as the store has them; raises ValueError where they are none of this track."""
+        scores = _SCORES.validate_python(stored)
+        if set(scores) != set(self.track.metrics):
+            raise ValueError(f"scores of {sorted(scores)} instead of {sorted(self.track.metrics)}")
+        return scores
 
     def has_images(self, cells: Iterable[str]) -> bool:
         """Whether all images of cells are in the store, if they are to be kept."""
@@ -159,8 +170,7 @@ class TrackRuntime:
 
     def stored_controls(self) -> Controls | None:
         """As `controls`, if the store has them."""
-        stored = self.store.get_json(self.keys.controls)
-        return None if stored is None else Controls.model_validate(stored)
+        return self.store.get_json(self.keys.controls, Controls.model_validate)
 
     def base_row(self) -> dict[str, dict[str, Any]]:
         """Task -> scores of the untouched model and its cell's key: drawn once a track, whatever the method."""
@@ -176,7 +186,14 @@ class TrackRuntime:
 
     def stored_base_row(self) -> dict[str, dict[str, Any]] | None:
         """As `base_row`, if the store has it."""
-        stored = self.store.get_json(self.keys.base)
+        stored = self.store.get_json(self.keys.base, self._base_row)
         if stored is None or not self.has_images(one["cell"] for one in stored.values()):
             return None
         return stored
+
+    def _base_row(self, stored: Any) -> dict[str, dict[str, Any]]:
+        """The base row as the store has it; raises ValueError where it is none of this track."""
+        row = _BASE_ROW.validate_python(stored)
+        if set(row) != set(self.track.task_names) or not all(isinstance(one.get("cell"), str) for one in row.values()):
+            raise ValueError("it is of other tasks, or lacks a cell's key")
+        return {task: {"cell": one["cell"], "scores": self._scores(one.get("scores"))} for task, one in row.items()}

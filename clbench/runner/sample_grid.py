@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from clbench.data.images import THUMBNAIL_SIZE, load_images, thumbnail
 from clbench.errors import ClbenchError
+from clbench.protocol.rows import Row
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner.reopen import run_numbered
@@ -40,17 +41,18 @@ def draw_grid(
 def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tuple[str, list[Image.Image]]]:
     """A label, and a tile a task, for each row of the grid."""
     size = min(runtime.suite.resolution, THUMBNAIL_SIZE)
-    stored = [runtime.store.get_json(sequence.keys.row(position)) for position in range(len(sequence.tasks))]
-    base = runtime.store.get_json(runtime.keys.base)
-    if base is None or None in stored:
+    stored = [Row.read(runtime, sequence.keys.row(position), position) for position in range(len(sequence.tasks))]
+    found = [row for row in stored if row is not None]
+    base = runtime.stored_base_row()
+    if base is None or len(found) < len(stored):
         raise ClbenchError(
             f"{runtime.store.location} does not hold the run with order {sequence.order}, seed {sequence.seed}; "
             f"give the --output or --store of that run, or run it again"
         )
     rows = [("real", [_real(runtime, task, prompt) for task in sequence.tasks])]
     rows.append(("base", [_tile(runtime, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
-    for task, row in zip(sequence.tasks, stored, strict=True):
-        tiles = [_tile(runtime, key, prompt, size) for key in row["cells"]]  # type: ignore[index]
+    for task, row in zip(sequence.tasks, found, strict=True):
+        tiles = [_tile(runtime, key, prompt, size) for key in row.cells]
         rows.append((f"after {task.name}", tiles))
     return rows
 

@@ -201,7 +201,7 @@ class ScoreUnit(TaskUnit):
         return super().is_done() and (not self.runtime.keep_images or self.is_whole())
 
     def is_whole(self) -> bool:
-        return Row.read(self.runtime, self.key) is not None
+        return Row.read(self.runtime, self.key, self.position) is not None
 
     def run(self) -> None:
         self.sequence.row(self.position)

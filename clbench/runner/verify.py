@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING
 from clbench.errors import ClbenchError
 from clbench.results.schema import Result
 from clbench.results.verification import Checked
-from clbench.utils.files import file_sha256, write_atomic, write_text
+from clbench.utils.files import file_sha256, read_limited, write_atomic, write_text
 
 if TYPE_CHECKING:  # the first level needs no torch
+    from PIL import Image
+
     from clbench.protocol.task_sequence import TaskSequence
     from clbench.protocol.track_runtime import TrackRuntime
 
 
 # --- images ---
+
+MAX_MANIFEST = 20_000_000
+"""Bytes of a manifest; it has about a hundred for each image."""
 
 
 def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path) -> Path:
@@ -35,18 +40,19 @@ def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path)
         ClbenchError: the store does not hold them.
     """
     from clbench.data.images import image_suffix
+    from clbench.protocol.rows import Row
 
     each = len(runtime.track.eval_prompt_templates) * runtime.suite.sampling.images_per_prompt
     manifest: dict[str, str] = {}
     for number, sequence in enumerate(sequences, start=1):
         for row in range(1, len(sequence.tasks) + 1):
-            stored = runtime.store.get_json(sequence.keys.row(row - 1))
+            stored = Row.read(runtime, sequence.keys.row(row - 1), row - 1)
             if stored is None:
                 raise ClbenchError(
                     f"{runtime.store.location} does not hold run {number} of this result; give the --output or "
                     f"--store of that run, or run it again"
                 )
-            for column, cell in enumerate(stored["cells"]):
+            for column, cell in enumerate(stored.cells):
                 for image in range(each):
                     source = runtime.store.get(cell, image_suffix(image))
                     if source is None:
@@ -66,10 +72,9 @@ def score_images(result: Result, runtime: TrackRuntime, folder: Path) -> Iterato
     """Every cell of a result, scored from its submitted images.
 
     Raises:
-        ClbenchError: an image is missing, or is not the one that the manifest names.
+        ClbenchError: an image is missing, not the one that the manifest names, or none of the suite's size.
     """
-    from clbench.data.images import open_photo
-
+    side = runtime.suite.resolution
     manifest, evaluator = _read_manifest(folder), runtime.models.evaluator(runtime.track.name)
     for number, run in enumerate(result.runs, start=1):
         tasks = runtime.track.ordered(run.order)
@@ -84,15 +89,24 @@ def score_images(result: Result, runtime: TrackRuntime, folder: Path) -> Iterato
                     path = folder / file
                     if not path.is_file() or file_sha256(path) != manifest[file]:
                         raise ClbenchError(f"{path} is missing, or is not the image that the manifest names")
-                found = evaluator.score(task, [open_photo(folder / file) for file in files])
+                found = evaluator.score(task, [_open_image(folder / file, side) for file in files])
                 for metric, value in found.items():
                     yield _checked(result, number, row, column, metric, value)
 
 
+def _open_image(path: Path, side: int) -> Image.Image:
+    from clbench.data.images import open_photo
+
+    try:
+        return open_photo(path, (side, side))
+    except (OSError, ValueError) as error:
+        raise ClbenchError(f"{path} is no image of this suite: {error}") from None
+
+
 def _read_manifest(folder: Path) -> dict[str, str]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = json.loads(read_limited(folder / "manifest.json", MAX_MANIFEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise ClbenchError(f"cannot read {folder / 'manifest.json'}: {error}") from None
     if not isinstance(manifest, dict) or any(".." in Path(file).parts or Path(file).is_absolute() for file in manifest):
         raise ClbenchError(f"{folder / 'manifest.json'} is not a manifest of files below that folder")

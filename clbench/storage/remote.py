@@ -81,11 +81,12 @@ class RemoteStore(Store):
             if not path.exists():
                 return None
         self._remember_copy(path)
-        verified = super().get(key, suffix)
-        if verified is None:
-            with self._reaching(), suppress(FileNotFoundError):  # another process may have renamed it
-                self.fs.mv(self._remote(path), self._remote(path) + DAMAGED_SUFFIX)
-        return verified
+        return super().get(key, suffix)
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        super()._set_aside(path, reason)
+        with self._reaching(), suppress(FileNotFoundError):  # another process may have renamed it
+            self.fs.mv(self._remote(path), self._remote(path) + DAMAGED_SUFFIX)
 
     def put(self, key: str, suffix: str, write: Callable[[Path], object]) -> Path:
         path = super().put(key, suffix, write)

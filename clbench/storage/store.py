@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -24,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 
 from clbench.errors import WorkFailed
 from clbench.utils.files import cannot_write, file_sha256, write_atomic
+
+Value = TypeVar("Value")
 
 
 def recipe_key(kind: str, recipe: Mapping[str, Any]) -> str:
@@ -113,18 +115,24 @@ class Store:
         checksum = checksum_path(path)
         if not self.has(key, suffix):
             return None
-        damaged = path.with_name(path.name + DAMAGED_SUFFIX)
         try:
             if checksum.exists() and checksum.read_bytes().split(b"\n")[0] == file_sha256(path).encode():
                 return path
-            path.replace(damaged)
         except FileNotFoundError:  # another process has just removed or renamed it
             return None
-        warnings.warn(
-            f"{self.location_of(path)} does not fit its checksum: set aside as {damaged.name}; its work is done again",
-            stacklevel=2,
-        )
+        self._set_aside(path, "does not fit its checksum")
         return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        """Rename a file that cannot be used, so that its work is done again."""
+        damaged = path.with_name(path.name + DAMAGED_SUFFIX)
+        try:
+            path.replace(damaged)
+        except FileNotFoundError:  # another process has just removed or renamed it
+            return
+        warnings.warn(
+            f"{self.location_of(path)} {reason}: set aside as {damaged.name}; its work is done again", stacklevel=2
+        )
 
     def has(self, key: str, suffix: str) -> bool:
         """True if the artifact exists; `get` verifies it."""
@@ -201,9 +209,21 @@ class Store:
         path.unlink(missing_ok=True)
         checksum_path(path).unlink(missing_ok=True)
 
-    def get_json(self, key: str) -> Any | None:
+    def get_json(self, key: str, read: Callable[[Any], Value] = lambda content: content) -> Value | None:
+        """What `read` makes of the artifact's content; None if it is missing or damaged.
+
+        Args:
+            read: raises ValueError (as pydantic does) where the content is not what belongs under the key, although it
+                fits its checksum; it is set aside then.
+        """
         path = self.get(key, ".json")
-        return None if path is None else json.loads(path.read_text())
+        if path is None:
+            return None
+        try:
+            return read(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            self._set_aside(path, "fits its checksum, but is not what belongs there")
+            return None
 
     def put_json(self, key: str, value: Any) -> Any:
         text = json.dumps(value, allow_nan=False)

@@ -37,6 +37,39 @@ def test_a_state_that_another_makes_again_is_waited_for(runtime, monkeypatch):
     assert not seen.trainings
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        [],
+        {"scores": {}},
+        {"cells": []},
+        {"size": {"total": 1}},
+        {"train_seconds": -1.0},
+        {"train_seconds": "long"},
+        {"scores": {"csd": [0.1], "dino": ["high"], "clip_t": [0.1]}},
+    ],
+)
+def test_a_row_that_fits_its_checksum_but_is_none_is_made_again(runtime, wrong):
+    sequence = TaskSequence(runtime, get_method("frozen_base"), "forward", 0)
+    row, key = sequence.row(0), sequence.keys.row(0)
+    stored = runtime.store.get_json(key)
+    runtime.store.put_json(key, {**stored, **wrong} if wrong else wrong)
+    with pytest.warns(UserWarning, match="fits its checksum, but is not what belongs there"):
+        again = sequence.row(0)
+    assert again.scores == row.scores
+
+
+@pytest.mark.parametrize("wrong", [[], {"csd": 0.5}, {"csd": "high", "dino": 0.5, "clip_t": 0.5}])
+def test_scores_that_fit_their_checksum_but_are_none_are_made_again(runtime, wrong):
+    base, store = runtime.base_row(), runtime.store
+    for key in (runtime.keys.base, *(one["cell"] for one in base.values())):
+        store.put_json(key, wrong)
+    with pytest.warns(UserWarning, match="fits its checksum, but is not what belongs there"):
+        again = runtime.base_row()
+    assert again == base
+
+
 @pytest.fixture
 def seen(runtime):
     """What happens on the track."""
