@@ -16,13 +16,15 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from clbench.backbones.architecture import add_adapter, check_architecture
 from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
+from clbench.utils.pretrained import load_whole
 
 
 class Backbone:
@@ -93,8 +95,13 @@ class Backbone:
         """
         with torch.random.fork_rng(devices=[]):  # new modules draw initial weights, which are then replaced
             try:
-                other = {"vae": AutoencoderKL.from_pretrained(vae, local_files_only=True)} if vae else {}
-                pipeline: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, **other)
+                models = {
+                    "unet": load_whole(UNet2DConditionModel, folder / "unet"),
+                    "vae": load_whole(AutoencoderKL, vae or folder / "vae"),
+                    "text_encoder": load_whole(CLIPTextModel, folder / "text_encoder"),
+                    "text_encoder_2": load_whole(CLIPTextModelWithProjection, folder / "text_encoder_2"),
+                }
+                pipeline: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, **models)
             except (OSError, ValueError, TypeError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 raise ClbenchError(f"{folder} holds no pipeline of Stable Diffusion XL's class: {reason}") from error

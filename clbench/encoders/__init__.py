@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -64,5 +65,8 @@ def load_encoder(name: str, source: Path, device: str = "cpu", **settings: Any) 
         raise ClbenchError(f"there is no encoder {name!r}{did_you_mean(name, list(kinds))}")
     try:
         return kinds[name](source, device, **settings)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise ClbenchError(f"{source} does not hold a {name} encoder: {error}") from error
+    except Exception as error:  # three libraries report a bad file by many types of error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, UnpicklingError):  # whose text advises to unpickle it all the same
+            reason = "its file of weights holds more than tensors, and is not unpickled"
+        raise ClbenchError(f"{source} does not hold a {name} encoder: {reason}") from error

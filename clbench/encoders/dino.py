@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from transformers import ViTModel
 
 from clbench.encoders import Encoder
+from clbench.utils.pretrained import load_whole
 
 
 class DINOEncoder(Encoder):
@@ -21,7 +22,7 @@ class DINOEncoder(Encoder):
     """
 
     def __init__(self, source: Path, device: str = "cpu", resize: int | None = None) -> None:
-        model = ViTModel.from_pretrained(source, add_pooling_layer=False, local_files_only=True)
+        model = load_whole(ViTModel, source, add_pooling_layer=False)
         settings = json.loads((source / "preprocessor_config.json").read_text())
         size = settings["size"]  # older files hold one number
         size = (size, size) if isinstance(size, int) else (size["height"], size["width"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from paths import SHARED
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from clbench.data.locate import bundled_folder
 from clbench.encoders import load_encoder, mean_pairwise_cosine
 from clbench.encoders.csd import convert_checkpoint
 from clbench.errors import ClbenchError
@@ -115,3 +118,27 @@ def test_pairs_of_one_picture_are_left_out_of_the_mean():
     assert METRICS["csd"].score(rows, rows, torch.eye(4, dtype=torch.bool)) == pytest.approx(np.mean(others), abs=1e-6)
     none = torch.zeros(4, 4, dtype=torch.bool)
     assert METRICS["csd"].score(rows, rows, none) == pytest.approx(mean_pairwise_cosine(rows, rows), abs=1e-6)
+
+
+def spoiled(source: Path, folder: Path, how: str) -> Path:
+    """A copy of a folder of a model, whose weights lack all or one of their tensors, or are pickled."""
+    shutil.copytree(source, folder)
+    [weights] = folder.glob("*.safetensors")
+    if how == "pickled":
+        weights.unlink()
+        names = {"clip": "open_clip_pytorch_model.bin"}
+        torch.save(Evil(), folder / names.get(source.name, "pytorch_model.bin"))
+    else:
+        tensors = load_file(weights)
+        save_file(dict(list(tensors.items())[1:]) if how == "one" else {}, weights)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["all", "one", "pickled"])
+@pytest.mark.parametrize("name", ["clip", "csd", "dino"])
+def test_an_encoder_without_all_its_tensors_is_refused(name, how, tmp_path, monkeypatch):
+    """A library would draw those that are missing at random."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ClbenchError, match=f"does not hold a {name} encoder"):
+        load_encoder(name, spoiled(bundled_folder(name), tmp_path / name, how))
+    assert not (tmp_path / "pwned").exists()

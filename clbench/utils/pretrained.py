@@ -1,0 +1,27 @@
+"""Load a model of diffusers or transformers from a folder, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+
+def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """A model from a local folder that has all its tensors: the libraries would draw those that are missing at random.
+
+    Args:
+        kind: the model's class.
+        options: of its `from_pretrained`.
+
+    Raises:
+        ValueError: tensors are missing, or the file holds more than tensors. OSError, RuntimeError, TypeError: as the
+            library raises them for another model's folder.
+    """
+    try:
+        model, found = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    except UnpicklingError:
+        raise ValueError(f"the file of weights in {folder} holds more than tensors, and is not unpickled") from None
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}")
+    return model
