@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 import warnings
@@ -48,7 +49,7 @@ def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for point in importlib.metadata.entry_points(group="clbench.methods"):
         try:
             point.load()
-        except Exception as error:  # a broken package must not stop the other methods
+        except (Exception, SystemExit) as error:  # a broken package must not stop the other methods
             warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
     for path in plugins:
         load_plugin(path)
@@ -70,7 +71,7 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
             return methods[name](**(settings or {}))
     except ClbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise WorkFailed(f"method {name} cannot be made: {describe_error(error, files_of(methods[name]))}") from error
 
 
@@ -143,7 +144,7 @@ def load_plugin(path: Path) -> dict[str, type[Method]]:
         ClbenchError: it is no Python file, or defines no method. WorkFailed: it does not load.
     """
     path = Path(path).resolve()
-    name = f"{_MODULES}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_MODULES}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     module = sys.modules.get(name) or _execute(path, name)
     defined = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Method) and cls.name]
     if not defined:
@@ -187,7 +188,7 @@ def _execute(path: Path, name: str) -> ModuleType:
         with captured(_printer(path.stem)):
             exec(compile(content, path, "exec"), module.__dict__)
         _EXECUTED_SHA256[path] = hashlib.sha256(content).hexdigest()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise WorkFailed(f"the plugin does not load: {describe_error(error, [path])}") from error
     return module

@@ -370,5 +370,5 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def _read_yaml(path: Path) -> dict:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except (OSError, yaml.YAMLError) as error:
-        raise ClbenchError(f"cannot read {path}: {error}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or NUL in the path
+        raise ClbenchError(f"cannot read {path}: {' '.join(str(error).split())}") from None

@@ -6,6 +6,7 @@ Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 import warnings
@@ -43,6 +44,8 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest, **more: err.print(
         Text(f"warning: {message}", style="yellow"), soft_wrap=True
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths need not be text; stderr is like that already
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # preempted jobs stop as after Ctrl-C
     try:
         code = app(standalone_mode=False)  # typer.Exit is returned as its exit code

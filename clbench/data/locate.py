@@ -26,7 +26,7 @@ from clbench.data.images import check_photo
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.metrics import METRICS
 from clbench.suite import Dataset, Suite, Track, Weights
-from clbench.utils.files import file_sha256
+from clbench.utils.files import expand_user, file_sha256
 
 ALTERNATIVE = " | "
 """Separates the names of a needed file of which any one is enough."""
@@ -58,7 +58,7 @@ class AssetPaths:
             if path is not None:
                 if not isinstance(path, str):
                     raise ClbenchError(f"{settings}: field {hub_id!r}: expected a path in quotes, not {path!r}")
-                return self.root / Path(path).expanduser()
+                return self.root / expand_user(path)
         default = self.default_folder(hub_id)
         return default if default.exists() else None
 
@@ -337,4 +337,4 @@ def default_data_root() -> Path:
     """`$CLBENCH_DATA_ROOT`, else the folder `clbench` in the user's cache folder."""
     chosen = os.environ.get("CLBENCH_DATA_ROOT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen).expanduser() if chosen else cache / "clbench"
+    return expand_user(chosen) if chosen else cache / "clbench"

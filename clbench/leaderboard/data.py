@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,12 @@ def board_csv(board: Board) -> str:
     return text.getvalue()
 
 
+_FORMULA = re.compile(r"""(^|[;\t])(?=["'\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r])""")
+"""Where a spreadsheet would see a formula begin, with full-width signs too, and where `;` or tab separates cells."""
+
+
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def board_json(board: Board) -> str:

@@ -111,7 +111,7 @@ class HookRunner:
                 return function()
         except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError, BdbQuit):  # none is the plugin's fault
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise WorkFailed(
                 f"method {self.method.name} failed in {what} at task {self._tasks[position]!r}: "
                 f"{describe_error(error, files_of(type(self.method)))}{KEPT}"

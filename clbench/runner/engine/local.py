@@ -191,7 +191,7 @@ class LocalPool:
     def _start(self, env: Mapping[str, str]) -> _Worker:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "clbench.runner.engine.worker", self._place],
+            [sys.executable, "-P", "-m", "clbench.runner.engine.worker", self._place],  # no modules of this folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

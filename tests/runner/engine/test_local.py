@@ -1,10 +1,11 @@
 """Worker processes on this machine: how they stop, and how a bad device is avoided."""
 
+import os
 from contextlib import closing
 
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import SUPPORT
+from paths import ROOT, SUPPORT
 
 from clbench.runner.engine import Unit, execute
 from clbench.runner.engine.local import LocalPool
@@ -21,6 +22,16 @@ def test_workers_that_are_told_to_leave_finish_the_file_that_they_write(tmp_path
             assert list(pool.poll(0.02, lambda event: None)) == []
     assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "half\nwhole\n"
+
+
+def test_workers_run_no_modules_of_the_folder_that_they_are_started_in(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit('this is not the queue that you are looking for')\n")
+    monkeypatch.chdir(tmp_path)
+    with closing(
+        LocalPool("shops:open_shop", "", [{"PYTHONPATH": os.pathsep.join(map(str, (SUPPORT, ROOT)))}])
+    ) as pool:
+        while not pool.free_workers():
+            assert list(pool.poll(0.02, lambda event: None)) == []
 
 
 def test_a_place_where_all_workers_die_uses_up_no_result():
