@@ -11,7 +11,7 @@ paper's four methods are what the miniature is calibrated to. `drift` trains wit
 tasks move what earlier ones taught. `agreement` compares measured results with the published ones: Kendall's tau over
 the four methods, with its exact null distribution. `steadiness` repeats a run with two threads, with the instruction
 set AVX2, and with another Python environment (another torch), and prints the differences; `record` writes them, with
-the base row, into the suite's `record.json`.
+the base row and the controls, into the suite's `record.json`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from clbench.leaderboard.published import PublishedTrack, load_published
 from clbench.metrics import METRICS
 from clbench.results.baselines import Noise, OnRecord
 from clbench.results.io import load_result
-from clbench.results.schema import Result
+from clbench.results.schema import Controls, Result
 from clbench.results.summary import statistics_of
 from clbench.suite import Track, content_root, load_suite
 
@@ -334,19 +334,21 @@ def once(chosen: argparse.Namespace) -> None:
 
 
 def record(chosen: argparse.Namespace) -> None:
-    """Write a suite's `record.json`: the base row of its results, and the noise that `steadiness` measured."""
+    """Write a suite's `record.json`: its results' base row and controls, and the noise that `steadiness` measured."""
     suite = load_suite(chosen.suite)
     base: dict[str, dict[str, dict[str, float]]] = {}
+    controls: dict[str, Controls] = {}
     for track in suite.tracks.values():
         result = load_result(chosen.results / track.name / "naive.json")
         assert result.suite.sha256 == suite.sha256, "the results are of another definition"
+        controls[track.name] = result.controls
         run = result.runs[0]
         base[track.name] = {
             metric: {name: float(run.matrix(metric)[0, run.task_order.index(name)]) for name in track.task_names}
             for metric in track.metrics
         }
     noise = Noise.model_validate_json(chosen.noise.read_text())
-    known = OnRecord(suite_sha256=suite.sha256, base=base, base_tolerance=0.001, noise=noise)
+    known = OnRecord(suite_sha256=suite.sha256, base=base, base_tolerance=0.001, noise=noise, controls=controls)
     path = content_root() / "benchmark" / suite.name / "record.json"
     path.write_text(json.dumps(known.model_dump(mode="json"), indent=1) + "\n")
     print(f"wrote {path}")

@@ -15,6 +15,7 @@ from clbench.leaderboard.published import Published, PublishedTrack
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods
 from clbench.results.case import Case
+from clbench.results.copies import conflicts
 from clbench.results.find import result_files
 from clbench.results.io import load_result
 from clbench.results.schema import Spread
@@ -192,17 +193,24 @@ def _best_first(method: Analysis) -> tuple[float, str]:
     return (-score.mean if metric.higher_is_better else score.mean), method.variant
 
 
-def read_submissions(submissions: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
+def read_submissions(
+    submissions: Path, load: Callable[[str], Suite] = load_suite, new: Analysis | None = None
+) -> list[Analysis]:
     """Read, check and analyze the results in <submissions>/<suite>/<track>/<variant>.json.
 
     Args:
         submissions: their folder.
         load: how a suite is found by its name.
+        new: a result that takes its place among them before it is filed, whatever that place has now.
 
     Raises:
-        ClbenchError: a submission is invalid or partial, or lies elsewhere.
+        ClbenchError: a submission is invalid or partial, lies elsewhere, or is a copy of another one.
     """
-    return _read(sorted(submissions.glob("*/**/*.json")), _Reader(load))
+    place = submissions / new.result.place if new else None
+    found = _read(sorted(path for path in submissions.glob("*/**/*.json") if path != place), _Reader(load))
+    found += [new] if new else []
+    _refuse([f"{found[index].result.place}: {code} {sentence}" for index, code, sentence in conflicts(found)])
+    return found
 
 
 def read_own(runs: Path, load: Callable[[str], Suite] = load_suite) -> list[Analysis]:
@@ -228,11 +236,15 @@ def _read(paths: Sequence[Path], reader: _Reader) -> list[Analysis]:
             found.append(read)
         else:
             wrong.extend(read)
+    _refuse(wrong)
+    return found
+
+
+def _refuse(wrong: Sequence[str]) -> None:
     if wrong:
         more = f"; and {len(wrong) - MOST_ERRORS} more" if len(wrong) > MOST_ERRORS else ""
         listed = "; ".join(wrong[:MOST_ERRORS])
         raise ClbenchError(f"not every result is valid, so that no table was written: {listed}{more}")
-    return found
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,11 @@ def submitted_boards(submissions: Path, samples: Path, new: Analysis | None = No
         new: a result that takes its place among the submissions before it is filed.
 
     Raises:
-        ClbenchError: a submission or the maintainers' file is invalid.
+        ClbenchError: a submission or the maintainers' file is invalid, or `new` is a copy of a submission.
     """
     verified = read_verified(submissions / VERIFIED)
-    methods = {method.result.place: method for method in read_submissions(submissions)}
-    if new:
-        methods[new.result.place] = new
-    return make_boards(methods.values(), samples=samples, published=load_published(), verified=verified)
+    methods = read_submissions(submissions, new=new)
+    return make_boards(methods, samples=samples, published=load_published(), verified=verified)
 
 
 def try_boards(boards: Sequence[Board]) -> None:

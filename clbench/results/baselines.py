@@ -1,4 +1,4 @@
-"""Known facts about a suite: the base model's scores, and how much a repeated run differs from the first one.
+"""Known facts about a suite: the base model's scores, the controls, and how much a repeated run differs from the first.
 
 They are in the suite's `record.json`, beside its definition.
 """
@@ -10,6 +10,7 @@ from functools import cache
 from pydantic import ConfigDict, Field, ValidationError
 
 from clbench.errors import ClbenchError
+from clbench.results.schema import Controls
 from clbench.suite import FrozenModel, content_root
 
 
@@ -36,8 +37,10 @@ class OnRecord(FrozenModel):
     base: dict[str, dict[str, dict[str, float]]]
     """Track -> metric -> task -> score of the untouched model."""
     base_tolerance: float
-    """Allowed difference of another machine's base row: many times the noise, which was measured on one machine."""
+    """Allowed difference of another machine's base row and controls: many times the noise on one machine."""
     noise: Noise
+    controls: dict[str, Controls] | None = None
+    """Track -> its controls, which are the same for all methods."""
 
 
 @cache

@@ -8,13 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from clbench.metrics import METRICS
 from clbench.results.baselines import on_record
 from clbench.results.case import Case
-from clbench.results.schema import Spread, content_sha256
+from clbench.results.copies import copied_run
+from clbench.results.schema import Spread, content_sha256, unprintable
+from clbench.utils.files import is_device_name
 
 Check = Callable[[Case], Iterator[str]]
 
+MOST = 1e15
+"""Seconds, bytes or values that no run needs: boards add, multiply and show those of many runs."""
 CHECKS: dict[str, Check] = {}
 """Code -> check, in the order of the codes."""
 
@@ -128,15 +134,18 @@ def _state_sizes_are_sizes(case: Case) -> Iterator[str]:
             yield f"state_bytes of {label} has {len(run.state_bytes)} entries instead of one a task"
         if any(size < 0 for size in run.state_bytes):
             yield f"state_bytes of {label} has a negative size"
+        if any(size > MOST for size in run.state_bytes):
+            yield f"state_bytes of {label} has {max(run.state_bytes)}, which cannot be"
 
 
 @check("CLB013")
 def _costs_are_possible(case: Case) -> Iterator[str]:
-    for label, run in case.runs:
-        for field in ("train_seconds", "eval_seconds", "peak_memory_bytes", "trainable_parameters"):
-            value = getattr(run, field)
-            if value is not None and not 0 <= value < math.inf:
-                yield f"{field} of {label} is {value}, which cannot be"
+    for field in ("train_seconds", "eval_seconds", "peak_memory_bytes", "trainable_parameters"):
+        values = [(label, getattr(run, field)) for label, run in case.runs]
+        wrong = [(label, value) for label, value in values if value is not None and not 0 <= value <= MOST]
+        if wrong:
+            (label, value), more = wrong[0], f" (and in {len(wrong) - 1} more runs)" if len(wrong) > 1 else ""
+            yield f"{field} of {label} is {value}, which cannot be{more}"
 
 
 @check("CLB014")
@@ -204,3 +213,50 @@ def _base_row_is_the_known_one(case: Case) -> Iterator[str]:
             if wrong:
                 task, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
                 yield f"{metric} of {label}: base score of {task!r} is {found[task]}, on record is {tasks[task]}{more}"
+
+
+@check("CLB020")
+def _texts_are_printable(case: Case) -> Iterator[str]:
+    """Those of runs, controls and summary are names that other checks compare with the definition."""
+    content = case.result.model_dump(mode="json", exclude={"runs", "controls", "summary"})
+    for name, value in content.items():
+        yield from unprintable(value, name)
+
+
+@check("CLB021")
+def _file_name_is_portable(case: Case) -> Iterator[str]:
+    """A submission's file must fit into a checkout on Windows; names that differ in case alone are CLB023's to find."""
+    if case.path is not None and is_device_name(case.result.variant):
+        yield f"{case.result.variant!r} is a name that Windows keeps for a device; choose another with --variant"
+
+
+@check("CLB022")
+def _no_run_is_a_copy(case: Case) -> Iterator[str]:
+    """Runs train on other tasks at other positions, or from another seed, so that equal scores were not measured."""
+    runs, metric = [run for _, run in case.readable], case.track.metrics[0]
+    if len({(run.order, run.seed) for run in runs}) < len(case.result.runs):
+        return  # other checks say why
+    if found := copied_run(runs, metric):
+        later, earlier = (case.readable[number][0] for number in found)
+        yield f"{metric} of {later} is that of {earlier} but for jitter: one was not measured"
+
+
+@check("CLB023")
+def _controls_are_the_known_ones(case: Case) -> Iterator[str]:
+    """Where they are on record: real images and encoders are the suite's, so that they are no method's own."""
+    known = on_record(case.suite.name)
+    if known is None or known.suite_sha256 != case.suite.sha256 or known.controls is None or case.control_errors:
+        return
+    recorded = known.controls[case.result.track]
+    for field, expected in recorded:
+        given = getattr(case.result.controls, field)
+        if set(given) != set(expected):
+            yield f"controls.{field} has {sorted(given)}, on record are {sorted(expected)}"
+            continue
+        for metric in expected:
+            off = float(np.abs(np.array(given[metric]) - np.array(expected[metric])).max())
+            if off > known.base_tolerance:
+                yield f"controls.{field}.{metric} differs from what is on record by up to {off:.3g}"
+
+
+# CLB024, a copy of another submission, and CLB025, its name in other letters, are in `copies`: they need other results.

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from clbench.results.schema import Environment
+from clbench.utils.formatting import printable
 
 PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors", "numpy")
 
@@ -19,9 +20,9 @@ def describe(device: str) -> Environment:
     cuda = device.startswith("cuda")
     return Environment(
         python=platform.python_version(),
-        platform=platform.platform(),
-        processor=_processor(),
-        device=torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device,
+        platform=printable(platform.platform()),
+        processor=printable(_processor() or "") or None,
+        device=printable(torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device),
         threads=torch.get_num_threads(),
         packages={name: _version(name) for name in PACKAGES},
         git_commit=_git_commit(),

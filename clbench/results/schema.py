@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, JsonValue
 
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import FrozenModel, Name
+from clbench.utils.formatting import printable
 from clbench.variants import VariantName, configuration_text
 
 if TYPE_CHECKING:
@@ -351,6 +352,23 @@ def content_sha256(
     if variant != method.name:
         content.append(variant)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def unprintable(content: Any, place: str) -> Iterator[str]:
+    """A sentence for each text, names of fields included, that has control characters, marks of direction and such.
+
+    They would change what a page or a terminal shows of the text around them.
+    """
+    if isinstance(content, str) and not content.isprintable():
+        letter = next(letter for letter in content if not letter.isprintable())
+        yield f"{place} has the character U+{ord(letter):04X}, which is not printable"
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from unprintable(name, f"a name in {place}")
+            yield from unprintable(value, printable(f"{place}.{name}"))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            yield from unprintable(value, f"{place}.{number}")
 
 
 def result_schema() -> dict[str, Any]:

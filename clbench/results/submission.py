@@ -16,6 +16,7 @@ from clbench.results.schema import MethodRef, Result, Submission
 from clbench.results.validation import known_suite, validate
 from clbench.suite import content_root, list_suites
 from clbench.utils.files import file_sha256
+from clbench.utils.formatting import printable
 
 SAMPLES = "docs/samples"
 """The folder of sample grids, <suite>/<track>/<variant>.png."""
@@ -73,14 +74,14 @@ def prepare(path: Path, submission: Submission, folder: Path, replace: bool) -> 
     if result.suite.name not in (boards := suites_with_board()):
         known = ", ".join(boards)
         raise ClbenchError(f"{path} is of suite {result.suite.name!r}; only those of {known} have a board to submit to")
-    found = validate(Case(result, known_suite(result.suite.name)))
+    found = validate(Case(result, known_suite(result.suite.name), path=Path(FOLDER, result.place)))
     if not isinstance(found, Analysis):
         more = f" (and {len(found) - 1} more: `clbench validate {path}`)" if len(found) > 1 else ""
         raise ClbenchError(f"{path} cannot be submitted: {found[0].code} {found[0].message}{more}")
     place = folder / result.place
     if place.exists() and not replace:
         there, here = load_result(place).method, result.method
-        of = "" if there.configured_as(here) else f" with another configuration ({there.configuration})"
+        of = "" if there.configured_as(here) else f" with another configuration ({printable(there.configuration)})"
         raise ClbenchError(
             f"{place} exists{of}; give --replace to put this result ({here.configuration}) in its place"
             + (", or run it under a name of its own with --variant" if of else "")

@@ -16,6 +16,7 @@ from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
 from clbench.results.checks import CHECKS
+from clbench.results.copies import conflicts
 from clbench.results.find import FOLDER
 from clbench.results.io import load_result
 from clbench.results.schema import Result
@@ -72,8 +73,18 @@ def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = Fa
 
 
 def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
-    """`check_file` of each path, many of them on all cores."""
-    return parallel_map(partial(check_file, suite=suite, allow_partial=allow_partial), paths)
+    """`check_file` of each path, many of them on all cores; submissions among them are compared with each other."""
+    found = parallel_map(partial(_validate_file, suite=suite, allow_partial=allow_partial), paths)
+    submissions = {
+        one.result.place: (number, one)
+        for number, one in enumerate(found)
+        if isinstance(one, Analysis) and not one.result.partial and FOLDER in paths[number].parts
+    }
+    findings = [_findings(one) for one in found]
+    numbers = [number for number, _ in submissions.values()]
+    for index, code, sentence in conflicts([one for _, one in submissions.values()]):
+        findings[numbers[index]].append(Finding(code, sentence))
+    return findings
 
 
 def load_valid(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> Analysis:
@@ -88,7 +99,7 @@ def load_valid(path: Path, suite: str | None = None, *, allow_partial: bool = Fa
     raise ClbenchError(f"{path} is not valid: {found[0].code} {found[0].message}")
 
 
-def _validate_file(path: Path, suite: str | None, allow_partial: bool) -> Analysis | list[Finding]:
+def _validate_file(path: Path, suite: str | None, allow_partial: bool = False) -> Analysis | list[Finding]:
     try:
         result = load_result(path)
         definition = known_suite(suite or result.suite.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from clbench.errors import ClbenchError
 from clbench.results.baselines import on_record
 from clbench.results.schema import Result, Sha256
 from clbench.suite import FrozenModel
-from clbench.utils.files import write_text
+from clbench.utils.files import read_limited, write_text
 
 Level = Literal["recomputed", "artifacts", "rerun"]
 LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
 """From the weakest to the strongest."""
 UNVERIFIED = "unverified"
 """The level of a result that nobody has verified."""
+MAX_BYTES = 20_000_000
+"""Bytes of a file of verifications; a note has about 200."""
 ENCODER_NOISE = 1e-4
 """Allowed difference between two machines' encoders on the same images, for suites without a record."""
 
@@ -47,8 +50,8 @@ class Verification(FrozenModel):
     """A maintainer's note on one result."""
 
     level: Level
-    checksum: Sha256
-    """The verified result's checksum; an edited result has another one and counts as unverified."""
+    sha256: Sha256
+    """The verified result's `record_sha256`; an edited result has another one and counts as unverified."""
     at: AwareDatetime
     cells: int = 0
     """How many cells were scored again."""
@@ -79,7 +82,7 @@ def read_verified(path: Path) -> dict[str, Verification]:
     if not path.is_file():
         return {}
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_limited(path, MAX_BYTES))
         return {key: Verification.model_validate(value) for key, value in raw.items()}
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise ClbenchError(f"{path} is not a file of verifications: {' '.join(str(error).split())[:200]}") from None
@@ -94,13 +97,13 @@ def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> 
     known, key = read_verified(path), _key(result)
     found = Verification(
         level=level,
-        checksum=result.checksum,
+        sha256=record_sha256(result),
         at=datetime.now(UTC).replace(microsecond=0),
         cells=len({(one.run, one.row, one.task) for one in checked}),
         largest_difference=max((one.difference for one in checked), default=0.0),
     )
     before = known.get(key)
-    if before and before.checksum == found.checksum and LEVELS.index(before.level) > LEVELS.index(level):
+    if before and before.sha256 == found.sha256 and LEVELS.index(before.level) > LEVELS.index(level):
         return before
     known[key] = found
     rows = {name: known[name].model_dump(mode="json") for name in sorted(known)}
@@ -111,7 +114,17 @@ def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> 
 def status(verified: Mapping[str, Verification], result: Result) -> str:
     """The level that a result is known to have reached, or "unverified"."""
     found = verified.get(_key(result))
-    return found.level if found and found.checksum == result.checksum else UNVERIFIED
+    return found.level if found and found.sha256 == record_sha256(result) else UNVERIFIED
+
+
+def record_sha256(result: Result) -> str:
+    """SHA-256 of all that a result's file says, but for its summary, which is recomputed wherever it is shown.
+
+    It covers what the result's own checksum leaves out: the command, the submitter, the settings, the backbone and the
+    machine. Fields that the file does not have do not count, so that a new optional field changes nothing.
+    """
+    content = result.model_dump(mode="json", warnings=False, exclude_unset=True, exclude={"summary"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _key(result: Result) -> str:

@@ -24,7 +24,7 @@ from clbench.plugins import get_method, source_of
 from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.models import Models
 from clbench.results.io import load_result
-from clbench.results.schema import Environment, MethodRef
+from clbench.results.schema import Environment, MethodRef, unprintable
 from clbench.runner.config import RunConfig, RunSpec, SweepSpec
 from clbench.runner.engine import Engine, EventHandler
 from clbench.runner.engine.inline import InlineEngine
@@ -47,7 +47,7 @@ from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS
 from clbench.storage.open import default_store, local_folder
 from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import format_time
+from clbench.utils.formatting import format_time, printable
 from clbench.variants import Variant, check_distinct
 
 FAR_TOO_LONG = 30 * 86400.0
@@ -219,8 +219,9 @@ def _check_place(folder: Path, spec: RunSpec) -> None:
         except ClbenchError:  # there is none, or what is there is no result
             continue
         if not before.configured_as(spec.reference):
+            there = printable(before.configuration)
             raise ClbenchError(
-                f"{path} has the name {spec.variant.name!r}, but another configuration: {before.configuration} there, "
+                f"{path} has the name {spec.variant.name!r}, but another configuration: {there} there, "
                 f"{spec.reference.configuration} here; give this one another name with --variant, or remove the file"
             )
 
@@ -255,7 +256,7 @@ def _reference(method: Method) -> MethodRef:
     """The method as the result records it; made before the work, so that no run ends with an unwritable result."""
     source = source_of(method)
     try:
-        return MethodRef(
+        reference = MethodRef(
             name=method.name,
             version=method.version,
             config=method.config.model_dump(mode="json"),
@@ -267,6 +268,13 @@ def _reference(method: Method) -> MethodRef:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
         place = f"method {method.name!r} ({source.path}): its {'.'.join(map(str, first['loc']))}"
         raise ClbenchError(f"{place} cannot be recorded in a result: {first['msg']}") from None
+    _check_printable(reference.model_dump(mode="json"), f"method {method.name!r} ({source.path})")
+    return reference
+
+
+def _check_printable(content: Any, what: str) -> None:
+    for sentence in unprintable(content, what):
+        raise ClbenchError(f"{sentence}, so that it cannot be recorded in a result")
 
 
 def _command(
@@ -296,7 +304,9 @@ def _command(
     words += ["--precision", config.precision] if config.precision not in (None, usual) else []
     words += ["--deterministic"] if config.deterministic else []
     words += ["--memory", "low"] if config.memory == "low" else []
-    return shlex.join(words)
+    command = shlex.join(words)
+    _check_printable(command, f"the command (--suite {suite!r}, --plugin {[str(path) for path in config.plugins]})")
+    return command
 
 
 def _changed(config: BaseModel) -> list[str]:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from builders import make_result
+from builders import make_result, signed
 from commands import CLBENCH, clbench, execute, refusal
 
-from clbench.results.io import save_result
+from clbench.results.io import load_result, save_result
+from clbench.results.verification import record_sha256
 from clbench.suite import load_suite
 
 SUITE = load_suite("mini-v2")
@@ -29,6 +30,14 @@ def test_validate_tells_valid_edited_partial_and_broken_files_apart(saved, edite
     assert {"CLB011", "CLB016"} <= codes["edited.json"]
     assert codes["partial.json"] == {"CLB004"}
     assert codes["broken.json"] == {"CLB000"}
+
+
+def test_a_result_that_would_break_every_board_is_invalid(tmp_path):
+    """1e308 seconds are a finite number, and the sum of two is none."""
+    good = make_result(SUITE, method="mine")
+    runs = tuple(run.model_copy(update={"train_seconds": 1e308}) for run in good.runs)
+    save_result(signed(good.model_copy(update={"runs": runs})), tmp_path / "mine.json")
+    assert "CLB013 train_seconds" in clbench("validate", tmp_path / "mine.json", code=2)
 
 
 def test_show_prints_matrices_and_summary_but_not_of_an_edited_file(saved, edited):
@@ -191,7 +200,7 @@ def test_verify_recomputes_and_notes_it_for_the_maintainers(saved, edited, tmp_p
     path, note = saved(), tmp_path / "VERIFIED.json"
     assert f"{path}: recomputed" in clbench("verify", path, "--record", note)
     noted = json.loads(note.read_text())["mini-v2/styles/mine"]
-    assert (noted["level"], noted["checksum"]) == ("recomputed", json.loads(path.read_text())["checksum"])
+    assert (noted["level"], noted["sha256"]) == ("recomputed", record_sha256(load_result(path)))
     assert "CLB" in refusal("verify", edited)
     assert "did you mean 'rerun'" in refusal("verify", path, "--level", "reruns")
     assert "--images" in refusal("verify", path, "--level", "artifacts")

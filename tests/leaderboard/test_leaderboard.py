@@ -40,6 +40,13 @@ def build(submissions: Path, out: Path, kind: str = ".md", **options) -> list[Pa
     return [path for path in written if path.suffix == kind]
 
 
+def build_beside(submissions: Path, update: dict[str, str], out: Path) -> None:
+    """The files with a result more, whose texts no check has seen."""
+    odd = make_result(SUITE, method="odd", seed=9).model_copy(update=update)
+    methods = [*read_submissions(submissions, lambda name: SUITE), analyze(odd, SUITE.track("styles"))]
+    write_tables(make_boards(methods, load=lambda name: SUITE), out)
+
+
 @pytest.fixture
 def submissions(tmp_path) -> Path:
     folder = tmp_path / "submissions"
@@ -148,9 +155,18 @@ def test_the_same_board_comes_as_csv_and_json_with_every_statistic(submissions, 
 
 
 def test_a_spreadsheet_takes_no_text_of_a_submission_for_a_formula(submissions, tmp_path):
-    evil = make_result(SUITE, method="odd").model_copy(update={"submitter": "=HYPERLINK(1)"})
+    evil = make_result(SUITE, method="odd", seed=9).model_copy(update={"submitter": "=HYPERLINK(1)"})
     submit(submissions, evil)
     assert ",'=HYPERLINK(1)," in build(submissions, tmp_path / "out", ".csv")[1].read_text()
+
+
+@pytest.mark.parametrize("text", ["\uff1d1+1", "\uff201", " =1+1", "a;=1+1", 'a;"=1+1"', "a; \uff0b1"])
+def test_nor_text_with_full_width_signs_or_after_what_separates_cells_elsewhere(submissions, tmp_path, text):
+    """Where commas are decimal points, spreadsheets separate cells at semicolons."""
+    submit(submissions, make_result(SUITE, method="odd", seed=9).model_copy(update={"submitter": text}))
+    row = next(csv.reader(line for line in build(submissions, tmp_path / "out", ".csv")[1].open() if "odd" in line))
+    [shown] = [cell for cell in row if cell.replace("'", "") == text]
+    assert all(part.startswith("'") for part in shown.split(";") if part != "a")
 
 
 def test_the_latex_table_has_the_boards_marks_and_keeps_text_as_text(submissions, tmp_path):
@@ -194,8 +210,7 @@ def test_every_score_says_where_it_comes_from(submissions):
 
 def test_every_row_carries_the_command_that_makes_it_again_in_every_format(submissions, tmp_path):
     command = "clbench run --set 'x=1 % & \\end{tabular}'\n--track styles"
-    submit(submissions, make_result(SUITE, method="odd").model_copy(update={"command": command}))
-    build(submissions, tmp_path / "out")
+    build_beside(submissions, {"command": command}, tmp_path / "out")
     text = {kind: (tmp_path / f"out/tiny/styles.{kind}").read_text() for kind in ("md", "csv", "json", "tex")}
     shown = " ".join(command.split())
     assert f"- `odd`: `{shown}`" in text["md"]
@@ -255,8 +270,8 @@ def test_the_page_and_its_data_say_how_p_is_made(tmp_path, orders, says):
 
 def test_text_from_a_submission_stays_text(submissions, tmp_path):
     command = "clbench ``x`` | <script>alert(1)</script>\n\n# heading `"
-    submit(submissions, make_result(SUITE, method="odd").model_copy(update={"command": command}))
-    page = build(submissions, tmp_path / "out")[1].read_text()
+    build_beside(submissions, {"command": command}, tmp_path / "out")
+    page = (tmp_path / "out/tiny/styles.md").read_text()
     assert "- `odd`: ``` clbench ``x`` | <script>alert(1)</script> # heading ` ```\n" in page
     assert "\n# heading" not in page
 

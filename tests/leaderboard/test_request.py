@@ -70,7 +70,9 @@ def test_an_honest_request_passes_and_nothing_of_it_is_checked_out(project):
 
 def test_a_branch_that_lags_behind_removes_nothing(project):
     start = git(project, "rev-parse", "main").strip()
-    (project / "submissions/mini-v2/styles/theirs.json").write_text(submitted(make_result(SUITE, method="theirs")))
+    (project / "submissions/mini-v2/styles/theirs.json").write_text(
+        submitted(make_result(SUITE, method="theirs", seed=1))
+    )
     (project / "methods/naive.py").write_text("# changed")
     commit(project)
     request(project, HONEST, start=start)

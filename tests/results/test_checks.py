@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import make_result, signed, tiny_suite
 
@@ -146,6 +147,15 @@ def test_clb013_a_negative_cost(field):
     assert codes(with_run(1, **{field: -1})) == ["CLB013"]
 
 
+@pytest.mark.parametrize("field", ["train_seconds", "eval_seconds", "peak_memory_bytes", "trainable_parameters"])
+def test_clb013_a_cost_beyond_what_boards_can_add(field):
+    assert codes(with_run(1, **{field: 10**16})) == ["CLB013"]
+
+
+def test_clb012_a_state_beyond_what_exists():
+    assert codes(with_run(1, regime="growing", state_bytes=(1, 1, 10**16))) == ["CLB012"]
+
+
 @pytest.mark.parametrize("regime", ["model", "adapter", "constant"])
 def test_clb014_a_growing_state_that_claims_not_to_grow(regime):
     assert codes(with_run(1, regime=regime, state_bytes=(100, 200, 300))) == ["CLB014"]
@@ -227,3 +237,92 @@ def test_clb019_a_base_row_that_is_not_the_known_one():
     assert finding.code == "CLB019"
     assert "base score of 'winter'" in finding.message
     assert check_result(moved(1e-5), mini) == []  # another machine's last digits
+
+
+# --- what strangers' texts, names, runs and controls may be ---
+
+WITH_TEXT = {
+    "submitter": lambda text: {"submitter": text},
+    "command": lambda text: {"command": text},
+    "settings": lambda text: {"settings": {"device": text}},
+    "a name in settings": lambda text: {"settings": {text: 1}},
+    "backbone": lambda text: {"backbone": GOOD.backbone.model_copy(update={"id": text})},
+    "environment": lambda text: {"environment": GOOD.environment.model_copy(update={"processor": text})},
+    "method.config.deep": lambda text: {"method": GOOD.method.model_copy(update={"config": {"deep": [{"a": text}]}})},
+}
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\n", "\x00", "\u202e", "\u2066", "\u200f", "\ue000"])
+@pytest.mark.parametrize("field", WITH_TEXT)
+def test_clb020_a_text_that_is_not_printable(field, letter):
+    result = GOOD.model_copy(update=WITH_TEXT[field](f"a{letter}b"))
+    [finding] = check_result(signed(result), SUITE)
+    assert finding.code == "CLB020"
+    assert field in finding.message
+    assert f"U+{ord(letter):04X}" in finding.message
+    assert finding.message.isprintable()
+
+
+def test_clb020_accepts_what_people_write():
+    assert codes(GOOD.model_copy(update={"submitter": "Žofie Nováková, 東京大学; <b>&amp;"})) == []
+
+
+@pytest.mark.parametrize("name", ["CON", "con", "nul.v2", "Lpt1"])
+def test_clb021_a_name_that_windows_reserves(name):
+    result = GOOD.model_copy(update={"variant": name})
+    assert codes(result, path=Path("submissions", result.place)) == ["CLB021"]
+    assert codes(result) == [], "one's own run may have it"
+
+
+def jittered(rows, by: float):
+    rng = np.random.default_rng(1)
+    return [tuple(None if value is None else value + by * rng.uniform(-1, 1) for value in row) for row in rows]
+
+
+@pytest.mark.parametrize("by", [0.0, 0.001])
+def test_clb022_a_run_that_is_a_copy_of_another_one(by):
+    """Both runs of an order have the same base row, so that only what was trained tells them apart."""
+    rows = GOOD.runs[0].scores["csd"]
+    copied = [list(rows[0]), *jittered(rows[1:], by)]
+    assert codes(with_run(2, scores={**GOOD.runs[1].scores, "csd": copied})) == ["CLB022"]
+
+
+def test_clb022_a_model_that_is_never_changed_has_equal_runs():
+    result = GOOD
+    for number, run in enumerate(GOOD.runs):
+        scores = {
+            metric: [list(rows[0]), *([value if j <= i else None for j, value in enumerate(rows[0])] for i in range(3))]
+            for metric, rows in run.scores.items()
+        }
+        runs = list(result.runs)
+        runs[number] = run.model_copy(update={"scores": scores})
+        result = result.model_copy(update={"runs": tuple(runs)})
+    result = result.model_copy(update={"summary": summarize(result.runs, GOOD.controls, SUITE.track("styles"))})
+    assert codes(result) == []
+
+
+def test_clb023_controls_that_are_not_the_known_ones():
+    mini = load_suite("mini-v2")
+    good = make_result(mini)
+
+    def forged(field: str, change) -> list[str]:
+        values = change(dict(getattr(good.controls, field)))
+        controls = good.controls.model_copy(update={field: values})
+        summary = summarize(good.runs, controls, mini.track("styles"))
+        result = signed(good.model_copy(update={"controls": controls, "summary": summary}))
+        return [finding.code for finding in check_result(result, mini)]
+
+    def moved(by: float):
+        def change(values):
+            rows = [list(row) for row in values["csd"]]
+            rows[0][1] += by
+            return {**values, "csd": rows}
+
+        return change
+
+    assert forged("last_task_floor", moved(0.01)) == ["CLB023"]
+    assert forged("last_task_floor", moved(1e-5)) == [], "another machine's last digits"
+    assert forged("real_against_real", lambda values: {**values, "clip_t": (0.5,) * 10}) == ["CLB023"]
+    floor = np.full((10, 10), 0.9)
+    np.fill_diagonal(floor, good.controls.real_against_real["clip_t"])
+    assert forged("last_task_floor", lambda values: {**values, "clip_t": floor.tolist()}) == ["CLB023"]

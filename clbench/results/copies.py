@@ -1,0 +1,81 @@
+"""Find scores that were copied from other runs or other submissions instead of being measured.
+
+The mean difference of two score matrices, as a share of how much their scores vary, tells copies from measurements. On
+`mini-v2` it is above 0.5 between submitted methods, in the metric that they are ranked by, and between a method's runs.
+A run that is repeated with other threads, other instructions or another torch is nearer, but it takes the place of the
+submission that it repeats, so that the two are never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clbench.results.analysis import Analysis
+from clbench.results.schema import Run, score_stack
+
+COPY_SHARE = 0.05
+"""Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01)."""
+UNCHANGED = 0.001
+"""Up to this mean difference from the base model's scores, a model has learned nothing."""
+
+
+def copied_run(runs: Sequence[Run], metric: str) -> tuple[int, int] | None:
+    """The indices of a run and of an earlier one that it copies, position by position; None if there are none.
+
+    Runs learn other tasks at these positions, or are trained from another seed.
+    """
+    return next(_copies(*_trained_cells(runs, metric, 1)), None)
+
+
+def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]:
+    """(index, code, sentence) for each submission that copies an earlier one, or has its name in other letters.
+
+    The scores after the first task are left out, because methods that begin alike share its training.
+
+    Args:
+        submissions: complete results.
+    """
+    tracks: dict[tuple[str, str], list[int]] = {}
+    for index, method in enumerate(submissions):
+        tracks.setdefault((method.result.suite.name, method.result.track), []).append(index)
+    for indices in tracks.values():
+        methods = [submissions[index] for index in indices]
+        metric, names = methods[0].track.metrics[0], dict[str, str]()
+        for index, method in zip(indices, methods, strict=True):
+            other = names.setdefault(method.variant.casefold(), method.variant)
+            if other != method.variant:
+                yield index, "CLB025", f"its name differs from {other!r} in case alone, and some disks keep one of them"
+        each = [_trained_cells(sorted(method.result.runs, key=_order), metric, 2) for method in methods]
+        scores, base = (np.array([cells.ravel() for cells in part]) for part in zip(*each, strict=True))
+        for later, earlier in _copies(scores, base):
+            other = methods[earlier].variant
+            sentence = f"{metric} is that of {other!r} but for jitter: a copy, or a change without effect; submit one"
+            yield indices[later], "CLB024", sentence
+
+
+def _order(run: Run) -> tuple[str, int]:
+    return run.order, run.seed
+
+
+def _trained_cells(runs: Sequence[Run], metric: str, first_row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The scores that runs must measure from `first_row` on, and the base model's on the same tasks: (runs, cells)."""
+    stack = score_stack(runs, metric)
+    rows, columns = np.tril_indices(stack.shape[2])
+    rows, columns = rows[rows + 1 >= first_row] + 1, columns[rows + 1 >= first_row]
+    return stack[:, rows, columns], stack[:, 0, columns]
+
+
+def _copies(scores: NDArray[np.float64], base: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """(later, earlier) rows of (n, cells) that are copies; models that learned nothing are alike by design."""
+    if not scores.size:
+        return
+    learned = np.abs(scores - base).mean(axis=1) > UNCHANGED
+    near = COPY_SHARE * np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1)
+    for later in range(1, len(scores)):
+        alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= near[later]
+        earlier = np.flatnonzero(alike & (learned[:later] | learned[later]))
+        if len(earlier):
+            yield later, int(earlier[0])
