@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def export_model(
         dtype: of the merged U-Net; one of `DTYPES`.
 
     Raises:
-        ClbenchError: there is no such run or task, or its state is not in the store.
+        ClbenchError: there is no such run or task, its state is not in the store, or there is something in its place.
     """
     if dtype not in DTYPES:
         raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
@@ -48,8 +47,15 @@ def export_model(
             f"one is kept, unless it is given --keep states"
         )
     if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
-        return _write_adapter(state.adapter, to)
-    return _write_unet(runtime.assets.folders["backbone"], method, state, to, DTYPES[dtype])
+        return _write_adapter(state.adapter, _free(to / "pytorch_lora_weights.safetensors"))
+    return _write_unet(runtime.assets.folders["backbone"], method, state, _free(to / "unet"), DTYPES[dtype])
+
+
+def _free(path: Path) -> Path:
+    """A path where there is nothing yet: an export never deletes another model."""
+    if path.exists() or path.is_symlink():
+        raise ClbenchError(f"{path} exists, and may be another model; remove it, or give another folder with --to")
+    return path
 
 
 def _position(tasks: list[str], task: str) -> int:
@@ -60,11 +66,10 @@ def _position(tasks: list[str], task: str) -> int:
     raise ClbenchError(f"there is no task {task!r}{did_you_mean(task, tasks)}, nor one of that number")
 
 
-def _write_adapter(adapter: Adapter, to: Path) -> Path:
-    """For `pipeline.load_lora_weights(to)`; the scale is multiplied into B."""
+def _write_adapter(adapter: Adapter, path: Path) -> Path:
+    """For `pipeline.load_lora_weights(path.parent)`; the scale is multiplied into B."""
     layers: dict[str, Any] = {f"{name}.lora_A.weight": value for name, value in adapter.A.items()}
     layers |= {f"{name}.lora_B.weight": value * adapter.scale for name, value in adapter.B.items()}
-    path = to / "pytorch_lora_weights.safetensors"
     write_atomic(
         path,
         lambda temporary: StableDiffusionXLPipeline.save_lora_weights(
@@ -74,19 +79,18 @@ def _write_adapter(adapter: Adapter, to: Path) -> Path:
     return path
 
 
-def _write_unet(backbone: Path, method: Method, state: State, to: Path, dtype: torch.dtype) -> Path:
-    """For `UNet2DConditionModel.from_pretrained(to / "unet")`; added in fp32."""
+def _write_unet(backbone: Path, method: Method, state: State, path: Path, dtype: torch.dtype) -> Path:
+    """For `UNet2DConditionModel.from_pretrained(path)`; added in fp32."""
     unet: Any = UNet2DConditionModel.from_pretrained(backbone / "unet", local_files_only=True)
     with torch.no_grad():
         for name, change in method.weights(state).items():
             weight = unet.get_submodule(name).weight
             weight.copy_(weight.float() + change)
     try:
-        to.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to) as folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             unet.to(dtype).save_pretrained(Path(folder, "unet"))
-            shutil.rmtree(to / "unet", ignore_errors=True)
-            Path(folder, "unet").rename(to / "unet")
+            Path(folder, "unet").rename(path)
     except OSError as error:
-        raise cannot_write(to / "unet", error) from error
-    return to / "unet"
+        raise cannot_write(path, error) from error
+    return path

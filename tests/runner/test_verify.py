@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from builders import signed
+from commands import clbench, refusal
 from PIL import Image
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
@@ -30,6 +32,7 @@ from clbench.runner.reopen import reopen
 from clbench.runner.verify import run_again, score_images, write_images
 from clbench.storage.store import Store
 from clbench.suite import load_suite
+from clbench.utils.files import file_sha256
 
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -108,6 +111,21 @@ def test_a_state_that_was_not_kept_cannot_be_exported_and_the_sentence_says_why(
             export_model(runtime, sequences, "sneakers", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "place"), [("naive", "pytorch_lora_weights.safetensors"), ("merge_init", "unet/config.json")]
+)
+def test_an_export_deletes_no_model_that_lies_in_its_place(kept, world, tmp_path, method, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("weeks of work")
+    result = kept / "runs" / "short" / "objects" / f"{method}.json"
+    options = ("--suite", kept / "short", "--data-root", world, "--task", "2")
+    said = refusal("export", result, "--to", tmp_path, *options)
+    assert f"{tmp_path / Path(place).parts[0]} exists" in said
+    assert "--to" in said
+    assert (tmp_path / place).read_text() == "weeks of work"
+    assert "wrote" in clbench("export", result, "--to", tmp_path / "new", *options)
+
+
 # --- verifying ---
 
 
@@ -148,6 +166,21 @@ def test_an_image_that_is_not_the_manifests_is_refused(naive, tmp_path):
         list(score_images(result, runtime, tmp_path))
 
 
+@pytest.mark.parametrize("wrong", ["larger", "text"])
+def test_an_image_of_another_size_or_none_at_all_is_refused(naive, tmp_path, wrong):
+    result, runtime, sequences = naive
+    manifest = write_images(runtime, sequences, tmp_path)
+    path = tmp_path / "run-1" / "02" / "01" / "003.png"
+    if wrong == "larger":
+        Image.new("RGB", (2 * RESOLUTION, RESOLUTION)).save(path)
+    else:
+        path.write_text("no image")
+    sums = json.loads(manifest.read_text()) | {"run-1/02/01/003.png": file_sha256(path)}
+    manifest.write_text(json.dumps(sums))
+    with pytest.raises(ClbenchError, match=r"003\.png is no image of this suite"):
+        list(score_images(result, runtime, tmp_path))
+
+
 def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
     result, *_ = naive
     with reopen(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
@@ -166,6 +199,18 @@ def test_what_was_verified_holds_for_that_result_alone_and_is_never_lowered(naiv
     record(path, result, "recomputed", [])
     assert status(read_verified(path), result) == "rerun"
     assert status(read_verified(path), signed(lie(result))) == "unverified"
+    edits = {
+        "command": "clbench run --method better",
+        "submitter": "Somebody Else",
+        "settings": {**result.settings, "note": None},
+        "backbone": result.backbone.model_copy(update={"id": "another"}),
+        "environment": result.environment.model_copy(update={"device": "abacus"}),
+    }
+    for field, value in edits.items():  # the result's own checksum does not cover them
+        edited = result.model_copy(update={field: value})
+        assert edited.checksum == signed(edited).checksum
+        assert status(read_verified(path), edited) == "unverified"
+    assert status(read_verified(path), result.model_copy(update={"summary": {}})) == "rerun", "it is recomputed"
     path.write_text("[]")
     with pytest.raises(ClbenchError, match="not a file of verifications"):
         read_verified(path)
