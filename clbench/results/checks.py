@@ -225,7 +225,7 @@ def _texts_are_printable(case: Case) -> Iterator[str]:
 
 @check("CLB021")
 def _file_name_is_portable(case: Case) -> Iterator[str]:
-    """A submission's file must fit into a checkout on Windows; names that differ in case alone are CLB023's to find."""
+    """A submission's file must fit into a checkout on Windows; names that differ in case alone are CLB025's to find."""
     if case.path is not None and is_device_name(case.result.variant):
         yield f"{case.result.variant!r} is a name that Windows keeps for a device; choose another with --variant"
 
