@@ -99,3 +99,11 @@ def test_a_plugin_that_exits_is_told_as_its_fault_and_is_no_success(tmp_path, mo
     said = execute(CLBENCH, "check", tmp_path / "own.py", code=1)
     assert "own.py" in said.stdout + said.stderr
     assert "SystemExit" in said.stdout + said.stderr
+
+
+def test_a_pipe_and_a_file_of_unknown_fields_are_invalid_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "many.json").write_text("{" + ", ".join(f'"{number}": 1' for number in range(150_000)) + "}")
+    said = clbench("validate", tmp_path / "pipe.json", tmp_path / "many.json", code=2)
+    assert "pipe.json is not a result file: it is not a regular file" in said
+    assert "many.json is not a result file: it has more than 100,000 values" in said
