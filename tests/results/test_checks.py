@@ -282,9 +282,23 @@ def jittered(rows, by: float):
 @pytest.mark.parametrize("by", [0.0, 0.001])
 def test_clb022_a_run_that_is_a_copy_of_another_one(by):
     """Both runs of an order have the same base row, so that only what was trained tells them apart."""
-    rows = GOOD.runs[0].scores["csd"]
-    copied = [list(rows[0]), *jittered(rows[1:], by)]
-    assert codes(with_run(2, scores={**GOOD.runs[1].scores, "csd": copied})) == ["CLB022"]
+    copied = {metric: [list(rows[0]), *jittered(rows[1:], by)] for metric, rows in GOOD.runs[0].scores.items()}
+    assert codes(with_run(2, scores=copied)) == ["CLB022"]
+
+
+def test_clb022_runs_that_learn_hardly_anything_are_near_each_other_and_no_copies():
+    """As those of untrained models: the change is small beside the base model's scores, and much the same each time."""
+    result, rng = GOOD, np.random.default_rng(0)
+    for number, run in enumerate(GOOD.runs):
+        scores = {}
+        for metric, rows in run.scores.items():
+            learned = [rows[0][j] + 0.003 + rng.uniform(-0.0006, 0.0006) for j in range(3)]  # type: ignore[operator]
+            scores[metric] = [list(rows[0]), *([*learned[: i + 1], *[None] * (2 - i)] for i in range(3))]
+        runs = list(result.runs)
+        runs[number] = run.model_copy(update={"scores": scores})
+        result = result.model_copy(update={"runs": tuple(runs)})
+    result = result.model_copy(update={"summary": summarize(result.runs, GOOD.controls, SUITE.track("styles"))})
+    assert codes(result) == []
 
 
 def test_clb022_a_model_that_is_never_changed_has_equal_runs():
