@@ -232,7 +232,7 @@ def _file_name_is_portable(case: Case) -> Iterator[str]:
 
 @check("CLB022")
 def _no_run_is_a_copy(case: Case) -> Iterator[str]:
-    """Runs train on other tasks at other positions, or from another seed, so that equal scores were not measured."""
+    """Runs train on other tasks at other positions, or from another seed, so that they do not give equal scores."""
     runs, metric = [run for _, run in case.readable], case.track.metrics[0]
     if len({(run.order, run.seed) for run in runs}) < len(case.result.runs):
         return  # other checks say why

@@ -18,6 +18,8 @@ from clbench.results.schema import Run, score_stack
 
 COPY_SHARE = 0.05
 """Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01)."""
+EQUAL = 1e-7
+"""Runs of one order may be much alike where little is learned, whatever their seeds: they are copies only if equal."""
 UNCHANGED = 0.001
 """Up to this mean difference from the base model's scores, a model has learned nothing."""
 
@@ -25,9 +27,9 @@ UNCHANGED = 0.001
 def copied_run(runs: Sequence[Run], metric: str) -> tuple[int, int] | None:
     """The indices of a run and of an earlier one that it copies, position by position; None if there are none.
 
-    Runs learn other tasks at these positions, or are trained from another seed.
+    Runs of other orders learn other tasks at these positions, so that jitter does not hide a copy among them.
     """
-    return next(_copies(*_trained_cells(runs, metric, 1)), None)
+    return next(_copies(*_trained_cells(runs, metric, 1), [run.order for run in runs]), None)
 
 
 def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]:
@@ -68,14 +70,22 @@ def _trained_cells(runs: Sequence[Run], metric: str, first_row: int) -> tuple[ND
     return stack[:, rows, columns], stack[:, 0, columns]
 
 
-def _copies(scores: NDArray[np.float64], base: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
-    """(later, earlier) rows of (n, cells) that are copies; models that learned nothing are alike by design."""
+def _copies(
+    scores: NDArray[np.float64], base: NDArray[np.float64], orders: Sequence[str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """(later, earlier) rows of (n, cells) that are copies; models that learned nothing are alike by design.
+
+    Args:
+        orders: the task order of each row, where rows are runs of one method.
+    """
+    named = np.array(orders) if orders else np.arange(len(scores))
     if not scores.size:
         return
     learned = np.abs(scores - base).mean(axis=1) > UNCHANGED
     near = COPY_SHARE * np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1)
     for later in range(1, len(scores)):
-        alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= near[later]
+        limits = np.where(named[:later] == named[later], EQUAL, near[later])
+        alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= limits
         earlier = np.flatnonzero(alike & (learned[:later] | learned[later]))
         if len(earlier):
             yield later, int(earlier[0])
