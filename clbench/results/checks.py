@@ -232,13 +232,13 @@ def _file_name_is_portable(case: Case) -> Iterator[str]:
 
 @check("CLB022")
 def _no_run_is_a_copy(case: Case) -> Iterator[str]:
-    """Runs train on other tasks at other positions, or from another seed, so that equal scores were not measured."""
-    runs = [run for _, run in case.readable]
+    """Runs train on other tasks at other positions, or from another seed, so that they do not give equal scores."""
+    runs, metric = [run for _, run in case.readable], case.track.metrics[0]
     if len({(run.order, run.seed) for run in runs}) < len(case.result.runs):
         return  # other checks say why
-    if found := copied_run(runs, case.track.metrics):
+    if found := copied_run(runs, metric):
         later, earlier = (case.readable[number][0] for number in found)
-        yield f"the scores of {later} are those of {earlier} but for jitter: one was not measured"
+        yield f"{metric} of {later} is that of {earlier} but for jitter: one was not measured"
 
 
 @check("CLB023")

@@ -1,8 +1,7 @@
 """Find scores that were copied from other runs or other submissions instead of being measured.
 
-The mean difference of two score matrices, as a share of how much their scores vary and of how far they are from the
-base model's, tells copies from measurements. On `mini-v2` it is above 0.5 between submitted methods, in the metric that
-they are ranked by, and between a method's runs; it is above 0.1 where untrained models learn hardly anything.
+The mean difference of two score matrices, as a share of how much their scores vary, tells copies from measurements. On
+`mini-v2` it is above 0.5 between submitted methods, in the metric that they are ranked by, and between a method's runs.
 A run that is repeated with other threads, other instructions or another torch is nearer, but it takes the place of the
 submission that it repeats, so that the two are never compared.
 """
@@ -18,17 +17,19 @@ from clbench.results.analysis import Analysis
 from clbench.results.schema import Run, score_stack
 
 COPY_SHARE = 0.05
-"""Scores count as copied up to this share of the smaller of both (on `mini-v2`, a mean difference of about 0.01)."""
+"""Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01)."""
+EQUAL = 1e-7
+"""Runs of one order may be much alike where little is learned, whatever their seeds: they are copies only if equal."""
 UNCHANGED = 0.001
 """Up to this mean difference from the base model's scores, a model has learned nothing."""
 
 
-def copied_run(runs: Sequence[Run], metrics: Sequence[str]) -> tuple[int, int] | None:
-    """The indices of a run and of an earlier one that it copies in all metrics; None if there are none.
+def copied_run(runs: Sequence[Run], metric: str) -> tuple[int, int] | None:
+    """The indices of a run and of an earlier one that it copies, position by position; None if there are none.
 
-    Scores are compared position by position, where runs learn other tasks or are trained from another seed.
+    Runs of other orders learn other tasks at these positions, so that jitter does not hide a copy among them.
     """
-    return next(_pairs(np.logical_and.reduce([_alike(*_trained_cells(runs, metric, 1)) for metric in metrics])), None)
+    return next(_copies(*_trained_cells(runs, metric, 1), [run.order for run in runs]), None)
 
 
 def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]:
@@ -51,7 +52,7 @@ def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]
                 yield index, "CLB025", f"its name differs from {other!r} in case alone, and some disks keep one of them"
         each = [_trained_cells(sorted(method.result.runs, key=_order), metric, 2) for method in methods]
         scores, base = (np.array([cells.ravel() for cells in part]) for part in zip(*each, strict=True))
-        for later, earlier in _pairs(_alike(scores, base)):
+        for later, earlier in _copies(scores, base):
             other = methods[earlier].variant
             sentence = f"{metric} is that of {other!r} but for jitter: a copy, or a change without effect; submit one"
             yield indices[later], "CLB024", sentence
@@ -69,23 +70,22 @@ def _trained_cells(runs: Sequence[Run], metric: str, first_row: int) -> tuple[ND
     return stack[:, rows, columns], stack[:, 0, columns]
 
 
-def _alike(scores: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n, n): whether a row of (n, cells) copies an earlier one; models that learned nothing are alike by design."""
-    count = len(scores)
-    alike = np.zeros((count, count), dtype=bool)
+def _copies(
+    scores: NDArray[np.float64], base: NDArray[np.float64], orders: Sequence[str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """(later, earlier) rows of (n, cells) that are copies; models that learned nothing are alike by design.
+
+    Args:
+        orders: the task order of each row, where rows are runs of one method.
+    """
+    named = np.array(orders) if orders else np.arange(len(scores))
     if not scores.size:
-        return alike
-    change = np.abs(scores - base).mean(axis=1)
-    spread = np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1)
-    near = COPY_SHARE * np.minimum(change, spread)
-    learned = change > UNCHANGED
-    for later in range(1, count):
-        difference = np.abs(scores[:later] - scores[later]).mean(axis=1)
-        alike[later, :later] = (difference <= near[later]) & (learned[:later] | learned[later])
-    return alike
-
-
-def _pairs(alike: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """(later, earlier) for each row that is alike an earlier one."""
-    for later in np.flatnonzero(alike.any(axis=1)):
-        yield int(later), int(alike[later].argmax())
+        return
+    learned = np.abs(scores - base).mean(axis=1) > UNCHANGED
+    near = COPY_SHARE * np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1)
+    for later in range(1, len(scores)):
+        limits = np.where(named[:later] == named[later], EQUAL, near[later])
+        alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= limits
+        earlier = np.flatnonzero(alike & (learned[:later] | learned[later]))
+        if len(earlier):
+            yield later, int(earlier[0])

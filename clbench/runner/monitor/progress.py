@@ -188,6 +188,8 @@ class Display:
         elif kind in ("load", "loaded"):
             (self._loading.add if kind == "load" else self._loading.discard)(event["unit"])
             self._show(event["unit"])
+            if self._bars_seen and kind == "load":
+                self._live.refresh()  # small models are loaded before the next picture
         elif kind == "end":
             self._loading.discard(event["unit"])
             run = run_of(event, event["label"])
