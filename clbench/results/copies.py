@@ -17,7 +17,11 @@ from clbench.results.analysis import Analysis
 from clbench.results.schema import Run, score_stack
 
 COPY_SHARE = 0.05
-"""Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01)."""
+"""Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01).
+
+Where their mean distance from the base model's scores is smaller, that takes its place: methods that learn little are
+near each other.
+"""
 EQUAL = 1e-7
 """Runs of one order may be much alike where little is learned, whatever their seeds: they are copies only if equal."""
 UNCHANGED = 0.001
@@ -81,8 +85,9 @@ def _copies(
     named = np.array(orders) if orders else np.arange(len(scores))
     if not scores.size:
         return
-    learned = np.abs(scores - base).mean(axis=1) > UNCHANGED
-    near = COPY_SHARE * np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1)
+    change = np.abs(scores - base).mean(axis=1)
+    learned = change > UNCHANGED
+    near = COPY_SHARE * np.minimum(change, np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1))
     for later in range(1, len(scores)):
         limits = np.where(named[:later] == named[later], EQUAL, near[later])
         alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= limits

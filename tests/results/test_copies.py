@@ -85,6 +85,31 @@ def test_methods_that_change_nothing_are_alike_by_design(tmp_path):
     assert list(conflicts(analyzed(filed(frozen, tmp_path), filed(signed(twin), tmp_path)))) == []
 
 
+def test_methods_that_learn_little_are_near_each_other_and_no_copies(tmp_path):
+    """They differ by less than the share of how much the base model's own scores vary."""
+    frozen = load_result(ROOT / "submissions/mini-v2/styles/frozen_base.json")
+
+    def learner(name: str, seed: int) -> Result:
+        rng = np.random.default_rng(seed)
+
+        def learned(rows):
+            later = (tuple(v if v is None else v + 0.0015 + rng.uniform(-5e-4, 5e-4) for v in row) for row in rows[1:])
+            return (rows[0], *later)
+
+        runs = tuple(
+            run.model_copy(update={"scores": {metric: learned(rows) for metric, rows in run.scores.items()}})
+            for run in frozen.runs
+        )
+        summary = summarize(runs, frozen.controls, SUITE.track("styles"))
+        reference = frozen.method.model_copy(update={"name": name})
+        return signed(
+            frozen.model_copy(update={"runs": runs, "summary": summary, "variant": name, "method": reference})
+        )
+
+    both = [filed(learner("slow", 1), tmp_path), filed(learner("slower", 2), tmp_path)]
+    assert list(conflicts(analyzed(*both))) == []
+
+
 def test_names_that_differ_in_case_alone_cannot_lie_beside_each_other(tmp_path):
     first = filed(make_result(SUITE, method="mine", seed=1), tmp_path)
     second = filed(make_result(SUITE, method="Mine", seed=2), tmp_path)
