@@ -15,7 +15,7 @@ import numpy as np
 from clbench.leaderboard import make_boards, read_submissions, write_tables
 from clbench.leaderboard.site import build_site
 from clbench.results.io import load_result, save_result
-from clbench.results.schema import Result, content_sha256
+from clbench.results.schema import Result, content_sha256, to_rows
 from clbench.results.summary import summarize
 from clbench.results.validation import check_files, known_suite
 from clbench.suite import content_root
@@ -39,21 +39,15 @@ def main() -> None:
 
 
 def varied(template: Result, number: int) -> Result:
-    """Another method's result: every score of a trained model moved a little."""
+    """Another method's result: every score of a trained model moved, too far for a copy."""
     source = np.random.default_rng(number)
     runs = []
     for run in template.runs:
-        level = source.normal(0, 0.05)
-        scores = {
-            metric: (
-                rows[0],
-                *(
-                    tuple(None if value is None else float(np.clip(value + level, -1, 1)) for value in row)
-                    for row in rows[1:]
-                ),
-            )
-            for metric, rows in run.scores.items()
-        }
+        level, scores = source.normal(0, 0.05), {}
+        for metric, rows in run.scores.items():
+            matrix = run.matrix(metric)[1:]
+            moved = matrix + level + source.normal(0, 0.05, matrix.shape)
+            scores[metric] = (rows[0], *to_rows(np.clip(moved, -1, 1)))
         runs.append(run.model_copy(update={"scores": scores}))
     method = template.method.model_copy(update={"name": f"method-{number:04d}"})
     track = known_suite(template.suite.name).track(template.track)

@@ -45,6 +45,8 @@ class Board:
     """Variant -> how far its result was verified; missing = unverified."""
     grids: Mapping[str, Path] = field(default_factory=dict)
     """Variant -> the image with its sample grid, if it has one."""
+    _rankings: dict[tuple[str, str], Ranking] = field(default_factory=dict, init=False, repr=False)
+    """(metric, statistic) -> rankings that were asked for before."""
 
     @property
     def folder(self) -> str:
@@ -69,7 +71,7 @@ class Board:
     @cached_property
     def ranking(self) -> Ranking:
         """The board's ranking; there must be methods."""
-        return rank_methods(self.ranked, self.metrics[0].name)
+        return self._ranking(self.metrics[0].name, RANKED_BY)
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
@@ -79,16 +81,26 @@ class Board:
         """
         if not self.methods:
             return {}
-        others = {metric.name: rank_methods(self.ranked, metric.name) for metric in self.metrics[1:]}
-        return {self.metrics[0].name: self.ranking} | others
+        return {metric.name: self._ranking(metric.name, RANKED_BY) for metric in self.metrics}
 
     def unbeaten(self, metric: str, statistic: str) -> frozenset[str]:
         """The variants that no other is separably better than, by a statistic of a metric; empty if it is undefined."""
-        known = [method for method in self.ranked if np.isfinite(method.statistics[metric][statistic]).all()]
-        if not known:
+        if not any(map(self._defined(metric, statistic), self.ranked)):
             return frozenset()
-        ranking = rank_methods(known, metric, statistic)
+        ranking = self._ranking(metric, statistic)
         return frozenset(standing.method for standing in ranking.standings if standing.best == 1)
+
+    def _ranking(self, metric: str, statistic: str) -> Ranking:
+        """The ranking by a statistic of a metric, of the methods that have it in all runs."""
+        key = metric, statistic
+        if key not in self._rankings:
+            known = list(filter(self._defined(metric, statistic), self.ranked))
+            self._rankings[key] = rank_methods(known, metric, statistic)
+        return self._rankings[key]
+
+    @staticmethod
+    def _defined(metric: str, statistic: str) -> Callable[[Analysis], bool]:
+        return lambda method: bool(np.isfinite(method.statistics[metric][statistic]).all())
 
     def remark(self, method: Analysis) -> str:
         """What a row says beside the method's configuration: that it is partial, or not above the untouched model."""

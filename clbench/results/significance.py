@@ -127,10 +127,6 @@ class Ranking:
         """The name of the test that gives the p values."""
         return name_of_test(self.orders)
 
-    def beaten(self, method: str) -> bool:
-        """Whether any method is separably better."""
-        return any(one.method == method and one.best > 1 for one in self.standings)
-
 
 def rank(
     scores: Mapping[str, Mapping[RunKey, float]],
