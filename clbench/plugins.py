@@ -154,6 +154,11 @@ def load_plugin(path: Path) -> dict[str, type[Method]]:
     return methods
 
 
+def plugin_files(plugins: Sequence[Path]) -> dict[str, Path]:
+    """Method -> which of the given files has it; of several, the last, as `list_methods` takes it."""
+    return {name: path for path in plugins for name in load_plugin(path)}
+
+
 @contextmanager
 def fresh_plugins() -> Iterator[None]:
     """Inside, plugin files are executed anew; what their modules and classes keep then is forgotten at the end."""

@@ -21,7 +21,7 @@ import torch
 
 from clbench.data.assets import TrackAssets
 from clbench.errors import ClbenchError, DeviceFailed
-from clbench.plugins import fresh_plugins, get_method, load_plugin
+from clbench.plugins import fresh_plugins, get_method, plugin_files
 from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.hook_runner import KEPT
 from clbench.protocol.rows import read_run
@@ -138,7 +138,7 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
         ClbenchError: one fails.
     """
     sweep, store = executor.sweep, executor.store
-    named = {name: path for path in sweep.plugins for name in load_plugin(path)}
+    named = plugin_files(sweep.plugins)
     first_track = sweep.specs[0].track  # all variants are run on it
     for spec in (one for one in sweep.specs if one.track == first_track and one.variant.method in named):
         key = _passed_key(sweep.suite, sweep.config, spec)
