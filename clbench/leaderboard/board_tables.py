@@ -52,7 +52,7 @@ def heading(metric: Metric, statistic: Statistic) -> str:
 def ranked_table(board: Board) -> Table:
     """The ranked table with its control rows: base model above, last-task floor and real images below the methods.
 
-    In a column with a best, all methods are marked that no other is separably better than.
+    Where higher or lower is better, all methods are marked that no other is separably better than.
     """
     headline = [metric for metric in board.metrics if not metric.secondary]
     secondary = [metric for metric in board.metrics if metric.secondary]
@@ -60,23 +60,15 @@ def ranked_table(board: Board) -> Table:
     scores += [(metric, STATISTICS[RANKED_BY]) for metric in secondary]
 
     unbeaten = {
-        (metric.name, statistic.name): board.unbeaten(metric.name, statistic.name)
-        if statistic.marked and not metric.secondary
-        else frozenset()
+        (metric, statistic): board.unbeaten(metric.name, statistic.name)
         for metric, statistic in scores
+        if statistic.marked and not metric.secondary
     }
-
-    def column(metric: Metric, statistic: Statistic) -> Column:
-        if metric.secondary or not statistic.marked:
-            return Column(f"{metric.label} {statistic.label}")
-        better = "higher" if statistic.prefers_high(metric.higher_is_better) else "lower"
-        return Column(heading(metric, statistic), better=better)
-
     columns = (
         Column("Rank"),
         Column("Variant", align="left"),
         Column("Method, settings", align="left"),
-        *(column(*score) for score in scores),
+        *(Column(heading(*score) if score in unbeaten else f"{score[0].label} {score[1].label}") for score in scores),
         *(Column(fact.heading, align=fact.align) for fact in FACTS),
     )
 
@@ -91,7 +83,7 @@ def ranked_table(board: Board) -> Table:
             *(
                 replace(
                     _statistic_cell(method, metric.name, statistic),
-                    mark="best" if method.variant in unbeaten[metric.name, statistic.name] else "",
+                    mark="best" if method.variant in unbeaten.get((metric, statistic), ()) else "",
                 )
                 for metric, statistic in scores
             ),
@@ -99,7 +91,7 @@ def ranked_table(board: Board) -> Table:
         )
 
     def control_row(name: str, control: Control) -> tuple[Cell, ...]:
-        """A row with scores only. Its cells carry no value, so that they are not compared with the methods."""
+        """A row with scores only."""
         own = {
             metric: _mean_cell(found, control.varies, f"{metric} {control.source} of all results")
             for metric, found in board.controls[name].items()
@@ -116,10 +108,10 @@ def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell
     source = f"{metric}.{statistic.name} of {method.result.place}"
     found, headline = method.summary[metric].get(statistic.name), statistic.shown == "headline"
     if found and statistic.unit == "share":
-        return Cell(format_percent(found.mean, found.std), round(found.mean, 2), source=source)
+        return Cell(format_percent(found.mean, found.std), source=source)
     estimate = method.estimate(metric, statistic.name) if headline and not METRICS[metric].secondary else None
     note = "{:.3f} to {:.3f}".format(*estimate.interval) if estimate and estimate.interval else ""
-    return replace(_mean_cell(found, headline, source), value=found and round(found.mean, 3), note=note)
+    return replace(_mean_cell(found, headline, source), note=note)
 
 
 def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:

@@ -43,11 +43,9 @@ BLANK = Cell("–")
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and which of its values are better."""
+    """A heading, and how its cells are aligned."""
 
     heading: str
-    better: Literal["", "higher", "lower"] = ""
-    """Empty = the column has no best."""
     align: Literal["left", "right"] = "right"
 
 
