@@ -112,6 +112,24 @@ class Task(FrozenModel):
         return [images for images in (self.train, self.reference) if isinstance(images, PhotoImages)]
 
 
+class Drift(FrozenModel):
+    """What measures how far training moves images that have nothing to do with the tasks."""
+
+    prompts: tuple[str, ...] = Field(min_length=1)
+    """Prompts unrelated to every task of the track."""
+    metrics: tuple[str, ...] = Field(min_length=1)
+    """Names in `clbench.metrics.METRICS`: their encoders compare each image with the base model's own."""
+
+    @model_validator(mode="after")
+    def _metrics_compare_images(self) -> Drift:
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ValueError(f"drift has no metric {metric!r}{did_you_mean(metric, list(METRICS))}")
+            if METRICS[metric].against == "prompts":
+                raise ValueError(f"{metric} compares images with prompts, so that it cannot measure drift")
+        return self
+
+
 class Track(FrozenModel):
     """Tasks to learn one after another, with their prompts, orders and metrics."""
 
@@ -127,6 +145,12 @@ class Track(FrozenModel):
     """The texts for CLIP-T: each evaluation prompt without the words to which the task gives a new meaning."""
     metrics: tuple[str, ...] = Field(min_length=1)
     """Names in `clbench.metrics.METRICS`, headline metrics first. Methods are ranked by the first one."""
+    score_next_task: bool | None = None
+    """True: after each task the next one is scored too, before it is trained, for the forward transfer."""
+    leak_prompt_templates: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Prompts near a task's that do not ask for its look, such as its bare class: does the look appear in them?"""
+    drift: Drift | None = None
+    """None: drift is not measured."""
 
     @model_validator(mode="after")
     def _orders_are_permutations(self) -> Track:
@@ -144,6 +168,7 @@ class Track(FrozenModel):
         for task in self.tasks:
             try:
                 prompts = [self.train_prompt(task), *self.eval_prompts(task), *self.content_prompts(task)]
+                prompts += self.leak_prompts(task)
             except (KeyError, IndexError, ValueError) as error:
                 raise ValueError(
                     f"a prompt of track {self.name} cannot be made of {task.name!r}'s fields: {error}"
@@ -176,6 +201,18 @@ class Track(FrozenModel):
 
     def content_prompts(self, task: Task) -> list[str]:
         return [template.format(**task.fields) for template in self.content_prompt_templates]
+
+    def leak_prompts(self, task: Task) -> list[str]:
+        return [template.format(**task.fields) for template in self.leak_prompt_templates or ()]
+
+    @property
+    def headline_metrics(self) -> list[str]:
+        """The metrics that are not secondary."""
+        return [metric for metric in self.metrics if not METRICS[metric].secondary]
+
+    def measured(self, learned: int) -> int:
+        """How many tasks of an order are scored after so many are learned: those, and perhaps the next one."""
+        return min(learned + bool(self.score_next_task), len(self.tasks)) if learned else len(self.tasks)
 
 
 class Weights(FrozenModel):
@@ -275,7 +312,8 @@ class Suite(FrozenModel):
         for track in self.tracks.values():
             if self.seeds is None and track.seeds is None:
                 raise ValueError(f"neither the suite nor track {track.name} names training seeds")
-            for encoder in (METRICS[metric].encoder for metric in track.metrics):
+            moved = track.drift.metrics if track.drift else ()
+            for encoder in (METRICS[metric].encoder for metric in (*track.metrics, *moved)):
                 if encoder not in self.encoders:
                     raise ValueError(f"track {track.name} needs an encoder {encoder!r} that is not in encoders")
             for photos in (photos for task in track.tasks for photos in task.photos):

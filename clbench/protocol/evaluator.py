@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,15 +31,19 @@ class Evaluator:
         self._embedded: dict[tuple[str, str, str], Tensor] = {}
         self._controls: Controls | None = None
 
-    @property
-    def metrics(self) -> list[Metric]:
-        return [METRICS[name] for name in self.track.metrics]
+    def embed(self, images: list[Image.Image], metrics: Iterable[str]) -> dict[str, Tensor]:
+        """Encoder -> unit rows [P * N, D], by each encoder that one of the metrics needs."""
+        names = sorted({METRICS[metric].encoder for metric in metrics})
+        return {name: self._encoder(name).embed(images) for name in names}
+
+    def compare(self, task: Task, embedded: Mapping[str, Tensor], metrics: Iterable[str]) -> dict[str, float]:
+        """Metric -> score of images, as `embed` gives them, for a task."""
+        chosen = [METRICS[metric] for metric in metrics]
+        return {one.name: one.score(embedded[one.encoder], self._compared(task, one)) for one in chosen}
 
     def score(self, task: Task, images: list[Image.Image]) -> dict[str, float]:
         """Every metric of the track for `images` [P * N], prompt by prompt as `draw_cell` draws them."""
-        names = sorted({metric.encoder for metric in self.metrics})
-        embedded = {name: self._encoder(name).embed(images) for name in names}
-        return {one.name: one.score(embedded[one.encoder], self._compared(task, one)) for one in self.metrics}
+        return self.compare(task, self.embed(images, self.track.metrics), self.track.metrics)
 
     def controls(self) -> Controls:
         """Real images treated like generated ones: each task's own, and the last task's as if they were the task's.

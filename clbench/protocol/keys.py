@@ -48,6 +48,8 @@ class TrackKeys:
         self.base = recipe_key("base", recipe)
         """The base model's scores and cells."""
         self.controls = recipe_key("controls", recipe)
+        self.drift = recipe_key("drift", recipe)
+        """The base model's images of the unrelated prompts, embedded."""
 
     def cell(self, task: str, prompts: list[str], weights: str) -> str:
         """The key of a cell drawn with weights of that digest."""

@@ -13,6 +13,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from clbench.errors import WorkFailed
 from clbench.results.schema import Controls, Run, to_rows
 from clbench.state import StateSize, regime
+from clbench.suite import Track
 
 if TYPE_CHECKING:
     from clbench.protocol.task_sequence import TaskSequence
@@ -34,7 +35,7 @@ class Row:
     """One row of every score matrix, after one task, and what it cost."""
 
     scores: dict[str, list[FiniteFloat]]
-    """Metric -> scores of the tasks seen so far, in the run's order."""
+    """Metric -> scores of the tasks seen so far, in the run's order, and of the next one where the track wants it."""
     size: StateSize
     cells: list[str]
     """The cells' keys in the store."""
@@ -42,6 +43,12 @@ class Row:
     eval_seconds: Seconds
     peak_memory_bytes: int | None
     """The highest use of the processes that trained and scored."""
+    leak: dict[str, list[FiniteFloat]] | None = None
+    """After the last task, where it is measured: headline metric -> score of each task, in the run's order, for images
+    that do not ask for its look."""
+    drift: dict[str, list[FiniteFloat]] | None = None
+    """After the last task, where it is measured: metric -> for each unrelated prompt, the mean cosine of its images
+    with the base model's own."""
 
     @classmethod
     def read(cls, runtime: TrackRuntime, key: str, position: int) -> Row | None:
@@ -49,9 +56,11 @@ class Row:
 
         def read(stored: Any) -> Row:
             row = _ROW.validate_python(stored)
-            lengths = [len(row.cells), *map(len, row.scores.values())]
-            if set(row.scores) != set(runtime.track.metrics) or set(lengths) != {position + 1}:
+            track, lengths = runtime.track, {len(row.cells), *map(len, row.scores.values())}
+            if set(row.scores) != set(track.metrics) or lengths != {track.measured(position + 1)}:
                 raise ValueError("the row is of other tasks or metrics")
+            if position + 1 == len(track.tasks):
+                _check_probes(row, track)
             return row
 
         row = runtime.store.get_json(key, read)
@@ -59,6 +68,15 @@ class Row:
 
     def write(self, runtime: TrackRuntime, key: str) -> None:
         runtime.store.put_json(key, {**vars(self), "size": vars(self.size)})
+
+
+def _check_probes(row: Row, track: Track) -> None:
+    """Raise a ValueError where a last row lacks what its track measures after the last task."""
+    leak = dict.fromkeys(track.headline_metrics, len(track.tasks)) if track.leak_prompt_templates else {}
+    drift = dict.fromkeys(track.drift.metrics, len(track.drift.prompts)) if track.drift else {}
+    for name, own, expected in (("leak", row.leak, leak), ("drift", row.drift, drift)):
+        if {metric: len(values) for metric, values in (own or {}).items()} != expected:
+            raise ValueError(f"the row's {name} is of other tasks, prompts or metrics")
 
 
 SECONDS, COST, _ROW = TypeAdapter[float](Seconds), TypeAdapter(Cost), TypeAdapter(Row)
@@ -77,7 +95,8 @@ def read_run(sequence: TaskSequence) -> Run:
     found = [row for row in rows if row is not None]
     if base is None or len(found) < len(rows):
         raise _missing(runtime, runtime.keys.base if base is None else keys[rows.index(None)])
-    metrics = runtime.track.metrics
+    metrics, last = runtime.track.metrics, found[-1]
+    base_leak = {metric: [base[task.name]["leak"][metric] for task in sequence.tasks] for metric in last.leak or ()}
     base_scores = {metric: [base[task.name]["scores"][metric] for task in sequence.tasks] for metric in metrics}
     return Run(
         order=sequence.order,
@@ -90,6 +109,8 @@ def read_run(sequence: TaskSequence) -> Run:
         eval_seconds=sum(row.eval_seconds for row in found),
         peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in found) or None,
         trainable_parameters=runtime.trainable_parameters,
+        leak=last.leak and {metric: (tuple(base_leak[metric]), tuple(own)) for metric, own in last.leak.items()},
+        drift=last.drift and {metric: tuple(own) for metric, own in last.drift.items()},
     )
 
 
@@ -111,9 +132,9 @@ def _missing(runtime: TrackRuntime, key: str) -> WorkFailed:
 
 
 def score_matrix(metric: str, base: Mapping[str, list[float]], rows: Sequence[Row]) -> NDArray[np.float64]:
-    """One metric's scores, (T + 1, T), nan for tasks not seen yet."""
+    """One metric's scores, (T + 1, T), nan where not measured."""
     matrix = np.full((len(rows) + 1, len(rows)), np.nan)
     matrix[0] = base[metric]
     for index, row in enumerate(rows, start=1):
-        matrix[index, :index] = row.scores[metric]
+        matrix[index, : len(row.scores[metric])] = row.scores[metric]
     return matrix

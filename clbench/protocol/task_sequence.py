@@ -17,6 +17,7 @@ from typing import Any
 from clbench.lora import Adapter
 from clbench.method import Context, Method
 from clbench.plugins import source_of
+from clbench.protocol import probes
 from clbench.protocol.device import peak_memory
 from clbench.protocol.hook_checks import check_no_hooks
 from clbench.protocol.hook_runner import HookRunner
@@ -94,16 +95,26 @@ class TaskSequence:
         began = time.perf_counter()
         cells, scores = [], {metric: [] for metric in runtime.track.metrics}
         weights_digest = digest(weights)
-        for task in self.tasks[: position + 1]:
+        learned = position + 1
+        for task in self.tasks[: runtime.track.measured(learned)]:
             prompts = self.hooks.prompts(position, state, runtime.track.eval_prompts(task))
             cell, found = runtime.cell(task, prompts, weights, weights_digest)
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
+        leak = drift = None
+        if learned == len(self.tasks):
+
+            def received(prompts: list[str]) -> list[str]:
+                return self.hooks.prompts(position, state, prompts)
+
+            leak = probes.leak(runtime, self.tasks, weights, weights_digest, received)
+            drift = probes.drift(runtime, weights, weights_digest, received)
+            runtime.report_work(probes.leak_passes(runtime) + probes.drift_passes(runtime))
         cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
         train_seconds, peak = cost
         peak = max(peak or 0, peak_memory(runtime.config.device) or 0) or None
-        row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak)
+        row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak, leak, drift)
         row.write(runtime, key)
         return row
 

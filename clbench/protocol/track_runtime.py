@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import WorkFailed
 from clbench.lora import Delta
 from clbench.method import Example
+from clbench.protocol import probes
 from clbench.protocol.device import DeviceConfig
 from clbench.protocol.hook_checks import AdapterSpec
 from clbench.protocol.hook_runner import KEPT
@@ -92,9 +94,12 @@ class TrackRuntime:
 
     @property
     def cell_work(self) -> float:
-        """Passes of one cell, with and without its prompt."""
-        images = self.suite.sampling.images_per_prompt * len(self.track.eval_prompt_templates)
-        return 2.0 * self.suite.sampling.steps * images
+        """Passes of one cell."""
+        return self.drawing_work(len(self.track.eval_prompt_templates))
+
+    def drawing_work(self, prompts: int) -> float:
+        """Passes of the images of so many prompts, with and without their prompt."""
+        return 2.0 * self.suite.sampling.steps * self.suite.sampling.images_per_prompt * prompts
 
     def report_work(self, passes: float) -> None:
         """Emit that so many passes were made."""
@@ -145,18 +150,26 @@ class TrackRuntime:
     def _draw(self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> dict[str, float]:
         """Draw, score and store one cell."""
         each = self.suite.sampling.images_per_prompt
-        self.backbone.use_adapter(None)
-        self.backbone.deploy(weights, weights_digest)
-        drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
-        if not bool(torch.isfinite(drawn).all()):
-            raise WorkFailed(f"the model draws task {task.name!r} as NaN or infinity{KEPT}")
-        images = to_pil(drawn)
+        images = self.draw(prompts, weights, weights_digest, f"task {task.name!r}")
         if self.keep_images:
             for number, image in enumerate(images):
                 self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
         strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
+
+    def draw(self, prompts: list[str], weights: Delta, weights_digest: str, what: str) -> list[Image.Image]:
+        """The images of a model, prompt by prompt; `what` they show is for the message of an error.
+
+        Raises:
+            WorkFailed: they are not finite.
+        """
+        self.backbone.use_adapter(None)
+        self.backbone.deploy(weights, weights_digest)
+        drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
+        if not bool(torch.isfinite(drawn).all()):
+            raise WorkFailed(f"the model draws {what} as NaN or infinity{KEPT}")
+        return to_pil(drawn)
 
     # --- what all methods share ---
 
@@ -177,17 +190,26 @@ class TrackRuntime:
         stored = self.stored_base_row()
         if stored is None:
             nothing = digest(Delta())
-            cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in self.track.tasks]
-            named = zip(self.track.tasks, cells, strict=True)
-            stored = self.store.put_json(
-                self.keys.base, {task.name: {"cell": key, "scores": scores} for task, (key, scores) in named}
-            )
+            tasks = self.track.tasks
+            cells = [self.cell(task, self.track.eval_prompts(task), Delta(), nothing) for task in tasks]
+            leak = probes.leak(self, list(tasks), Delta(), nothing)
+            self.report_work(probes.leak_passes(self))
+            if self.track.drift:
+                probes.untouched(self)
+                self.report_work(probes.drift_passes(self))
+            row = {task.name: {"cell": key, "scores": own} for task, (key, own) in zip(tasks, cells, strict=True)}
+            for metric, values in (leak or {}).items():
+                for task, value in zip(tasks, values, strict=True):
+                    row[task.name].setdefault("leak", {})[metric] = value
+            stored = self.store.put_json(self.keys.base, row)
         return stored
 
     def stored_base_row(self) -> dict[str, dict[str, Any]] | None:
         """As `base_row`, if the store has it."""
         stored = self.store.get_json(self.keys.base, self._base_row)
         if stored is None or not self.has_images(one["cell"] for one in stored.values()):
+            return None
+        if self.track.drift and not self.store.has(self.keys.drift, ".safetensors"):
             return None
         return stored
 
@@ -196,4 +218,7 @@ class TrackRuntime:
         row = _BASE_ROW.validate_python(stored)
         if set(row) != set(self.track.task_names) or not all(isinstance(one.get("cell"), str) for one in row.values()):
             raise ValueError("it is of other tasks, or lacks a cell's key")
-        return {task: {"cell": one["cell"], "scores": self._scores(one.get("scores"))} for task, one in row.items()}
+        leaks = set(self.track.headline_metrics) if self.track.leak_prompt_templates else set()
+        if any(set(one.setdefault("leak", {})) != leaks for one in row.values()):
+            raise ValueError("it lacks what leaks of a task's look")
+        return {task: {**one, "scores": self._scores(one.get("scores"))} for task, one in row.items()}

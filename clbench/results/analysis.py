@@ -111,7 +111,7 @@ def analyze(result: Result, track: Track) -> Analysis:
     """Compute all statistics of a result; its runs and controls must be what `check_result` accepts."""
     found = run_values(result.runs, result.controls, track)
     recomputed = result.model_copy(update={"summary": found.file_summary})
-    return Analysis(track, found.matrices, found.floors, found.statistics, recomputed)
+    return Analysis(track, found.matrices, found.reals, found.floors, found.statistics, recomputed)
 
 
 # --- Controls: reference scores to read a method's by ---

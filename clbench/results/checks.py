@@ -109,7 +109,7 @@ def _scores_are_in_the_metrics_range(case: Case) -> Iterator[str]:
 @check("CLB010")
 def _seen_tasks_are_measured(case: Case) -> Iterator[str]:
     for label, metric, rows in case.matrices:
-        needed = [row if i == 0 else row[:i] for i, row in enumerate(rows)]
+        needed = [row[: case.measured(i)] for i, row in enumerate(rows)]
         wrong = [(i, row.index(None)) for i, row in enumerate(needed) if None in row]
         for i, j in wrong[:1]:
             yield f"{metric} of {label} is null in row {i}, column {j}, which every run must measure"
@@ -164,8 +164,8 @@ def _controls_are_complete(case: Case) -> Iterator[str]:
 
 @check("CLB016")
 def _summary_is_what_the_runs_give(case: Case) -> Iterator[str]:
-    if case.analysis is None:
-        return  # other checks say why
+    if case.analysis is None or case.result.schema_version == "1":
+        return  # other checks say why; or it is recomputed anyway
     expected, given = case.analysis.result.summary, case.result.summary
     if set(given) != set(expected):
         yield f"summary has metrics {sorted(given)} instead of {sorted(expected)}"
@@ -182,7 +182,11 @@ def _summary_is_what_the_runs_give(case: Case) -> Iterator[str]:
 def _same(a: Spread | None, b: Spread | None) -> bool:
     if a is None or b is None:
         return a is b
-    return a.n == b.n and abs(a.mean - b.mean) <= 1e-9 and abs(a.std - b.std) <= 1e-9
+    return a.n == b.n and abs(a.mean - b.mean) <= 1e-9 and _close(a.std, b.std)
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    return a is b if a is None or b is None else abs(a - b) <= 1e-9
 
 
 @check("CLB017")
@@ -257,6 +261,12 @@ def _controls_are_the_known_ones(case: Case) -> Iterator[str]:
             off = float(np.abs(np.array(given[metric]) - np.array(expected[metric])).max())
             if off > known.base_tolerance:
                 yield f"controls.{field}.{metric} differs from what is on record by up to {off:.3g}"
+
+
+@check("CLB026")
+def _probes_are_the_tracks(case: Case) -> Iterator[str]:
+    """Leak and drift have the metrics, tasks and prompts of the track."""
+    yield from (error for label, run in case.runs for error in case.probe_errors(label, run))
 
 
 # CLB024, a copy of another submission, and CLB025, its name in other letters, are in `copies`: they need other results.

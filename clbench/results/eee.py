@@ -60,7 +60,7 @@ def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) 
         "model_info": model,
         "evaluation_results": [
             _evaluation(method, suite, METRICS[metric], statistic, estimate)
-            for metric in track.metrics
+            for metric in method.summary
             for statistic in STATISTICS.values()
             if statistic.shown != "control" and (estimate := method.estimate(metric, statistic.name))
         ],
@@ -95,7 +95,10 @@ def _evaluation(
     result, track = method.result, method.track
     key, name = f"{metric.name}.{statistic.name}", f"{metric.label} {statistic.title}"
     lowest, highest = (INFINITE.get(bound, bound) for bound in statistic.bounds(*metric.range))
-    uncertainty: dict[str, Any] = {"standard_deviation": estimate.spread.std, "num_samples": estimate.spread.n}
+    spread = estimate.spread
+    uncertainty: dict[str, Any] = {"num_samples": spread.n}
+    if spread.std is not None:
+        uncertainty["standard_deviation"] = spread.std
     if estimate.interval:
         low, high = estimate.interval
         uncertainty |= {
@@ -126,7 +129,7 @@ def _evaluation(
             "max_score": highest,
         },
         "score_details": {
-            "score": estimate.spread.mean,
+            "score": spread.mean,
             "details": {"over": "runs, each an order of the tasks and a seed", "tasks": str(len(track.tasks))},
             "uncertainty": uncertainty,
         },

@@ -6,13 +6,16 @@ import json
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from clbench.errors import ClbenchError
+from clbench.results.case import Case
 from clbench.results.schema import Result
+from clbench.suite import load_suite
 from clbench.utils.files import read_limited, write_text
 from clbench.utils.formatting import printable
 
@@ -53,7 +56,8 @@ def load_result(path: str | Path) -> Result:
         text = raw.decode("utf-8")
         # Once for what pydantic's parser lets pass (duplicate keys, infinities in free fields), once for the schema.
         json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
-        return Result.model_validate_json(text, strict=True)
+        result = Result.model_validate_json(text, strict=True)
+        return result if result.schema_version != "1" else _with_new_summary(result)
     except OSError as error:
         raise ClbenchError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -67,6 +71,15 @@ def load_result(path: str | Path) -> Result:
     except ValueError as error:
         reason = printable(str(error))
     raise ClbenchError(f"{path} is not a result file: {reason}; use the file as `clbench run` wrote it")
+
+
+def _with_new_summary(result: Result) -> Result:
+    """A result of version 1 with its summary recomputed as version 2 has it; empty where its suite is not at hand."""
+    with suppress(ClbenchError):
+        case = Case(result, load_suite(result.suite.name))
+        if result.track in case.suite.tracks and case.analysis:
+            return case.analysis.result
+    return result.model_copy(update={"summary": {}})
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

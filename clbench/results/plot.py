@@ -97,7 +97,7 @@ def draw_forgetting(axes: Axes, stack: NDArray[np.float64], label: str) -> None:
     """Score matrices (runs, T + 1, T) as one curve: the mean score of a task k tasks after it was learned."""
     curves = scores_since_learned(stack)
     runs, count = curves.shape
-    mean, std, since = curves.mean(axis=0), curves.std(axis=0), np.arange(count)
+    mean, std, since = curves.mean(axis=0), curves.std(axis=0, ddof=min(1, len(curves) - 1)), np.arange(count)
     color = COLORS(0.3)
     axes.plot(
         since, mean, color=color, marker="o", markersize=4, label=f"mean over tasks{' and runs' if runs > 1 else ''}"

@@ -142,6 +142,12 @@ class Run(_Record):
     """Highest memory use on the device; null where it cannot be read."""
     trainable_parameters: Integer
     """Number of values that one task trains."""
+    leak: dict[Name, tuple[tuple[float, ...], tuple[float, ...]]] | None = None
+    """Metric id -> for the base model, then after the last task: each task's score, in this run's order, for images
+    whose prompts do not ask for its look; null where the track does not measure it."""
+    drift: dict[Name, tuple[float, ...]] | None = None
+    """Metric id -> for each unrelated prompt, the mean cosine of its images after the last task with the base model's
+    own, by the metric's encoder; null where the track does not measure it."""
 
     def matrix(self, metric: str) -> NDArray[np.float64]:
         """The score matrix with nan for null, (T + 1, T)."""
@@ -162,8 +168,8 @@ class Spread(_Record):
 
     mean: float
     """Mean over the runs."""
-    std: float
-    """Population standard deviation over the runs (ddof 0, as in the paper's tables)."""
+    std: float | None
+    """Standard deviation over the runs, divided by n - 1; null for a single run."""
     n: Integer
     """Number of runs."""
 
@@ -214,8 +220,8 @@ def _name_of_its_method(fields: dict[str, Any]) -> str:
 class Result(_Record):
     """All runs of one variant of a method on one track of one suite."""
 
-    schema_version: Literal["1"]
-    """Version of this schema."""
+    schema_version: Literal["1", "2"]
+    """Version of this schema. A result of version 1 lacks what runs measure since then, and has another summary."""
     suite: SuiteRef
     """The definition that was run."""
     track: Name
@@ -345,10 +351,15 @@ def content_sha256(
 ) -> str:
     """The checksum of a result. It is no signature: whoever edits a file on purpose can write another.
 
-    A variant with its method's name does not count, so that results from before variants keep their checksums.
+    A variant with its method's name does not count, nor does leak or drift that was not measured, so that earlier
+    results keep their checksums.
     """
     parts = (suite, method, controls, *runs)
     content = [track, *(part.model_dump(mode="json", warnings=False, exclude={"changed"}) for part in parts)]
+    for fields in content[-len(runs) :]:
+        for name in ("leak", "drift"):
+            if fields[name] is None:
+                del fields[name]
     if variant != method.name:
         content.append(variant)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

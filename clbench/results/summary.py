@@ -22,11 +22,13 @@ class RunValues:
 
     track: Track
     matrices: dict[str, NDArray[np.float64]]
-    """Metric -> the score matrices, (runs, T + 1, T)."""
+    """Metric of the track -> the score matrices, (runs, T + 1, T)."""
+    reals: dict[str, NDArray[np.float64]]
+    """Metric -> the score of each task's real images, in the run's order: (runs, T)."""
     floors: dict[str, NDArray[np.float64]]
     """Metric -> each task's score with the look of the run's last task, in the run's order: (runs, T)."""
     statistics: dict[str, dict[str, NDArray[np.float64]]]
-    """Metric -> statistic -> its value in each run, (runs,)."""
+    """Metric -> statistic -> its value in each run, (runs,). A metric of the drift alone has no other."""
 
     @cached_property
     def summary(self) -> dict[str, MetricSummary]:
@@ -34,7 +36,7 @@ class RunValues:
         return {
             metric: {
                 name: found
-                for name, found in zip(values, _spreads(np.stack(list(values.values()))), strict=True)
+                for name, found in zip(values, spreads(np.stack(list(values.values()))), strict=True)
                 if found or not STATISTICS[name].optional
             }
             for metric, values in self.statistics.items()
@@ -65,12 +67,30 @@ def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValu
         floors[metric] = unknown if floor is None else np.array(floor)[orders[:, -1:], orders]
         # Real images hardly score above the untouched model in a secondary metric: a share of that way says nothing.
         reals[metric] = unknown if real is None or METRICS[metric].secondary else np.array(real)[orders]
-    signs = np.array([1.0 if METRICS[metric].higher_is_better else -1.0 for metric in track.metrics])[:, None, None]
-    stacks = (np.stack(list(values.values())) for values in (matrices, floors, reals))
-    turned = [stack * sign for stack, sign in zip(stacks, (signs[..., None], signs, signs), strict=True)]
-    found = [one.each(*turned) * (signs[..., 0] if one.unit == "score" else 1.0) for one in STATISTICS.values()]
-    statistics = [dict(zip(STATISTICS, values, strict=True)) for values in np.stack(found, axis=1)]
-    return RunValues(track, matrices, floors, dict(zip(track.metrics, statistics, strict=True)))
+    signs = np.array([_sign(metric) for metric in track.metrics])[:, None, None]
+    R, real = (np.stack(list(values.values())) for values in (matrices, reals))
+    chosen = [one for one in STATISTICS.values() if one.of == "scores"]
+    values = [
+        one.each(R * signs[..., None], real * signs) * (signs[..., 0] if one.unit == "score" else 1.0) for one in chosen
+    ]
+    names = [one.name for one in chosen]
+    statistics = {
+        metric: dict(zip(names, own, strict=True))
+        for metric, own in zip(track.metrics, np.stack(values, axis=1), strict=True)
+    }
+    if track.leak_prompt_templates and all(run.leak for run in runs):
+        for metric in track.headline_metrics:
+            pairs = np.array([(run.leak or {})[metric] for run in runs])
+            statistics[metric]["leak"] = STATISTICS["leak"].compute(_sign(metric) * pairs)
+    if track.drift and all(run.drift for run in runs):
+        for metric in track.drift.metrics:
+            cosines = np.array([(run.drift or {})[metric] for run in runs])
+            statistics.setdefault(metric, {})["drift"] = STATISTICS["drift"].compute(cosines)
+    return RunValues(track, matrices, reals, floors, statistics)
+
+
+def _sign(metric: str) -> float:
+    return 1.0 if METRICS[metric].higher_is_better else -1.0
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
@@ -87,16 +107,17 @@ def statistics_of(
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread | None:
-    """Mean and population standard deviation; None if there is no value, or one is nan or beyond all measure."""
-    return _spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
+    """Mean and standard deviation (n - 1); None if there is no value, or one is nan or beyond all measure."""
+    return spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
 
 
-def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
+def spreads(values: NDArray[np.float64]) -> list[Spread | None]:
     """`spread` of each row of (rows, runs)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        pairs = zip(values.mean(axis=1).tolist(), values.std(axis=1).tolist(), strict=True)
     count = values.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = values.mean(axis=1).tolist()
+        stds = values.std(axis=1, ddof=1).tolist() if count > 1 else [None] * len(means)
     return [
-        Spread(mean=mean, std=std, n=count) if math.isfinite(mean) and math.isfinite(std) else None
-        for mean, std in pairs
+        Spread(mean=mean, std=std, n=count) if math.isfinite(mean) and (std is None or math.isfinite(std)) else None
+        for mean, std in zip(means, stds, strict=True)
     ]

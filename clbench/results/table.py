@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from clbench.metrics import METRICS, metric_label
-from clbench.scores import RANKED_BY, Statistic, shown
+from clbench.scores import INSTEAD, RANKED_BY, STATISTICS, Statistic, shown
 from clbench.utils.formatting import counted, format_percent
 from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 
@@ -41,8 +41,11 @@ def title(result: Result) -> str:
 
 def one_line(result: Result) -> str:
     """The title, and the score by which boards rank the method, as the result's summary has it."""
-    scores = [f", {metric_label(metric)} {spread_text(own.get(RANKED_BY))}" for metric, own in result.summary.items()]
-    return title(result) + "".join(scores[:1])
+    for metric, own in result.summary.items():
+        statistic = STATISTICS[RANKED_BY if own.get(RANKED_BY) else INSTEAD]
+        value = spread_text(own.get(statistic.name), statistic)
+        return f"{title(result)}, {metric_label(metric)} {statistic.label} {value}"
+    return title(result)
 
 
 def spread_text(value: Spread | None, statistic: Statistic | None = None, deviation: bool = True) -> str:
@@ -57,7 +60,7 @@ def spread_text(value: Spread | None, statistic: Statistic | None = None, deviat
 
 def result_table(*results: Result) -> FittedTable:
     """The short summary of one or more results: a line for each variant and metric, mean ± std over runs."""
-    statistics = shown("headline", "main", "control")
+    statistics = shown("headline", "control")
     metrics = {metric for result in results for metric in result.summary}
     higher = {METRICS[metric].higher_is_better for metric in metrics & METRICS.keys()}
 
@@ -77,6 +80,8 @@ def result_table(*results: Result) -> FittedTable:
     for result in results:
         name = result.variant + ("*" if result.partial else "")
         for metric, summary in result.summary.items():
+            if INSTEAD not in summary:  # a metric that measures drift alone
+                continue
             cells = (spread_text(summary.get(one.name), one, deviation=one.shown != "control") for one in statistics)
             table.add_row(FoldingText(name), FoldingText(metric_label(metric)), *cells)
             name = ""

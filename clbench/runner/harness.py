@@ -184,7 +184,7 @@ def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
     controls = read_controls(runtime)
     reference = SuiteRef(name=suite.name, version=suite.version, sha256=suite.sha256)
     return Result(
-        schema_version="1",
+        schema_version="2",
         suite=reference,
         track=spec.track,
         variant=spec.variant.name,

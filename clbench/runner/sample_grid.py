@@ -51,8 +51,8 @@ def _rows(runtime: TrackRuntime, sequence: TaskSequence, prompt: int) -> list[tu
         )
     rows = [("real", [_real(runtime, task, prompt) for task in sequence.tasks])]
     rows.append(("base", [_tile(runtime, base[task.name]["cell"], prompt, size) for task in sequence.tasks]))
-    for task, row in zip(sequence.tasks, found, strict=True):
-        tiles = [_tile(runtime, key, prompt, size) for key in row.cells]
+    for learned, (task, row) in enumerate(zip(sequence.tasks, found, strict=True), start=1):
+        tiles = [_tile(runtime, key, prompt, size) for key in row.cells[:learned]]
         rows.append((f"after {task.name}", tiles))
     return rows
 

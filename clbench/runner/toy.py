@@ -39,6 +39,9 @@ def toy_suite(suite: Suite, track: str) -> Suite:
         "seeds": {order: seed},
         "eval_prompt_templates": whole.eval_prompt_templates[:1],
         "content_prompt_templates": whole.content_prompt_templates[:1],
+        "score_next_task": None,
+        "leak_prompt_templates": None,
+        "drift": None,
     }
     return suite.model_copy(
         update={

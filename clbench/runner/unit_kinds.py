@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from clbench.protocol.artifact_status import ArtifactStatus
+from clbench.protocol.probes import drift_passes, leak_passes
 from clbench.protocol.rows import Row
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
@@ -70,7 +71,7 @@ class BaseUnit(TrackUnit):
     def __init__(self, runtime: TrackRuntime) -> None:
         super().__init__(runtime)
         self.key, self.label = runtime.keys.base, f"{runtime.track.name}: the base model"
-        self.work = len(runtime.track.tasks) * runtime.cell_work
+        self.work = len(runtime.track.tasks) * runtime.cell_work + leak_passes(runtime) + drift_passes(runtime)
 
     def is_done(self) -> bool:
         return super().is_done() and (not self.runtime.keep_images or self.is_whole())
@@ -182,7 +183,7 @@ class TrainUnit(TaskUnit):
 
 
 class ScoreUnit(TaskUnit):
-    """The scores of all tasks seen so far, after a task."""
+    """The scores of all tasks seen so far, after a task, and of the next one where it is wanted."""
 
     kind = "score"
 
@@ -191,7 +192,10 @@ class ScoreUnit(TaskUnit):
         self.key = self.sequence.keys.row(self.position)
         self.label = f"{self.sequence.label(self.position)}: scoring"
         self.needs = (self.sequence.keys.state(self.position),)
-        self.work = (self.position + 1) * self.runtime.cell_work
+        learned, runtime = self.position + 1, self.runtime
+        self.work = runtime.track.measured(learned) * runtime.cell_work
+        if learned == len(self.sequence.tasks):
+            self.work += leak_passes(runtime) + drift_passes(runtime)
 
     @classmethod
     def of(cls, place: Place) -> Iterator[TaskUnit]:

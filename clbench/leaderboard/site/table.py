@@ -48,7 +48,7 @@ def _scores(board: Board) -> list[tuple[int, Metric, Statistic]]:
     """The columns of statistics: the headline ones of all metrics, then the others of each."""
     metrics = list(enumerate(board.metrics))
     headline = [(index, metric, one) for index, metric in metrics for one in shown("headline")]
-    others = [(index, metric, one) for index, metric in metrics for one in shown("main", "diagnostic")]
+    others = [(index, metric, one) for index, metric in metrics for one in shown("diagnostic")]
     return [(i, metric, one) for i, metric, one in headline if not metric.secondary or one.name == RANKED_BY] + others
 
 
