@@ -183,8 +183,7 @@ def _mean(values: NDArray[np.float64], of_none: float) -> Values:
 
 @statistic(
     description="share of the way from the untouched model to real images that past tasks keep after the last task",
-    legend="share of the way from the untouched model to real images that past tasks keep after the last task; 0 % is "
-    "the untouched model, below 0 % is harm",
+    legend="share of the way from the untouched model to real images that past tasks keep; below 0 % is harm",
     unit="share",
     shown="headline",
     summands=_kept_of,

@@ -96,19 +96,6 @@ def test_forward_transfer_is_the_gain_over_the_base_before_a_task_is_learned(R):
     assert scores.forward_transfer(R) == close(sum(S(j, j - 1) - S(j, 0) for j in range(2, T + 1)) / (T - 1))
 
 
-@given(matrices(), st.data())
-def test_memory_is_the_share_above_the_floor_that_past_tasks_keep(R, data):
-    S, T = paper(R)
-    floor = data.draw(arrays(float, T, elements=COSINES))
-    kept = sum(S(j, T) - floor[j - 1] for j in range(1, T))
-    learned = sum(S(j, j) - floor[j - 1] for j in range(1, T))
-    value = scores.memory(R, floor)
-    if learned <= -1e-9 or T == 1:
-        assert math.isnan(value)
-    elif learned > 1e-3:
-        assert value == pytest.approx(kept / learned, rel=1e-9, abs=1e-9)
-
-
 @st.composite
 def measured(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """A score matrix of at least so many tasks, and real images that score above its base model on every task."""
@@ -191,22 +178,8 @@ def test_hand_computed_example():
     assert scores.plasticity(EXAMPLE) == close((0.5 + 0.6 + 0.9) / 3)
     assert scores.backward_transfer(EXAMPLE) == close(-0.1)
     assert math.isnan(scores.forward_transfer(EXAMPLE))
-    assert scores.memory(EXAMPLE, [0.2, 0.4, NAN]) == close((0.2 + 0.1) / (0.3 + 0.2))
     assert scores.learned(EXAMPLE, [0.9, 0.8, 0.7]) == close((0.4 + 0.4 + 0.6) / (0.8 + 0.6 + 0.4))
     assert scores.kept(EXAMPLE, [0.9, 0.8, NAN]) == close((0.3 + 0.3) / (0.8 + 0.6))
-
-
-def test_a_model_that_only_knows_its_newest_task_has_no_memory_and_one_that_forgets_nothing_has_all():
-    floor = np.array([0.2, 0.25, 0.9])
-    kept, lost = EXAMPLE.copy(), EXAMPLE.copy()
-    kept[-1, :2] = np.diagonal(kept[1:])[:2]
-    lost[-1, :2] = floor[:2]
-    assert scores.memory(kept, floor) == close(1)
-    assert scores.memory(lost, floor) == close(0)
-
-
-def test_memory_is_undefined_where_nothing_was_learned_above_the_floor():
-    assert math.isnan(scores.memory(EXAMPLE, [0.9, 0.9, 0.9]))
 
 
 @pytest.mark.parametrize("real", [(0.1, 0.2, 0.3), (0.0, 0.1, 0.2), (NAN, 0.9, 0.9)])
@@ -224,7 +197,6 @@ def test_scores_before_a_task_is_learned_never_count_as_forgetting():
 def test_a_single_task_is_not_forgotten():
     R = np.array([[0.1], [0.5]])
     assert scores.average_forgetting(R) == scores.average_forgetting_ref(R) == scores.backward_transfer(R) == 0
-    assert math.isnan(scores.memory(R, [0.2]))
     assert math.isnan(scores.kept(R, [0.9]))
     assert scores.learned(R, [0.9]) == close(0.5)
     assert math.isnan(scores.forward_transfer(R))
@@ -239,39 +211,58 @@ def test_a_missing_score_makes_the_figure_missing_rather_than_wrong():
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices (metrics, runs, T + 1, T), some of them with cells that were not measured, and their controls."""
+def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (metrics, runs, T + 1, T), some of them with cells that were not measured, and scores of real images."""
     metrics, runs, tasks = draw(st.integers(1, 2)), draw(st.integers(1, 9)), draw(st.integers(1, 11))
     cell = st.one_of(COSINES, st.just(NAN)) if draw(st.booleans()) else COSINES
     return (
         draw(arrays(float, (metrics, runs, tasks + 1, tasks), elements=cell, fill=COSINES)),
         draw(arrays(float, (metrics, runs, tasks), elements=COSINES)),
-        draw(arrays(float, (metrics, runs, tasks), elements=COSINES)),
     )
+
+
+OF_SCORES = [one for one in scores.STATISTICS.values() if one.of == "scores"]
 
 
 @given(stacks())
 def test_a_stack_of_matrices_has_the_figures_of_each(stack):
-    matrices, floors, reals = stack
-    for name, statistic in scores.STATISTICS.items():
-        found = statistic.each(matrices, floors, reals)
+    matrices, reals = stack
+    for statistic in OF_SCORES:
+        found = statistic.each(matrices, reals)
         assert found.shape == matrices.shape[:2]
         for place in np.ndindex(found.shape):
-            one = statistic(matrices[place], floors[place], reals[place])
-            assert found[place] == pytest.approx(one, rel=1e-9, abs=1e-12, nan_ok=True), name
+            one = statistic.each(matrices[place], reals[place])
+            assert found[place] == pytest.approx(one, rel=1e-9, abs=1e-12, nan_ok=True), statistic.name
+
+
+@given(measured(least=2))
+def test_the_parts_that_tasks_have_in_a_statistic_add_up_to_it(case):
+    R, real = case
+    for statistic in OF_SCORES:
+        if statistic.summands:
+            reached, reachable = statistic.summands(R, real)
+            assert statistic.each(R, real) == pytest.approx(reached.sum() / reachable.sum(), rel=1e-9, abs=1e-12)
+
+
+def test_leak_is_the_mean_gain_over_the_base_model_where_a_look_is_not_asked_for():
+    assert scores.leak([[0.1, 0.2], [0.4, 0.1]]) == close((0.3 - 0.1) / 2)
+    assert scores.leak([[0.1, 0.2], [0.1, 0.2]]) == 0
+
+
+def test_drift_is_one_minus_the_mean_cosine_with_the_base_models_own_images():
+    assert scores.drift([1.0, 0.5, 0.0]) == close(0.5)
+    assert scores.drift([1.0, 1.0]) == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (4,), (1, 0), (2, 3), (3, 2, 1)])
 def test_a_matrix_of_the_wrong_shape_is_refused_with_its_shape(shape):
-    for statistic in scores.STATISTICS.values():
-        with pytest.raises(ValueError, match=r"shape \(T \+ 1, T\).*not \("):
-            statistic(np.zeros(shape), np.zeros(3), np.zeros(3))
+    for statistic in OF_SCORES:
+        if statistic.name in ("learned", "kept") or len(shape) < 3:
+            with pytest.raises(ValueError, match="shape"):
+                statistic.each(np.zeros(shape), np.zeros(3))
 
 
-@pytest.mark.parametrize(
-    ("figure", "name"),
-    [(scores.memory, "the floor"), (scores.learned, "real against real"), (scores.kept, "real against real")],
-)
-def test_a_control_of_the_wrong_length_is_refused_by_its_name(figure, name):
-    with pytest.raises(ValueError, match=rf"{name} needs one value a task, shape \(3,\)"):
+@pytest.mark.parametrize("figure", [scores.learned, scores.kept])
+def test_a_control_of_the_wrong_length_is_refused_by_its_name(figure):
+    with pytest.raises(ValueError, match=r"real against real needs one value a task, shape \(3,\)"):
         figure(EXAMPLE, [0.1, 0.2])

@@ -13,16 +13,17 @@ import numpy as np
 from clbench.errors import ClbenchError
 from clbench.leaderboard.published import Published, PublishedTrack
 from clbench.metrics import METRICS, Metric
-from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods
+from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods, ranking_statistic
 from clbench.results.case import Case
 from clbench.results.copies import conflicts
 from clbench.results.find import result_files
 from clbench.results.io import load_result
+from clbench.results.per_task import error_over_tasks
 from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
 from clbench.results.validation import validate
 from clbench.results.verification import UNVERIFIED, Verification, status
-from clbench.scores import RANKED_BY, shown
+from clbench.scores import INSTEAD, STATISTICS, shown
 from clbench.suite import Suite, Track, load_suite
 from clbench.utils.parallel import parallel_map
 
@@ -71,7 +72,16 @@ class Board:
     @cached_property
     def ranking(self) -> Ranking:
         """The board's ranking; there must be methods."""
-        return self._ranking(self.metrics[0].name, RANKED_BY)
+        return self._ranking(self.metrics[0].name, self.ranked_by)
+
+    @cached_property
+    def ranked_by(self) -> str:
+        """The statistic of the track's first metric by which methods are ranked."""
+        return self.compared_by(self.metrics[0].name)
+
+    def compared_by(self, metric: str) -> str:
+        """The statistic of a metric that says which methods are better in it."""
+        return ranking_statistic(self.ranked, metric)
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
@@ -81,7 +91,7 @@ class Board:
         """
         if not self.methods:
             return {}
-        return {metric.name: self._ranking(metric.name, RANKED_BY) for metric in self.metrics}
+        return {metric.name: self._ranking(metric.name, self.compared_by(metric.name)) for metric in self.metrics}
 
     def unbeaten(self, metric: str, statistic: str) -> frozenset[str]:
         """The variants that no other is separably better than, by a statistic of a metric; empty if it is undefined."""
@@ -133,6 +143,20 @@ class Board:
         """The board as plain data: one flat record a method; a statistic that is undefined is None."""
         return [self._record(method) for method in self.methods]
 
+    @cached_property
+    def control_records(self) -> list[Record]:
+        """The controls as plain data: their mean scores, and their deviations where they differ from run to run."""
+        return [
+            {
+                "variant": name,
+                **{f"{metric}.{INSTEAD}.mean": own.mean if own else None for metric, own in found.items()},
+                **{
+                    f"{metric}.{INSTEAD}.std": own.std for metric, own in found.items() if own and CONTROLS[name].varies
+                },
+            }
+            for name, found in self.controls.items()
+        ]
+
     def _record(self, method: Analysis) -> Record:
         record: Record = {
             "rank": self.ranks[method.variant],
@@ -144,10 +168,12 @@ class Board:
             for statistic, own in summary.items():
                 record[f"{metric}.{statistic}.mean"] = own.mean if own else None
                 record[f"{metric}.{statistic}.std"] = own.std if own else None
-            for statistic in shown("headline"):
+            for statistic in shown("headline") if metric in method.matrices else ():
                 estimate = method.estimate(metric, statistic.name)
                 low, high = (estimate and estimate.interval) or (None, None)
-                record |= {f"{metric}.{statistic.name}.ci_low": low, f"{metric}.{statistic.name}.ci_high": high}
+                key = f"{metric}.{statistic.name}"
+                record |= {f"{key}.ci_low": low, f"{key}.ci_high": high}
+                record[f"{key}.se_tasks"] = error_over_tasks(method, metric, statistic.name)
         return record | {
             "remark": self.remark(method),
             "runs": len(method.result.runs),
@@ -189,7 +215,7 @@ def make_boards(
     for name in sorted({*(suite for suite, _ in tracks), *(published or ())}):
         suite = load(name)
         for track in suite.tracks.values():
-            own = tuple(sorted(tracks.get((name, track.name), ()), key=_best_first))
+            own = _best_first(tracks.get((name, track.name), []))
             levels = {method.variant: status(verified or {}, method.result) for method in own}
             images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
             grids = {image.stem: image for image in images}
@@ -197,12 +223,20 @@ def make_boards(
     return boards
 
 
-def _best_first(method: Analysis) -> tuple[float, str]:
-    """By the mean score in the track's first metric; equal ones by name."""
-    metric = METRICS[method.track.metrics[0]]
-    score = method.summary[metric.name][RANKED_BY]
-    assert score is not None, "a valid result has every score of its last row"
-    return (-score.mean if metric.higher_is_better else score.mean), method.variant
+def _best_first(methods: Sequence[Analysis]) -> tuple[Analysis, ...]:
+    """By the mean of the statistic that ranks them; equal ones by name."""
+    if not methods:
+        return ()
+    metric = METRICS[methods[0].track.metrics[0]]
+    statistic = STATISTICS[ranking_statistic(methods, metric.name)]
+    sign = -1 if statistic.prefers_high(metric.higher_is_better) else 1
+
+    def place(method: Analysis) -> tuple[float, str]:
+        found = method.summary[metric.name][statistic.name]
+        assert found is not None, "a valid result has every score of its last row"
+        return sign * found.mean, method.variant
+
+    return tuple(sorted(methods, key=place))
 
 
 def read_submissions(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.published import Printed, PromptStudy, Published
 from clbench.leaderboard.tables import BLANK, Cell, Column, Table
 from clbench.metrics import METRICS, Metric
-from clbench.results.analysis import CONTROLS, Analysis, Control
+from clbench.results.analysis import CONTROLS, EQUIVALENT, Analysis, Control
+from clbench.results.per_task import error_over_orders, error_over_tasks, per_task
 from clbench.results.schema import Spread
 from clbench.results.significance import Pair, Ranking
-from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
-from clbench.utils.formatting import format_bytes, format_chance, format_p_value, format_percent
+from clbench.scores import INSTEAD, STATISTICS, Statistic, shown
+from clbench.utils.formatting import format_bytes, format_chance, format_figure, format_p_value, format_percent
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,24 @@ FACTS = (
 )
 
 
+def score_columns(board: Board) -> list[tuple[Metric, Statistic]]:
+    """The columns of statistics: those of the headline metrics that any method has, drift, and secondary metrics'
+    scores.
+    """
+    columns = [
+        (metric, one) for one in shown() for metric in board.metrics if one.of != "drift" and not metric.secondary
+    ]
+    columns += [
+        (METRICS[name], STATISTICS["drift"]) for name in (board.track.drift.metrics if board.track.drift else ())
+    ]
+    columns += [(metric, STATISTICS[INSTEAD]) for metric in board.metrics if metric.secondary]
+    return [
+        (metric, one)
+        for metric, one in columns
+        if not one.optional or any(method.summary.get(metric.name, {}).get(one.name) for method in board.methods)
+    ]
+
+
 def heading(metric: Metric, statistic: Statistic) -> str:
     """Such as "CSD score ↑"; the arrow says what is better, where that is marked."""
     return f"{metric.label} {statistic.label} {statistic.arrow(metric.higher_is_better)}".rstrip()
@@ -54,11 +76,7 @@ def ranked_table(board: Board) -> Table:
 
     Where higher or lower is better, all methods are marked that no other is separably better than.
     """
-    headline = [metric for metric in board.metrics if not metric.secondary]
-    secondary = [metric for metric in board.metrics if metric.secondary]
-    scores = [(metric, statistic) for statistic in shown() for metric in headline]
-    scores += [(metric, STATISTICS[RANKED_BY]) for metric in secondary]
-
+    scores = score_columns(board)
     unbeaten = {
         (metric, statistic): board.unbeaten(metric.name, statistic.name)
         for metric, statistic in scores
@@ -74,7 +92,7 @@ def ranked_table(board: Board) -> Table:
 
     def method_row(method: Analysis) -> tuple[Cell, ...]:
         return (
-            Cell(board.ranks[method.variant], source=f"{board.metrics[0].name}.{RANKED_BY} of all methods"),
+            Cell(board.ranks[method.variant], source=f"{board.metrics[0].name}.{board.ranked_by} of all methods"),
             Cell(method.variant, mark="code", source=method.result.command),
             Cell(
                 "; ".join(filter(None, (method.configuration, board.remark(method)))),
@@ -96,7 +114,7 @@ def ranked_table(board: Board) -> Table:
             metric: _mean_cell(found, control.varies, f"{metric} {control.source} of all results")
             for metric, found in board.controls[name].items()
         }
-        cells = (own[metric.name] if statistic.name == RANKED_BY else BLANK for metric, statistic in scores)
+        cells = (own[metric.name] if statistic.name == INSTEAD else BLANK for metric, statistic in scores)
         return (Cell(""), Cell(name), Cell(""), *cells, *(BLANK for _ in FACTS))
 
     base, *others = (control_row(*control) for control in CONTROLS.items())
@@ -106,22 +124,32 @@ def ranked_table(board: Board) -> Table:
 
 def _statistic_cell(method: Analysis, metric: str, statistic: Statistic) -> Cell:
     source = f"{metric}.{statistic.name} of {method.result.place}"
-    found, headline = method.summary[metric].get(statistic.name), statistic.shown == "headline"
-    if found and statistic.unit == "share":
-        return Cell(format_percent(found.mean, found.std), source=source)
+    found, headline = method.summary.get(metric, {}).get(statistic.name), statistic.shown == "headline"
     estimate = method.estimate(metric, statistic.name) if headline and not METRICS[metric].secondary else None
-    note = "{:.3f} to {:.3f}".format(*estimate.interval) if estimate and estimate.interval else ""
+    interval = estimate.interval if estimate else None
+    if found and statistic.unit == "share":
+        note = " to ".join(map(format_percent, interval)) if interval else ""
+        return Cell(format_percent(found.mean, found.std), note=note, source=source)
+    note = "{:.3f} to {:.3f}".format(*interval) if interval else ""
     return replace(_mean_cell(found, headline, source), note=note)
 
 
 def _mean_cell(found: Spread | None, deviation: bool = True, source: str = "") -> Cell:
     if found is None:
         return replace(BLANK, source=source)
-    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if deviation and found.n > 1 else "", source=source)
+    shows = deviation and found.std is not None
+    return Cell(f"{found.mean:.3f}", deviation=f"± {found.std:.3f}" if shows else "", source=source)
 
 
-def pairs_table(ranking: Ranking) -> Table:
-    """The listed pairs of methods with their differences, intervals and p values."""
+def margin_text(ranking: Ranking, statistic: str) -> str:
+    """The margin of equivalence in words."""
+    way = f"{100 * EQUIVALENT:.0f} % of the way from the base model to real images"
+    return way if STATISTICS[statistic].unit == "share" else f"{ranking.margin:.3f}, {way}"
+
+
+def pairs_table(ranking: Ranking, statistic: str) -> Table:
+    """The listed pairs of methods with their differences in the statistic, intervals and p values."""
+    share = STATISTICS[statistic].unit == "share"
     columns = (
         Column("Better", align="left"),
         Column("Worse", align="left"),
@@ -132,8 +160,8 @@ def pairs_table(ranking: Ranking) -> Table:
         (
             Cell(pair.better, mark="code"),
             Cell(pair.worse, mark="code"),
-            Cell(f"{pair.difference:.3f}"),
-            *_uncertainty(pair),
+            Cell(format_figure(pair.difference, share)),
+            *_uncertainty(pair, share),
             Cell(pair.verdict),
         )
         for pair in ranking.pairs
@@ -141,11 +169,46 @@ def pairs_table(ranking: Ranking) -> Table:
     return Table(columns, rows)
 
 
-def _uncertainty(pair: Pair) -> list[Cell]:
+def _uncertainty(pair: Pair, share: bool) -> list[Cell]:
     if pair.interval is None or pair.p_corrected is None or pair.chance is None:
         return [BLANK] * 3
-    low, high = pair.interval
-    return [Cell(f"{low:.3f} to {high:.3f}"), Cell(format_p_value(pair.p_corrected)), Cell(format_chance(pair.chance))]
+    interval = " to ".join(format_figure(end, share) for end in pair.interval)
+    return [Cell(interval), Cell(format_p_value(pair.p_corrected)), Cell(format_chance(pair.chance))]
+
+
+TASK_COLUMNS = ("base", "real", "learned", "kept", "average_score", "average_forgetting", "leak")
+"""What the table of tasks shows of each task."""
+
+
+def tasks_table(method: Analysis, metric: str) -> Table:
+    """Task by task, in the definition's order: the parts of the statistics; and the standard errors of their sums."""
+    found, higher = per_task(method, metric), METRICS[metric].higher_is_better
+    names = [name for name in TASK_COLUMNS if name in found and np.isfinite(found[name]).any()]
+    titles = {"real": "real images", "base": "base model"}
+    titles |= {
+        one.name: f"{one.label} {one.arrow(higher)}".rstrip() for one in STATISTICS.values() if one.name != "base"
+    }
+
+    def cell(name: str, value: float) -> Cell:
+        share = name in STATISTICS and STATISTICS[name].unit == "share"
+        return Cell(format_figure(value, share), value) if math.isfinite(value) else BLANK
+
+    columns = (
+        Column("Task", align="left"),
+        *(Column(titles[name]) for name in names),
+    )
+    rows = [
+        (Cell(task), *(cell(name, float(found[name][number])) for name in names))
+        for number, task in enumerate(method.track.task_names)
+    ]
+    errors = {
+        "standard error over tasks": lambda name: error_over_tasks(method, metric, name),
+        "standard error over orders": lambda name: error_over_orders(method, metric, name),
+    }
+    for title, error in errors.items():
+        values = [error(name) if name in STATISTICS and STATISTICS[name].summands else None for name in names]
+        rows.append((Cell(title), *(BLANK if v is None else cell(n, v) for n, v in zip(names, values, strict=True))))
+    return Table(columns, tuple(rows))
 
 
 def published_table(published: Published, track: str, methods: Sequence[Analysis] = ()) -> Table:

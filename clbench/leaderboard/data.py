@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import ranked_table
-from clbench.leaderboard.tables import to_latex
-from clbench.scores import RANKED_BY
+from clbench.leaderboard.tables import csv_text, to_latex
+from clbench.results.analysis import Analysis
+from clbench.results.per_task import error_over_orders, error_over_tasks, per_task
 
 
 def board_csv(board: Board) -> str:
-    """Comma-separated values with a heading; text that a spreadsheet would take for a formula is quoted."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(key for record in board.records for key in record))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for record in board.records:
-        writer.writerow({key: _no_formula(value) for key, value in record.items()})
-    return text.getvalue()
+    """The records, then the control rows, which have scores only."""
+    records = [*board.records, *board.control_records]
+    names = list(dict.fromkeys(key for record in records for key in record))
+    return csv_text(names, [[record.get(name) for name in names] for record in records])
 
 
-_FORMULA = re.compile(r"""(^|[;\t])(?=["'\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r])""")
-"""Where a spreadsheet would see a formula begin, with full-width signs too, and where `;` or tab separates cells."""
+def pairs_csv(board: Board) -> str:
+    """The listed pairs of methods in every metric, with their differences, intervals and p values."""
+    rows = []
+    for metric, ranking in board.rankings.items():
+        for pair in ranking.pairs:
+            low, high = pair.interval or (None, None)
+            tested = (pair.difference, low, high, pair.p, pair.p_corrected, pair.chance, pair.verdict)
+            rows.append((metric, board.compared_by(metric), pair.better, pair.worse, *tested))
+    names = "metric,statistic,better,worse,difference,ci_low,ci_high,p,p_corrected,better_on_a_new_order,verdict"
+    return csv_text(names.split(","), rows)
 
 
-def _no_formula(value: Any) -> Any:
-    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+def method_csv(method: Analysis) -> str:
+    """Every figure of one method's page, a row each: statistics over the runs, their parts by task, mean scores.
+
+    `task` is a task's name in the parts, and a place in the run's order in the mean scores.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for metric, summary in method.summary.items():
+        for name in summary:
+            estimate = method.estimate(metric, name)
+            low, high = (estimate and estimate.interval) or (None, None)
+            mean, std = (estimate.spread.mean, estimate.spread.std) if estimate else (None, None)
+            errors = [error(method, metric, name) for error in (error_over_orders, error_over_tasks)]
+            rows.append((metric, name, None, None, mean, std, low, high, *errors))
+    for metric, matrix in method.means.items():
+        for name, values in per_task(method, metric).items():
+            rows += [
+                (metric, name, None, task, value)
+                for task, value in zip(method.track.task_names, values.tolist(), strict=True)
+                if math.isfinite(value)
+            ]
+        rows += [
+            (metric, "score", after, place + 1, float(matrix[after, place]))
+            for after, place in zip(*np.nonzero(np.isfinite(matrix)), strict=True)
+        ]
+    names = ["metric", "figure", "after", "task", "mean", "std", "ci_low", "ci_high", "se_orders", "se_tasks"]
+    return csv_text(names, [(*row, *[None] * (len(names) - len(row))) for row in rows])
 
 
 def board_json(board: Board) -> str:
@@ -41,7 +70,7 @@ def board_json(board: Board) -> str:
     content = {
         "suite": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
         "track": board.track.name,
-        "ranked_by": f"{board.metrics[0].name}.{RANKED_BY}",
+        "ranked_by": f"{board.metrics[0].name}.{board.ranked_by}",
         "orders": ranking.orders,
         "test": ranking.test,
         "margin": ranking.margin,
@@ -80,6 +109,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     ".csv": Format("CSV", board_csv),
+    ".pairs.csv": Format("CSV of pairs", pairs_csv),
     ".json": Format("JSON", board_json),
     ".tex": Format("LaTeX", board_latex),
 }

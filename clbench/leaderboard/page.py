@@ -7,13 +7,20 @@ import textwrap
 from pathlib import Path
 
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import pairs_table, published_table, ranked_table, study_table
+from clbench.leaderboard.board_tables import (
+    margin_text,
+    pairs_table,
+    published_table,
+    ranked_table,
+    score_columns,
+    study_table,
+)
 from clbench.leaderboard.data import FORMATS
+from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall_table
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
-from clbench.results.analysis import EQUIVALENT
 from clbench.results.significance import ALPHA, MOST_LISTED, Ranking
-from clbench.scores import shown
+from clbench.scores import STATISTICS
 from clbench.utils.formatting import counted, sentence
 
 
@@ -23,7 +30,7 @@ def board_page(board: Board, path: Path) -> str:
         nothing = f"Nothing was submitted yet: this project has not run {board.suite.name} itself."
         return "\n".join([f"# {board.suite.name}: {board.track.name}", "", nothing, "", *_beside_the_paper(board)])
     suite, track, ranking = board.suite, board.track, board.ranking
-    first = board.metrics[0].label
+    first, statistic = board.metrics[0].label, STATISTICS[board.ranked_by]
     runs = len(suite.runs(track.name))
     *files, last_file = (f"[{one.label}]({track.name}{suffix})" for suffix, one in FORMATS.items())
     seeds = ", a seed each" if track.seeds else f" x {runs // len(track.orders)} seeds"
@@ -35,13 +42,13 @@ def board_page(board: Board, path: Path) -> str:
         "",
         to_markdown(ranked_table(board)),
         "",
-        f"Ranked by the mean {first} score over the {runs} runs. A rank such as 1–2 says that these methods cannot be",
-        "told apart with so many runs; see below.",
+        f"Ranked by {first} {statistic.label}, the mean over {runs} runs. A rank such as 1–2 says that these methods",
+        "cannot be told apart with so many runs; see below.",
         *_about_partial(board),
         "",
         "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
         "  defaults.",
-        *_legend(),
+        *_legend(board),
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",
@@ -53,7 +60,7 @@ def board_page(board: Board, path: Path) -> str:
         "",
         f"Suite `{suite.name}` {escape(suite.version)}, sha256 `{suite.sha256[:12]}`.",
         "",
-        *_how_sure(ranking, first),
+        *_how_sure(ranking, first, board.ranked_by),
         *_beside_the_paper(board),
         f"The same as {', '.join(files)} and {last_file}.",
         "",
@@ -79,12 +86,12 @@ def _about_partial(board: Board) -> list[str]:
     return ["Partial results have no rank: their figures are means over the runs that they have."]
 
 
-def _legend() -> list[str]:
-    """Explain the board's statistics: those in units of scores in one paragraph, each share in a line of its own."""
-    scores = " ".join(f"{_term(one.term)}: {one.legend}." for one in shown() if one.unit != "share")
-    scores += " In brackets: 95 % t interval of the mean over orders."
-    shares = [f"- {_term(one.term)}: {one.legend}." for one in shown() if one.unit == "share"]
-    return [*textwrap.wrap(scores, 112, initial_indent="- ", subsequent_indent="  "), *shares]
+def _legend(board: Board) -> list[str]:
+    """Explain the board's statistics, a line each."""
+    statistics = dict.fromkeys(statistic for _, statistic in score_columns(board))
+    texts = [f"{_term(one.term)}: {one.legend}." for one in statistics]
+    texts.append("In brackets: 95 % t interval of the mean over orders.")
+    return [line for text in texts for line in textwrap.wrap(text, 112, initial_indent="- ", subsequent_indent="  ")]
 
 
 def _term(term: str) -> str:
@@ -93,15 +100,16 @@ def _term(term: str) -> str:
     return f"*{name}*{bracket}{rest}"
 
 
-def _how_sure(ranking: Ranking, metric: str) -> list[str]:
+def _how_sure(ranking: Ranking, metric: str, statistic: str) -> list[str]:
     """The section on the significance of the ranks; empty if there is nothing to compare."""
     if not ranking.pairs:
         return []
     text = (
-        f"Paired differences of the {metric} score, averaged over the seeds of an order; 95 % t intervals over "
-        f"{counted(ranking.orders, 'order')}. {sentence(ranking.test)} *Better*: corrected p at most {ALPHA}. "
-        f"*Equivalent*: two one-sided t tests at {ALPHA} say that the difference is within {ranking.margin:.3f}, "
-        f"{100 * EQUIVALENT:.0f} % of the way from the base model to real images. *Undecided*: neither. "
+        f"Paired differences of {metric} {STATISTICS[statistic].label}, averaged over the seeds of an order; "
+        f"95 % t intervals over {counted(ranking.orders, 'order')}. {sentence(ranking.test)} "
+        f"*Better*: corrected p at most {ALPHA}. "
+        f"*Equivalent*: two one-sided t tests at {ALPHA} say that the difference is within "
+        f"{margin_text(ranking, statistic)}. *Undecided*: neither. "
         f"*Better on a new order*: the probability that the next order has the same sign, by the t distribution."
     )
     if left_out := ranking.all_pairs - len(ranking.pairs):
@@ -109,7 +117,7 @@ def _how_sure(ranking: Ranking, metric: str) -> list[str]:
     return [
         "## How sure the ranks are",
         "",
-        to_markdown(pairs_table(ranking)),
+        to_markdown(pairs_table(ranking, statistic)),
         "",
         *textwrap.wrap(text, 112, break_on_hyphens=False),
         "",
@@ -130,6 +138,20 @@ def _beside_the_paper(board: Board) -> list[str]:
         f"have it; the board's own is over the past tasks alone. Source: {board.published.source}.",
         "",
     ]
+
+
+def overall_page(found: Overall) -> str:
+    """The page of a suite's tracks together."""
+    lines = [
+        f"# {escape(found.suite.name)}: overall",
+        "",
+        to_markdown(overall_table(found)),
+        "",
+        *textwrap.wrap(OVERALL_TEXT, 112, break_on_hyphens=False),
+        "",
+        "The same as [CSV](overall.csv).",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def study_page(suite: str, published: Published) -> str:

@@ -5,9 +5,12 @@ A cell holds plain text, never markup: the renderer escapes it, so that a strang
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -119,6 +122,36 @@ def to_html(table: Table) -> Markup:
     A first column of texts names the rows.
     """
     return Markup(_HTML.render(columns=table.columns, rows=table.rows))
+
+
+def to_csv(table: Table) -> str:
+    """Comma-separated values of what is shown, a deviation or a note in a column of its own."""
+    parts = (("", "text"), (" deviation", "deviation"), (" note", "note"))
+    shown = [
+        (f"{column.heading}{title}", place, part)
+        for place, column in enumerate(table.columns)
+        for title, part in parts
+        if part == "text" or any(getattr(row[place], part) for row in table.rows)
+    ]
+    rows = [[getattr(row[place], part) for _, place, part in shown] for row in table.rows]
+    return csv_text([name for name, *_ in shown], rows)
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values with a heading; text that a spreadsheet would take for a formula is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_no_formula(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+_FORMULA = re.compile(r"""(^|[;\t])(?=["'\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r])""")
+"""Where a spreadsheet would see a formula begin, with full-width signs too, and where `;` or tab separates cells."""
+
+
+def _no_formula(value: Any) -> Any:
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 _LATEX = {char: rf"\{char}" for char in "&%$#_{}"} | {

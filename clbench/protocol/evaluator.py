@@ -74,7 +74,7 @@ class Evaluator:
             same = _identical(last, task)
             return {
                 one.name: one.score(self._compared(last, one), self._compared(task, one), same)
-                for one in self.metrics
+                for one in (METRICS[name] for name in self.track.metrics)
                 if one.against == "references"
             }
         drawn = task.real.model_copy(update={"look": last.real.look})

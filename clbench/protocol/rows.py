@@ -96,7 +96,10 @@ def read_run(sequence: TaskSequence) -> Run:
     if base is None or len(found) < len(rows):
         raise _missing(runtime, runtime.keys.base if base is None else keys[rows.index(None)])
     metrics, last = runtime.track.metrics, found[-1]
-    base_leak = {metric: [base[task.name]["leak"][metric] for task in sequence.tasks] for metric in last.leak or ()}
+    leak = {
+        metric: (tuple(base[task.name]["leak"][metric] for task in sequence.tasks), tuple(own))
+        for metric, own in (last.leak or {}).items()
+    }
     base_scores = {metric: [base[task.name]["scores"][metric] for task in sequence.tasks] for metric in metrics}
     return Run(
         order=sequence.order,
@@ -109,8 +112,8 @@ def read_run(sequence: TaskSequence) -> Run:
         eval_seconds=sum(row.eval_seconds for row in found),
         peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in found) or None,
         trainable_parameters=runtime.trainable_parameters,
-        leak=last.leak and {metric: (tuple(base_leak[metric]), tuple(own)) for metric, own in last.leak.items()},
-        drift=last.drift and {metric: tuple(own) for metric, own in last.drift.items()},
+        leak=leak or None,
+        drift={metric: tuple(own) for metric, own in last.drift.items()} if last.drift else None,
     )
 
 

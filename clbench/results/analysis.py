@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from clbench.metrics import METRICS
 from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, over_orders, rank, t_intervals
 from clbench.results.summary import RunValues, run_values, spread
-from clbench.scores import RANKED_BY, STATISTICS
+from clbench.scores import INSTEAD, RANKED_BY, STATISTICS
 from clbench.suite import Track
 from clbench.utils.formatting import counted
 
@@ -94,8 +94,7 @@ class Analysis(RunValues):
         key = metric, statistic
         if key not in self._estimates:
             found, interval = self.summary[metric].get(statistic), None
-            values = over_orders(self.statistics[metric][statistic], self.run_keys)
-            if found and len(values) > 1:
+            if found and len(values := over_orders(self.statistics[metric][statistic], self.run_keys)) > 1:
                 low, high = t_intervals(values[None])[0].tolist()
                 interval = low, high
             self._estimates[key] = found and Estimate(found, interval)
@@ -159,7 +158,15 @@ EQUIVALENT = 0.05
 """Methods are equivalent if they differ by less than this share of the way from the base model to real images."""
 
 
-def rank_methods(methods: Sequence[Analysis], metric: str, statistic: str = RANKED_BY) -> Ranking:
+def ranking_statistic(methods: Iterable[Analysis], metric: str) -> str:
+    """The statistic by which methods of one track are compared in a metric: Kept, or the average score where a method
+    lacks that.
+    """
+    known = all(np.isfinite(method.statistics[metric][RANKED_BY]).all() for method in methods)
+    return RANKED_BY if known else INSTEAD
+
+
+def rank_methods(methods: Sequence[Analysis], metric: str, statistic: str) -> Ranking:
     """Rank methods of one track by a statistic of a metric, on the runs that all share.
 
     Raises:
@@ -179,11 +186,11 @@ def rank_methods(methods: Sequence[Analysis], metric: str, statistic: str = RANK
 
 
 def equivalence_margin(methods: Sequence[Analysis], metric: str, statistic: str) -> float:
-    """The difference below which methods are equivalent: of a share that share, else in scores.
+    """The difference below which methods are equivalent: of a share, and of the drift, that number, else in scores.
 
     It is 0 where real images score no better than the base model.
     """
-    if STATISTICS[statistic].unit == "share":
+    if STATISTICS[statistic].unit == "share" or STATISTICS[statistic].of == "drift":
         return EQUIVALENT
     base, real = (CONTROLS[name].spread(methods, metric) for name in ("base model", "real against real"))
     sign = 1 if METRICS[metric].higher_is_better else -1

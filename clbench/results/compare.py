@@ -67,14 +67,20 @@ def compare_results(first: Analysis, second: Analysis) -> Comparison:
     if not shared:
         raise ClbenchError("the results share no run: no order and seed is in both")
     sides = [(own, [own.run_keys.index(key) for key in shared]) for own in (first, second)]
-    keys = [(metric, one.name) for metric in first.track.metrics for one in shown()]
+    keys = [
+        (metric, one.name)
+        for metric in first.statistics
+        for one in shown()
+        if all(own.summary.get(metric, {}).get(one.name) or not one.optional for own in (first, second))
+        and (metric in first.matrices or one.of == "drift")
+    ]
     values = np.array([[own.statistics[metric][name][runs] for own, runs in sides] for metric, name in keys])
     values = over_orders(values, shared)  # (statistics, 2, orders)
     known = np.array([bool(np.isfinite(own).all()) for own in values])
     rows = values[known, 0] - values[known, 1]
     margins = np.array([equivalence_margin([first], metric, name) for metric, name in keys])[known]
     found = iter(differences_of(rows, margins, corrected_p(rows)))
-    statistics: dict[str, dict[str, Compared | None]] = {metric: {} for metric in first.track.metrics}
+    statistics: dict[str, dict[str, Compared | None]] = {metric: {} for metric, _ in keys}
     for (metric, name), is_known, (one, two) in zip(keys, known.tolist(), values.mean(axis=-1).tolist(), strict=True):
         statistics[metric][name] = Compared(**vars(next(found)), first=one, second=two) if is_known else None
     matrices = {}

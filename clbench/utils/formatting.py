@@ -26,6 +26,11 @@ def format_percent(share: float, deviation: float | None = None) -> str:
     return f"{100 * share:z.0f}{spread} %"  # z: "-0" becomes "0"
 
 
+def format_figure(value: float, share: bool, sign: bool = False) -> str:
+    """0.1334 -> "0.133", or as a share "13.3 %"; with `sign`, positive ones have theirs."""
+    return f"{100 * value:{'+' if sign else ''}z.1f} %" if share else f"{value:{'+' if sign else ''}z.3f}"
+
+
 def format_p_value(p: float) -> str:
     """0.0078125 -> "0.008"; below 0.001 "<0.001", because no p value is 0."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"

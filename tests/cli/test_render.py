@@ -35,7 +35,6 @@ def test_show_prints_every_metric_the_summary_and_the_controls():
         "average score",
         "learned",
         "kept",
-        "memory",
         "last-task floor",
         "real against real",
         "adapter",
@@ -50,16 +49,17 @@ def test_show_says_that_a_result_is_partial():
 
 def percent(spread: Spread | None) -> str:
     assert spread is not None
+    assert spread.std is not None
     return f"{100 * spread.mean:.0f} ± {100 * spread.std:.0f} %"
 
 
 def test_show_gives_the_shares_in_percent_and_everything_else_in_cosines():
     text = printed(result=GOOD)
     csd = GOOD.summary["csd"]
-    for name in ("learned", "kept", "memory"):
+    for name in ("learned", "kept"):
         [line] = [line for line in text.splitlines() if line.strip().startswith(name)]
         assert percent(csd[name]) in line
-    assert text.count("%") == 7, "three shares of two headline metrics; of the secondary one, memory alone"
+    assert text.count("%") == 4, "two shares of two headline metrics"
 
 
 def test_show_can_print_one_run_under_its_tasks_names():

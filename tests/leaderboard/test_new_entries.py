@@ -32,7 +32,7 @@ def worst(monkeypatch) -> None:
         description="lowest score after the last task",
         compute=lambda R: R[..., -1, :].min(axis=-1),
         unit="score",
-        shown="main",
+        shown="headline",
         in_results=False,
     )
     monkeypatch.setitem(STATISTICS, "worst_score", added)

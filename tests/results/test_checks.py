@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_result, signed, tiny_suite
+from builders import make_result, probing, signed, tiny_suite
 
 from clbench.results.schema import Result, Spread
 from clbench.results.summary import summarize
@@ -105,20 +105,17 @@ def test_clb009_a_score_that_is_no_cosine(value):
     assert "CLB009" in codes(with_cell(2, 3, 1, value))
 
 
-def test_a_memory_beyond_all_measure_is_null_and_valid():
+def test_a_share_beyond_all_measure_is_null_and_valid():
     """A denominator of one denormal: the ratio is not a finite number."""
-    row = GOOD.runs[0].scores["csd"]
-    scores = {**GOOD.runs[0].scores, "csd": (row[0], (5e-324, None, None), (0.5, 0.0, None), (0.5, 0.5, 0.5))}
+    scores = {**GOOD.runs[0].scores, "csd": ((0.0,) * 3, (0.5, None, None), (0.5, 0.5, None), (0.5, 0.5, 0.5))}
     real, floor = GOOD.controls.real_against_real, GOOD.controls.last_task_floor
+    rows = ((5e-324, 0.0, 0.0),) * 3
     controls = GOOD.controls.model_copy(
-        update={
-            "real_against_real": {**real, "csd": (0.0,) * 3},
-            "last_task_floor": {**floor, "csd": ((0.0,) * 3,) * 3},
-        }
+        update={"real_against_real": {**real, "csd": rows[0]}, "last_task_floor": {**floor, "csd": rows}}
     )
     run = GOOD.runs[0].model_copy(update={"scores": scores})
     summary = summarize([run], controls, SUITE.track("styles"))
-    assert summary["csd"]["memory"] is None
+    assert summary["csd"]["learned"] is None
     result = PARTIAL.model_copy(update={"runs": (run,), "controls": controls, "summary": summary})
     assert codes(result, allow_partial=True) == []
 
@@ -326,3 +323,43 @@ def test_clb023_controls_that_are_not_the_known_ones():
     floor = np.full((10, 10), 0.9)
     np.fill_diagonal(floor, good.controls.real_against_real["clip_t"])
     assert forged("last_task_floor", lambda values: {**values, "clip_t": floor.tolist()}) == ["CLB023"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"leak": None},
+        {"drift": None},
+        {"leak": {"csd": ((0.1,) * 3, (0.2,) * 3)}},
+        {"leak": dict.fromkeys(("csd", "dino"), ((0.1,) * 2, (0.2,) * 3))},
+        {"leak": dict.fromkeys(("csd", "dino"), ((0.1,) * 3, (1.2,) * 3))},
+        {"drift": dict.fromkeys(("clip_i", "dino"), (0.5,))},
+        {"drift": dict.fromkeys(("clip_i", "dino"), (0.5, 1.5))},
+    ],
+)
+def test_clb026_leak_and_drift_are_those_of_the_track(edit):
+    suite = probing(SUITE)
+    good = make_result(suite)
+    assert check_result(good, suite) == []
+    wrong = good.model_copy(update={"runs": (good.runs[0].model_copy(update=edit), *good.runs[1:])})
+    assert "CLB026" in [finding.code for finding in check_result(signed(wrong), suite)]
+
+
+def test_clb010_the_next_task_is_measured_where_the_track_wants_it():
+    suite = probing(SUITE)
+    good = make_result(suite)
+    base, *rows = good.runs[0].scores["csd"]
+    unmeasured = [
+        tuple(None if j == i else value for j, value in enumerate(row)) for i, row in enumerate(rows, start=1)
+    ]
+    scores = {**good.runs[0].scores, "csd": (base, *unmeasured)}
+    first = good.runs[0].model_copy(update={"scores": scores})
+    wrong = good.model_copy(update={"runs": (first, *good.runs[1:])})
+    assert "CLB010" in [finding.code for finding in check_result(signed(wrong), suite)]
+
+
+def test_a_result_of_version_1_is_valid_without_what_runs_measure_since_then():
+    suite = probing(SUITE)
+    old = make_result(SUITE)
+    old = old.model_copy(update={"schema_version": "1", "suite": make_result(suite).suite, "summary": {}})
+    assert check_result(signed(old), suite) == []

@@ -100,7 +100,7 @@ def edited(path: Path, old: str, new: str) -> Path:
         ('"name": "naive"', r'"name": "naive\n"', r"field method\.name"),
         ('"name": "naive"', r'"name": "\ud800"', "not a result file"),
         ('"csd": [', r'"c\u001b[31m": [', r"field runs\.0\.scores\.c\?\[31m"),
-        ('"schema_version": "1"', '"schema_version": "2"', "field schema_version"),
+        ('"schema_version": "2"', '"schema_version": "3"', "field schema_version"),
         ('"regime": "adapter"', '"regime": "free"', r"field runs\.0\.regime"),
         ('"created_at": "2025-01-02T03:04:05Z"', '"created_at": "2025-01-02T03:04:05"', "field created_at"),
         ('"precision": "fp32"', '"precision": {"a": 1}', r"field settings\.precision"),

@@ -46,7 +46,8 @@ def test_the_curve_is_the_mean_score_k_tasks_after_learning_with_a_band_over_run
     assert base.get_ydata() == pytest.approx([np.mean([run.matrix("csd")[0] for run in GOOD.runs])] * 2)
     [band] = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
-    low, high = np.mean(means, axis=0) - np.std(means, axis=0), np.mean(means, axis=0) + np.std(means, axis=0)
+    mean, std = np.mean(means, axis=0), np.std(means, axis=0, ddof=1)
+    low, high = mean - std, mean + std
     assert (heights.min(), heights.max()) == pytest.approx((low.min(), high.max()))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import make_result, tiny_suite
+from builders import make_result, probing, tiny_suite
 
 from clbench.results.summary import summarize
 
@@ -10,24 +10,11 @@ SUITE = tiny_suite()
 GOOD = make_result(SUITE)
 
 
-def test_the_summary_is_mean_and_population_std_over_the_runs_of_each_statistic():
+def test_the_summary_is_mean_and_std_over_the_runs_of_each_statistic():
     finals = [np.mean(run.matrix("csd")[-1]) for run in GOOD.runs]
     summary = GOOD.summary["csd"]["average_score"]
     assert summary is not None
-    assert (summary.mean, summary.std, summary.n) == pytest.approx((np.mean(finals), np.std(finals), 4))
-
-
-def test_memory_uses_the_floor_of_the_runs_own_last_task_in_the_runs_order():
-    track = SUITE.track("styles")
-    floor = np.array(GOOD.controls.last_task_floor["dino"])
-    shares = []
-    for run in GOOD.runs:
-        order, R = track.orders[run.order], run.matrix("dino")
-        kept = sum(R[3, j] - floor[order[2], order[j]] for j in (0, 1))
-        shares.append(kept / sum(R[j + 1, j] - floor[order[2], order[j]] for j in (0, 1)))
-    summary = GOOD.summary["dino"]["memory"]
-    assert summary is not None
-    assert summary.mean == pytest.approx(np.mean(shares))
+    assert (summary.mean, summary.std, summary.n) == pytest.approx((np.mean(finals), np.std(finals, ddof=1), 4))
 
 
 def test_learned_and_kept_use_the_real_images_of_each_task_in_the_runs_order():
@@ -41,7 +28,7 @@ def test_learned_and_kept_use_the_real_images_of_each_task_in_the_runs_order():
     for name, shares in (("learned", learned), ("kept", kept)):
         summary = GOOD.summary["dino"][name]
         assert summary is not None
-        assert (summary.mean, summary.std) == pytest.approx((np.mean(shares), np.std(shares)))
+        assert (summary.mean, summary.std) == pytest.approx((np.mean(shares), np.std(shares, ddof=1)))
 
 
 def test_learned_and_kept_are_null_for_a_metric_without_real_against_real():
@@ -60,9 +47,30 @@ def test_forward_transfer_is_summarized_only_where_it_is_measured():
 
 
 def test_a_statistic_that_is_undefined_in_a_run_is_null():
-    high = dict.fromkeys(GOOD.summary, ((0.9,) * 3,) * 3)
-    controls = GOOD.controls.model_copy(update={"last_task_floor": high})
-    assert summarize(GOOD.runs, controls, SUITE.track("styles"))["csd"]["memory"] is None
+    low = dict.fromkeys(GOOD.summary, (0.0,) * 3)
+    controls = GOOD.controls.model_copy(update={"real_against_real": low})
+    assert summarize(GOOD.runs, controls, SUITE.track("styles"))["csd"]["kept"] is None
+
+
+def test_a_single_run_has_no_deviation():
+    summary = summarize(GOOD.runs[:1], GOOD.controls, SUITE.track("styles"))["csd"]["average_score"]
+    assert summary is not None
+    assert (summary.std, summary.n) == (None, 1)
+
+
+def test_leak_and_drift_are_summarized_where_the_track_measures_them():
+    suite = probing(SUITE)
+    result = make_result(suite)
+    track = suite.track("styles")
+    pairs = np.array([(run.leak or {})["csd"] for run in result.runs])
+    leak, drift = result.summary["csd"]["leak"], result.summary["clip_i"]["drift"]
+    assert leak is not None
+    assert leak.mean == pytest.approx((pairs[:, 1] - pairs[:, 0]).mean())
+    assert drift is not None
+    assert drift.mean == pytest.approx(1 - np.mean([(run.drift or {})["clip_i"] for run in result.runs]))
+    assert result.summary["clip_i"].keys() == {"drift"}, "of the track's other statistics it has none"
+    assert result.summary["csd"]["forward_transfer"] is not None
+    assert track.measured(1) == 2
 
 
 def test_a_secondary_metric_has_no_shares_since_real_images_hardly_score_above_the_base_in_it():

@@ -17,8 +17,8 @@ GOOD = make_result(SUITE)
 PARTIAL = make_result(SUITE, quick=True)
 
 
-def printed(table: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=80)
+def printed(table: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -64,22 +64,25 @@ def test_the_table_marks_a_partial_result():
 
 
 def test_a_result_is_shown_as_one_line():
-    score = GOOD.summary["csd"]["average_score"]
-    assert score is not None
-    assert repr(GOOD) == f"<Result naive on styles of tiny: 4 runs, CSD {score.mean:.3f} ± {score.std:.3f}>"
+    kept = GOOD.summary["csd"]["kept"]
+    assert kept is not None
+    assert kept.std is not None
+    assert repr(GOOD) == (
+        f"<Result naive on styles of tiny: 4 runs, CSD kept {100 * kept.mean:.0f} ± {100 * kept.std:.0f} %>"
+    )
     assert str(GOOD) == repr(GOOD)
 
 
 def test_the_line_says_that_a_result_is_partial_and_has_no_deviation_of_one_run():
-    score = PARTIAL.summary["csd"]["average_score"]
-    assert score is not None
-    assert repr(PARTIAL) == f"<Result naive on styles of tiny: 1 run, partial, CSD {score.mean:.3f}>"
+    kept = PARTIAL.summary["csd"]["kept"]
+    assert kept is not None
+    assert repr(PARTIAL) == f"<Result naive on styles of tiny: 1 run, partial, CSD kept {100 * kept.mean:.0f} %>"
 
 
 def test_the_line_needs_neither_a_summary_nor_a_known_metric():
     assert repr(GOOD.model_copy(update={"summary": {}})) == "<Result naive on styles of tiny: 4 runs>"
     odd = GOOD.model_copy(update={"summary": {"fid": {"average_score": None}}})
-    assert repr(odd) == "<Result naive on styles of tiny: 4 runs, fid –>"
+    assert repr(odd) == "<Result naive on styles of tiny: 4 runs, fid score –>"
     assert "fid" in odd._repr_html_()
 
 
@@ -107,7 +110,7 @@ def test_a_notebook_shows_the_terminals_table_under_a_title(result: Result, caps
     found = Elements(result._repr_html_())
     title, *table = [line.rstrip() for line in found.text.splitlines()]
     assert title == re.sub(r"<Result (.*), CSD .*>", r"\1", repr(result))
-    assert table == [line.rstrip() for line in printed(result_table(result)).splitlines()]
+    assert table == [line.rstrip() for line in printed(result_table(result), width=120).splitlines()]
     assert capsys.readouterr().out == ""
 
 

@@ -21,7 +21,7 @@ from clbench.results.schema import (
     to_rows,
 )
 from clbench.results.summary import summarize
-from clbench.suite import DrawnImages, Sampling, Suite, Task, Track, Training, Weights
+from clbench.suite import DrawnImages, Drift, Sampling, Suite, Task, Track, Training, Weights
 
 
 def tiny_suite(name: str = "tiny") -> Suite:
@@ -68,6 +68,17 @@ def tiny_suite(name: str = "tiny") -> Suite:
     )
 
 
+def probing(suite: Suite) -> Suite:
+    """The same, with leak, drift and the next task's score measured on every track."""
+    more = {
+        "score_next_task": True,
+        "leak_prompt_templates": ("image of a cat", "gothic image of a cat"),
+        "drift": Drift(prompts=("a photo of a key", "a heart"), metrics=("clip_i", "dino")),
+    }
+    tracks = {name: track.model_copy(update=more) for name, track in suite.tracks.items()}
+    return suite.model_copy(update={"tracks": tracks})
+
+
 def save_suite(suite: Suite, folder: Path) -> str:
     """Write a definition into a folder of its own; returns what `--suite` takes."""
     content = suite.model_dump(mode="json", exclude_none=True)
@@ -95,18 +106,18 @@ def make_result(
         quick: the first run only.
         settings: hyper-parameters that differ from the method's defaults.
     """
-    rng = np.random.default_rng(seed)
+    shared, rng = np.random.default_rng(0), np.random.default_rng(seed)  # base and controls are the suite's
     track = suite.track(track_name)
     T = len(track.tasks)
-    base = {metric: rng.uniform(0.1, 0.15, T) for metric in track.metrics}
+    base = {metric: shared.uniform(0.1, 0.15, T) for metric in track.metrics}
     known = on_record(suite.name)
     if known and known.suite_sha256 == suite.sha256:
         base = {
             metric: np.array([tasks[name] for name in track.task_names])
             for metric, tasks in known.base[track_name].items()
         }
-    real = {metric: rng.uniform(0.8, 0.9, T) for metric in track.metrics}
-    floor = {metric: rng.uniform(0.15, 0.2, (T, T)) for metric in track.metrics}
+    real = {metric: shared.uniform(0.8, 0.9, T) for metric in track.metrics}
+    floor = {metric: shared.uniform(0.15, 0.2, (T, T)) for metric in track.metrics}
     for metric in track.metrics:
         np.fill_diagonal(floor[metric], real[metric])
     controls = Controls(
@@ -120,8 +131,20 @@ def make_result(
         R = np.full((T + 1, T), np.nan)
         R[0] = base[metric][list(order)]
         for j in range(T):
+            if j and track.score_next_task:
+                R[j, j] = R[0, j] + 0.01
             R[j + 1 :, j] = level + rng.uniform(0, 0.05) - 0.03 * np.arange(T - j) + rng.uniform(-0.01, 0.01, T - j)
         return R
+
+    def leak(order: tuple[int, ...]) -> dict | None:
+        if not track.leak_prompt_templates:
+            return None
+        own = {metric: base[metric][list(order)] for metric in track.headline_metrics}
+        return {metric: (tuple(row.tolist()), tuple((row + 0.05).tolist())) for metric, row in own.items()}
+
+    def drift() -> dict | None:
+        wanted = track.drift
+        return wanted and {name: tuple(rng.uniform(0.6, 0.8, len(wanted.prompts)).tolist()) for name in wanted.metrics}
 
     grid = suite.runs(track_name)
     runs = tuple(
@@ -136,6 +159,8 @@ def make_result(
             eval_seconds=6.25,
             peak_memory_bytes=None,
             trainable_parameters=3000,
+            leak=leak(track.orders[order]),
+            drift=drift(),
         )
         for order, run_seed in (grid[:1] if quick else grid)
     )
@@ -149,7 +174,7 @@ def make_result(
         distribution=None,
     )
     return Result(
-        schema_version="1",
+        schema_version="2",
         suite=suite_reference,
         track=track_name,
         variant=variant or method,

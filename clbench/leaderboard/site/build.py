@@ -10,8 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.data import FORMATS
+from clbench.leaderboard.board_tables import published_table, study_table
+from clbench.leaderboard.data import FORMATS, method_csv
+from clbench.leaderboard.overall import by_suite, overall, overall_table
 from clbench.leaderboard.site.pages import TrackPages, empty_page
+from clbench.leaderboard.tables import to_csv
 from clbench.plugins import list_methods
 from clbench.results.schema import Result
 from clbench.utils.files import cannot_write, write_atomic, write_text
@@ -69,10 +72,19 @@ def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable
     front = next((track for track in tracks if track.board.methods), tracks[0] if tracks else None)
     pages: dict[str, Callable[[], str]] = {"index.html": partial(front.board_page, "") if front else empty_page}
     abouts = _abouts()
+    for suite in by_suite(boards):
+        if found := overall(suite):
+            track = next(track for track in tracks if track.board is suite[0])
+            pages[f"{found.suite.name}/overall.html"] = partial(track.overall_page, "../", found)
+            pages[f"{found.suite.name}/overall.csv"] = partial(to_csv, overall_table(found))
     for track in tracks:
         board, root = track.board, "../../"
         pages[f"{board.folder}/index.html"] = partial(track.board_page, root)
+        if board.published and board.printed:
+            printed = published_table(board.published, board.track.name)
+            pages[f"{board.folder}/published.csv"] = partial(to_csv, printed)
         if board.published:
+            pages[f"{board.suite.name}/prompt-study.csv"] = partial(to_csv, study_table(board.published.prompt_study))
             pages[f"{board.suite.name}/prompt-study.html"] = partial(track.study_page, "../")
         if len(board.methods) > 1:
             pages[f"{board.folder}/compare.html"] = partial(track.compare_page, root)
@@ -86,6 +98,7 @@ def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable
             about = abouts.get(method.result.method.name, "")
             pages[f"{place}.html"] = partial(track.method_page, "../../../", method, about, link)
             pages[f"{place}.json"] = partial(_result_json, method.result)
+            pages[f"{place}.csv"] = partial(method_csv, method)
     return copies, pages
 
 

@@ -12,13 +12,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import pairs_table, published_table, study_table
+from clbench.leaderboard.board_tables import (
+    margin_text,
+    pairs_table,
+    published_table,
+    score_columns,
+    study_table,
+    tasks_table,
+)
 from clbench.leaderboard.data import FORMATS
+from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall, overall_table
 from clbench.leaderboard.site import heat, parts, plots, table
 from clbench.leaderboard.tables import to_html
-from clbench.results.analysis import EQUIVALENT, Analysis
+from clbench.metrics import METRICS
+from clbench.results.analysis import Analysis
 from clbench.results.significance import ALPHA, MOST_LISTED
-from clbench.scores import STATISTICS, shown
+from clbench.scores import RANKED_BY, STATISTICS, Statistic, shown
 from clbench.utils.formatting import counted, sentence
 
 
@@ -31,9 +40,22 @@ class TrackPages:
     """All of the site's, which every page links to."""
 
     @cached_property
+    def siblings(self) -> list[Board]:
+        """The boards of the same suite."""
+        return [other for other in self.boards if other.suite.name == self.board.suite.name]
+
+    @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The track's metrics, as the templates' metric switch wants them."""
         return [{"index": index, "id": metric.name, "info": metric} for index, metric in enumerate(self.board.metrics)]
+
+    @cached_property
+    def compared(self) -> dict[str, list[Statistic]]:
+        """Metric -> the statistics that are compared: those of boards that any method has."""
+        return {
+            name: [one for one in shown() if any(method.summary[name].get(one.name) for method in self.board.methods)]
+            for name in self.board.track.metrics
+        }
 
     @cached_property
     def bounds(self) -> dict[str, tuple[float, float]]:
@@ -53,14 +75,17 @@ class TrackPages:
                 **metric,
                 "scatter": plots.scatter(methods, styles, metric["id"]),
                 "retention": plots.retention(methods, styles, metric["id"]),
-                "ranks": plots.ranks(methods, styles, metric["id"], ranking),
-                "wins": parts.wins(ranking),
+                "ranks": plots.ranks(methods, styles, metric["id"], statistic, ranking),
+                "statistic": STATISTICS[statistic],
+                "margin": margin_text(ranking, statistic),
+                "wins": parts.wins(ranking, statistic),
                 "ranking": ranking,
                 "more": len(ranking.standings) - MOST_LISTED,
-                "pairs": pairs_table(ranking),
+                "pairs": pairs_table(ranking, statistic),
                 "inseparable": [pair for pair in ranking.pairs if not pair.separable],
             }
             for metric, ranking in zip(self.metrics, self.board.rankings.values(), strict=False)
+            for statistic in [self.board.compared_by(metric["id"])]
         ]
 
     def board_page(self, root: str) -> str:
@@ -76,8 +101,8 @@ class TrackPages:
             styles=plots.series([method.variant for method in board.methods]),
             views=self.plots,
             alpha=ALPHA,
-            equivalent=EQUIVALENT,
-            statistics=shown(),
+            ranked_by=STATISTICS[board.ranked_by] if board.methods else None,
+            statistics=list(dict.fromkeys(statistic for _, statistic in score_columns(board))),
             printed=published_table(board.published, board.track.name) if board.published and board.printed else None,
         )
 
@@ -103,7 +128,11 @@ class TrackPages:
                     for statistic in STATISTICS.values()
                     if statistic.name in method.summary[name]
                 ],
+                "tasks": tasks_table(method, name),
             }
+
+        elsewhere = [name for name in method.summary if name not in method.matrices]
+        drifts = [(METRICS[name].label, table.cell(method, name, STATISTICS["drift"])) for name in elsewhere]
 
         return self._render(
             "method.html",
@@ -114,6 +143,7 @@ class TrackPages:
             rank=self.board.ranks[method.variant],
             level=self.board.level(method),
             views=[view(metric) for metric in self.metrics],
+            drifts=drifts,
             costs=parts.costs(method),
             facts=parts.facts(method.result),
         )
@@ -134,14 +164,15 @@ class TrackPages:
                     means[0], means[1], f"{left.variant} minus {right.variant}", most[name]
                 ),
                 "figures": [
-                    (one.title, *(table.cell(method, name, one) for method in (left, right))) for one in shown()
+                    (one.title, *(table.cell(method, name, one) for method in (left, right)))
+                    for one in self.compared[name]
                 ],
                 "bounds": [table.three(bound) for bound in bounds],
                 "most": table.three(most[name]),
             }
 
         def numbers(method: Analysis) -> dict[str, Any]:
-            cells = ([table.cell(method, name, one) for one in shown()] for name in names)
+            cells = ([table.cell(method, name, one) for one in self.compared[name]] for name in names)
             return {
                 "matrices": [heat.cells(method.means[name]) for name in names],
                 "figures": [[[cell.text, cell.deviation] for cell in own] for own in cells],
@@ -163,6 +194,16 @@ class TrackPages:
             data=data,
         )
 
+    def overall_page(self, root: str, found: Overall) -> str:
+        """The suite's tracks together; `self` is the page set of any of them."""
+        return self._render(
+            "overall.html",
+            root,
+            table=overall_table(found),
+            pairs=pairs_table(found.ranking, RANKED_BY),
+            text=OVERALL_TEXT,
+        )
+
     def study_page(self, root: str) -> str:
         """The paper's prompt study, as printed."""
         assert self.board.published is not None
@@ -180,7 +221,8 @@ class TrackPages:
             root=root,
             here=f"{root}{board.folder}/",
             suites=list(first_of.values()),
-            siblings=[other for other in self.boards if other.suite.name == board.suite.name],
+            siblings=self.siblings,
+            has_overall=overall(self.siblings) is not None,
             runs=len(board.suite.runs(board.track.name)),
             formats=FORMATS,
             **values,

@@ -10,15 +10,17 @@ from markupsafe import Markup
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.site import heat
-from clbench.leaderboard.site.table import signed_three
+from clbench.leaderboard.site.heat import signed
 from clbench.results.analysis import Analysis
 from clbench.results.schema import Result
 from clbench.results.significance import MOST_LISTED, Pair, Ranking
-from clbench.utils.formatting import format_bytes, format_p_value, format_time
+from clbench.scores import STATISTICS
+from clbench.utils.formatting import format_bytes, format_figure, format_p_value, format_time
 
 
-def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
+def wins(ranking: Ranking, statistic: str) -> list[tuple[str, list[dict[str, Any] | None]]]:
     """(method, its mean difference to each method) with None on the diagonal, of the best by this ranking."""
+    share = STATISTICS[statistic].unit == "share"
     names = [standing.method for standing in ranking.standings[:MOST_LISTED]]
     pairs = {(pair.better, pair.worse): pair for pair in ranking.pairs}
     most = max((abs(pair.difference) for pair in ranking.pairs), default=0.0)
@@ -30,7 +32,7 @@ def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
         difference = pair.difference if pair.better == row else -pair.difference
         shade = heat.difference_shade(difference, most)
         return {
-            "text": signed_three(difference),
+            "text": signed(format_figure(difference, share, sign=True)),
             "css": shade.css if pair.separable else "",
             "separable": pair.separable,
         }
@@ -40,10 +42,15 @@ def wins(ranking: Ranking) -> list[tuple[str, list[dict[str, Any] | None]]]:
 
 def verdict(board: Board, pair: Pair) -> str:
     """A sentence on whether two methods differ, by the board's ranking."""
-    said = f"{pair.better} − {pair.worse}: {signed_three(pair.difference)} in {board.metrics[0].label} score"
+    statistic = STATISTICS[board.ranked_by]
+
+    def said_of(value: float) -> str:
+        return signed(format_figure(value, statistic.unit == "share", sign=True))
+
+    said = f"{pair.better} − {pair.worse}: {said_of(pair.difference)} in {board.metrics[0].label} {statistic.label}"
     if pair.interval is None or pair.p_corrected is None:
         return f"{said}; of a single order, no more can be said."
-    low, high = (signed_three(bound) for bound in pair.interval)
+    low, high = map(said_of, pair.interval)
     verdict = f"{pair.better} is better" if pair.verdict == "better" else pair.verdict
     return f"{said}, 95 % interval {low} to {high}; corrected p {format_p_value(pair.p_corrected)}: {verdict}."
 

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.leaderboard.site.heat import signed
-from clbench.metrics import METRICS
 from clbench.results.analysis import Analysis, Estimate
-from clbench.results.significance import ALPHA, Ranking
-from clbench.scores import RANKED_BY
+from clbench.results.significance import ALPHA, Ranking, over_orders
+from clbench.scores import STATISTICS
+from clbench.utils.formatting import format_figure, format_percent
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 48
 LABEL_WIDTH, LABEL_HEIGHT = 7.9, 16.0
 """The assumed size of a letter in a label, which keeps labels apart."""
-AXES = ("plasticity", "average_forgetting")
+AXES = ("learned", "kept")
 """The statistics that the scatter plot sets against each other."""
-FEWEST_RUNS = 4
-"""The fewest runs for which an ellipse is drawn: with fewer it would be wider than the plot."""
+FEWEST_ORDERS = 4
+"""The fewest orders for which an ellipse is drawn: with fewer it would be wider than the plot."""
 
 MARKERS = (
     "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
@@ -112,7 +112,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Plasticity against forgetting."""
+    """What is learned against what is kept."""
 
     box: Box
     dots: tuple[Dot, ...]
@@ -156,7 +156,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean scores with their intervals and ranks."""
+    """Means with their intervals and ranks."""
 
     box: Box
     spans: tuple[Span, ...]
@@ -188,17 +188,15 @@ def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) 
     regions = [_region(method, metric) for _, method, _ in shown]
     reach = [np.sqrt(np.diag(region)) if region is not None else np.zeros(2) for region in regions]
     ends = [center + sign * extent for (_, _, center), extent in zip(shown, reach, strict=True) for sign in (-1, 1)]
-    higher_is_better = METRICS[metric].higher_is_better
-    x = axis([end[0] for end in ends], LEFT, WIDTH - RIGHT, falling=not higher_is_better)  # better is further right
-    y = axis([end[1] for end in ends], TOP, HEIGHT - BOTTOM)  # less forgetting is further up
+    x = axis([end[0] for end in ends], LEFT, WIDTH - RIGHT, share=True)
+    y = axis([end[1] for end in ends], HEIGHT - BOTTOM, TOP, share=True)
     at = [(x.at(float(center[0])), y.at(float(center[1]))) for _, _, center in shown]
     labels = _place([style.label for style, _, _ in shown], at)
     dots = tuple(
         Dot(style, *point, _ellipse(region, point, x, y), label, _both(method, metric))
         for (style, method, _), point, region, label in zip(shown, at, regions, labels, strict=True)
     )
-    sign = 1 if higher_is_better else -1
-    front = pareto([(sign * float(center[0]), -float(center[1])) for _, _, center in shown])
+    front = pareto([(float(center[0]), float(center[1])) for _, _, center in shown])
     path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
     return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
 
@@ -231,22 +229,25 @@ def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str
     return Retention(Box(WIDTH, HEIGHT, x, y), lines, y.at(base))
 
 
-def ranks(methods: Sequence[Analysis], styles: Sequence[Series], metric: str, ranking: Ranking) -> Ranks:
-    """The mean score of each ranked method, best first, with its interval and rank."""
+def ranks(
+    methods: Sequence[Analysis], styles: Sequence[Series], metric: str, statistic: str, ranking: Ranking
+) -> Ranks:
+    """The mean of the statistic for each ranked method, best first, with its interval and rank."""
+    share = STATISTICS[statistic].unit == "share"
     known = {method.variant: (style, method) for style, method in zip(styles, methods, strict=True)}
     rows: list[tuple[Series, str, float, tuple[float, float], str]] = []
     for standing in ranking.standings:
         style, method = known[standing.method]
-        estimate = method.estimate(metric, RANKED_BY)
-        assert estimate is not None, "a valid result has every score of its last row"
+        estimate = method.estimate(metric, statistic)
+        assert estimate is not None, "a method is ranked by a statistic that it has"
         mean = estimate.spread.mean
-        says = f"{style.name}: rank {standing.rank}, mean {mean:.3f}"
+        says = f"{style.name}: rank {standing.rank}, mean {format_figure(mean, share)}"
         if estimate.interval:
-            says += f", 95 % interval {estimate.interval[0]:.3f} to {estimate.interval[1]:.3f}"
+            says += ", 95 % interval " + " to ".join(format_figure(end, share) for end in estimate.interval)
         rows.append((style, standing.rank, mean, estimate.interval or (mean, mean), says))
     left = 14 + LABEL_WIDTH * max(len(style.label) for style, *_ in rows)
     bottom = TOP + 30.0 * len(rows)
-    x = axis([end for *_, interval, _ in rows for end in interval], left, WIDTH - 60)
+    x = axis([end for *_, interval, _ in rows for end in interval], left, WIDTH - 60, share=share)
     y = Axis(0, len(rows), TOP, bottom, ())
     spans = tuple(
         Span(style, y.at(place + 0.5), x.at(mean), x.at(low), x.at(high), rank, says)
@@ -281,8 +282,8 @@ def panels(matrix: NDArray) -> tuple[Panel, ...]:
     return tuple(made)
 
 
-def axis(values: Iterable[float], start: float, end: float, most: int = 5, falling: bool = False) -> Axis:
-    """An axis that holds all values with some air, ticked at round numbers; `falling` from the highest value down."""
+def axis(values: Iterable[float], start: float, end: float, most: int = 5, share: bool = False) -> Axis:
+    """An axis that holds all values with some air, ticked at round numbers, of a `share` in percent."""
     known = list(values)
     low, high = min(known), max(known)
     air = 0.06 * (high - low) or 0.01 + 0.05 * abs(low)
@@ -291,18 +292,19 @@ def axis(values: Iterable[float], start: float, end: float, most: int = 5, falli
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    bare = Axis(high, low, start, end, ()) if falling else Axis(low, high, start, end, ())
+    bare = Axis(low, high, start, end, ())
     numbers = [place * step for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    ticks = tuple((bare.at(value), signed(f"{value + 0.0:.{digits}f}")) for value in numbers)
+    form = f"z.{max(0, digits - 2)}%" if share else f"z.{digits}f"
+    ticks = tuple((bare.at(value), signed(format(value, form).replace("%", " %"))) for value in numbers)
     return replace(bare, ticks=ticks)
 
 
-def hotelling(runs: int) -> float:
+def hotelling(orders: int) -> float:
     """How far, in squared standard errors, the 95 % confidence region of a mean in the plane reaches.
 
-    Hotelling's T² at (2, runs - 1), of which F(2, m) has the closed form m/2 (alpha^(-2/m) - 1).
+    Hotelling's T² at (2, orders - 1), of which F(2, m) has the closed form m/2 (alpha^(-2/m) - 1).
     """
-    return (runs - 1) * (ALPHA ** (-2 / (runs - 2)) - 1)
+    return (orders - 1) * (ALPHA ** (-2 / (orders - 2)) - 1)
 
 
 def _counted(count: int, start: float, end: float, first: int) -> Axis:
@@ -318,10 +320,10 @@ def _center(method: Analysis, metric: str) -> NDArray | None:
 
 
 def _region(method: Analysis, metric: str) -> NDArray | None:
-    """(2, 2), of which the confidence region of the mean is the unit ellipse; None for too few runs."""
-    runs = np.stack([method.statistics[metric][name] for name in AXES])
-    count = runs.shape[1]
-    return np.cov(runs) / count * hotelling(count) if count >= FEWEST_RUNS else None
+    """(2, 2), of which the confidence region of the mean is the unit ellipse; None for too few orders."""
+    orders = over_orders(np.stack([method.statistics[metric][name] for name in AXES]), method.run_keys)
+    count = orders.shape[1]
+    return np.cov(orders) / count * hotelling(count) if count >= FEWEST_ORDERS else None
 
 
 def _ellipse(region: NDArray | None, center: tuple[float, float], x: Axis, y: Axis) -> Ellipse | None:
@@ -336,10 +338,10 @@ def _ellipse(region: NDArray | None, center: tuple[float, float], x: Axis, y: Ax
 
 def _both(method: Analysis, metric: str) -> str:
     def said(estimate: Estimate | None) -> str:
-        return f"{estimate.spread.mean:.3f} ± {estimate.spread.std:.3f}" if estimate else "–"
+        return format_percent(estimate.spread.mean, estimate.spread.std) if estimate else "–"
 
-    plasticity, forgetting = (said(method.estimate(metric, name)) for name in AXES)
-    return f"{method.variant}: plasticity {plasticity}, forgetting {forgetting}"
+    learned, kept = (said(method.estimate(metric, name)) for name in AXES)
+    return f"{method.variant}: learned {learned}, kept {kept}"
 
 
 def _steps(front: Sequence[int], at: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:

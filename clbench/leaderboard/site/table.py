@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import FACTS, heading
+from clbench.leaderboard.board_tables import FACTS, heading, score_columns
 from clbench.leaderboard.site.heat import signed
 from clbench.leaderboard.tables import BLANK, Cell, unbroken
-from clbench.metrics import Metric
 from clbench.results.analysis import CONTROLS, Analysis
-from clbench.scores import RANKED_BY, Statistic, shown
+from clbench.scores import INSTEAD, RANKED_BY, Statistic
 from clbench.utils.formatting import format_percent
 
 
@@ -44,33 +43,26 @@ def percent(value: float) -> str:
     return signed(format_percent(value))
 
 
-def _scores(board: Board) -> list[tuple[int, Metric, Statistic]]:
-    """The columns of statistics: the headline ones of all metrics, then the others of each."""
-    metrics = list(enumerate(board.metrics))
-    headline = [(index, metric, one) for index, metric in metrics for one in shown("headline")]
-    others = [(index, metric, one) for index, metric in metrics for one in shown("diagnostic")]
-    return [(i, metric, one) for i, metric, one in headline if not metric.secondary or one.name == RANKED_BY] + others
-
-
 def headings(board: Board) -> tuple[Heading, ...]:
     """The columns after rank and method."""
+    index = {metric.name: number for number, metric in enumerate(board.metrics)}
     scores = (
         Heading(
             unbroken(heading(metric, statistic)),
             "descending" if statistic.prefers_high(metric.higher_is_better) else "ascending",
             statistic.description,
-            index,
-            only=statistic.shown != "headline",
-            control=metric.name if statistic.name == RANKED_BY else None,
+            index.get(metric.name),
+            only=statistic.name != RANKED_BY and metric in board.metrics and not metric.secondary,
+            control=metric.name if statistic.name == INSTEAD else None,
         )
-        for index, metric, statistic in _scores(board)
+        for metric, statistic in score_columns(board)
     )
     return (*scores, *(Heading(fact.heading, "ascending", fact.description) for fact in FACTS))
 
 
 def cells(board: Board, method: Analysis) -> tuple[Cell, ...]:
     """A method's cells, one for each heading."""
-    scores = (cell(method, metric.name, statistic, signs=True) for _, metric, statistic in _scores(board))
+    scores = (cell(method, metric.name, statistic, signs=True) for metric, statistic in score_columns(board))
     return (*scores, *(fact.cell(board, method) for fact in FACTS))
 
 
@@ -88,10 +80,11 @@ def control_values(board: Board, columns: Sequence[Heading], name: str) -> tuple
 def cell(method: Analysis, metric: str, statistic: Statistic, signs: bool = False) -> Cell:
     """A mean with its deviation, and its interval as a note; `signs`: changes have a sign if they are positive too."""
     source = f"{metric}.{statistic.name} of {method.result.place}"
-    estimate = method.estimate(metric, statistic.name)
+    estimate = method.estimate(metric, statistic.name) if metric in method.summary else None
     if estimate is None:
         return replace(BLANK, source=source)
     show = {"share": percent, "change": signed_three if signs else three}.get(statistic.unit, three)
-    mean, deviation = estimate.spread.mean, f"± {show(estimate.spread.std).lstrip('+')}"
+    mean, std = estimate.spread.mean, estimate.spread.std
+    deviation = "" if std is None else f"± {show(std).lstrip('+')}"
     interval = " to ".join(show(bound) for bound in estimate.interval or ())
     return Cell(show(mean), round(mean, 6), deviation=deviation, note=interval, source=source)

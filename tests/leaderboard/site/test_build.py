@@ -77,7 +77,9 @@ def test_all_that_is_written_is_returned(boards, tmp_path):
 
 def test_every_link_leads_to_a_file_of_the_site(site):
     pages = sorted(site.rglob("*.html"))
-    assert len(pages) == 1 + 2 * (1 + 1 + len(REGIMES)) + 1
+    assert len(pages) == 1 + 2 * (1 + 1 + len(REGIMES)) + 1 + 1, (
+        "the front page, the tracks, overall and the prompt study"
+    )
     for path in pages:
         for link in Page(path).links:
             assert not re.match(r"[a-z]+:|/", link), f"{link} leaves the site's folder"

@@ -32,25 +32,24 @@ def test_an_axis_holds_its_values_and_is_ticked_at_round_numbers(values):
         assert found.at(float(text.replace("−", "-"))) == at
 
 
-def test_more_plasticity_is_further_right_and_less_forgetting_further_up(styles):
+def test_what_learns_more_is_further_right_and_what_keeps_more_further_up(styles):
     methods = styles.methods
     plot = scatter(methods, series([method.variant for method in methods]), "csd")
     assert plot is not None
     places = {}
     for dot, method in zip(plot.dots, methods, strict=True):
-        plasticity, forgetting = (method.estimate("csd", name) for name in ("plasticity", "average_forgetting"))
-        assert plasticity is not None
-        assert forgetting is not None
-        places[plasticity.spread.mean] = dot.x
-        assert plot.box.y.at(forgetting.spread.mean) == dot.y
-        assert dot.ellipse is not None
+        learned, kept = (method.estimate("csd", name) for name in ("learned", "kept"))
+        assert learned is not None
+        assert kept is not None
+        places[learned.spread.mean] = dot.x
+        assert plot.box.y.at(kept.spread.mean) == dot.y
     assert all(places[a] < places[b] for a, b in pairwise(sorted(places)))
-    assert plot.box.y.at(0.0) < plot.box.y.at(0.1), "less forgetting is further up, where y is smaller"
+    assert plot.box.y.at(0.1) < plot.box.y.at(0.0), "what keeps more is further up, where y is smaller"
 
 
 def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(styles):
     methods, ranking = styles.methods, styles.ranking
-    plot = ranks(methods, series([method.variant for method in methods]), "csd", ranking)
+    plot = ranks(methods, series([method.variant for method in methods]), "csd", styles.ranked_by, ranking)
     assert [span.rank for span in plot.spans] == [standing.rank for standing in ranking.standings]
     assert all(span.low <= span.x <= span.high for span in plot.spans)
 
