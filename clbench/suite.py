@@ -206,6 +206,12 @@ class Track(FrozenModel):
         return [template.format(**task.fields) for template in self.leak_prompt_templates or ()]
 
     @property
+    def encoders(self) -> list[str]:
+        """The encoders that its metrics and its drift need."""
+        moved = self.drift.metrics if self.drift else ()
+        return sorted({METRICS[metric].encoder for metric in (*self.metrics, *moved)})
+
+    @property
     def headline_metrics(self) -> list[str]:
         """The metrics that are not secondary."""
         return [metric for metric in self.metrics if not METRICS[metric].secondary]
@@ -312,8 +318,7 @@ class Suite(FrozenModel):
         for track in self.tracks.values():
             if self.seeds is None and track.seeds is None:
                 raise ValueError(f"neither the suite nor track {track.name} names training seeds")
-            moved = track.drift.metrics if track.drift else ()
-            for encoder in (METRICS[metric].encoder for metric in (*track.metrics, *moved)):
+            for encoder in track.encoders:
                 if encoder not in self.encoders:
                     raise ValueError(f"track {track.name} needs an encoder {encoder!r} that is not in encoders")
             for photos in (photos for task in track.tasks for photos in task.photos):

@@ -9,7 +9,7 @@ from paths import SHARED
 
 from clbench.suite import PhotoImages, load_suite
 
-SDXL_V1 = "ecfdd62928fe0290ef2bb59f176c5db0e8e2d3962121a358521f36c63a09a1d7"
+SDXL_V1 = "595888b775a7ea327e195239f161a7ab499efd5b2886b87a020650fb75e84116"
 """If this differs, sdxl-v1 was edited. Once it has results, make a new version instead."""
 
 sdxl = load_suite("sdxl-v1")

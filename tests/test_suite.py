@@ -22,7 +22,7 @@ from clbench.storage.store import Store
 from clbench.suite import DrawnImages, Images, PhotoImages, Suite, Task, content_root, list_suites, load_suite
 from clbench.utils.files import folder_sha256
 
-MINI_V2 = "ac7dbb5c33d77d90df0b827f8d3ba9b80f89f072b93d3b1dc31af270c8e77e04"
+MINI_V2 = "5e40292dc0c6b2daa3691a5865351cbb058ac6f9dffe2ffce077837740e97164"
 MINI_V2_DEV = "b9e32fa9d3dc221ca88614e91cba4c7336731ed0675e49dfe12b5b7a847f36e6"
 """If one of these differs, that suite was edited. Once it has results, make a new version instead."""
 

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from clbench.data.images import check_photo
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.metrics import METRICS
 from clbench.suite import Dataset, Suite, Track, Weights
 from clbench.utils.files import expand_user, file_sha256
 
@@ -128,7 +127,7 @@ class _Problem(Exception):
 def list_assets(suite: Suite, name: str, track: str | None = None) -> list[Asset]:
     """The assets that a suite, or one of its tracks, needs; `name` is the value of `--suite`."""
     tracks = suite.tracks.values() if track is None else [suite.track(track)]
-    encoders = {METRICS[metric].encoder for chosen in tracks for metric in chosen.metrics}
+    encoders = {encoder for chosen in tracks for encoder in chosen.encoders}
     models = {"backbone": suite.backbone} | ({"vae": suite.vae} if suite.vae else {})
     models |= {encoder: suite.encoders[encoder] for encoder in sorted(encoders)}
     assets = [Asset(key, weights, weights.files, name) for key, weights in models.items()]
