@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
+import importlib
 import json
 import os
 import subprocess
@@ -19,8 +21,10 @@ from typing import IO, Any, NoReturn
 
 AT_START = ("HF_", "LANG", "LC_", "OMP_", "PYTHON")
 """Names of environment variables, or their beginnings, that Python or a library reads once, when it is loaded."""
-LIGHT = ("compare", "leaderboard", "list", "show", "submit", "validate")
+LIGHT = ("check-submission", "compare", "leaderboard", "list", "show", "submit", "validate")
 """Commands that load no torch."""
+LIBRARIES = ("rich.progress", "scipy.stats", "typer", "clbench.leaderboard.submitted", "clbench.results.validation")
+HEAVY_LIBRARIES = ("torch._dynamo", "clbench.runner.harness", "clbench.runner.plugin_check", "clbench.runner.reopen")
 
 
 def usable(environment: Mapping[str, str]) -> bool:
@@ -69,19 +73,10 @@ def _serve(requests: IO[str]) -> dict[str, Any] | None:
 
 def _load(command: Sequence[str]) -> None:
     """Load what a command needs, but none of `clbench.cli`, which looks at the terminal when it is loaded."""
-    import rich.progress
-    import scipy.stats
-    import typer
-
-    import clbench.leaderboard.submitted
-    import clbench.results.validation  # noqa: F401
-
-    if not {*command} <= {*LIGHT}:
-        import torch._dynamo
-
-        import clbench.runner.harness
-        import clbench.runner.plugin_check
-        import clbench.runner.reopen  # noqa: F401
+    for name in LIBRARIES if {*command} <= {*LIGHT} else (*LIBRARIES, *HEAVY_LIBRARIES):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # forks share that memory
 
 
 def _become(request: Mapping[str, Any]) -> None:
