@@ -1,5 +1,6 @@
 """Shared by all tests: untrained models and one loaded pipeline a session, one store a test. Torch only where asked."""
 
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +15,13 @@ for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as 
 settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
 settings.load_profile("clbench")
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
+gc.disable()  # while modules are imported, it finds nothing and takes a third of the time
+
+
+def pytest_collection_finish():
+    """Collect garbage again, but look no more at what the modules hold."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

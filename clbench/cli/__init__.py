@@ -5,6 +5,8 @@ Exit codes: 0 = done, 1 = the work failed, 2 = bad usage or input.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import io
 import signal
@@ -47,6 +49,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths need not be text; stderr is like that already
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # preempted jobs stop as after Ctrl-C
+    atexit.register(gc.freeze)  # Python looks for garbage once more at the end, which takes seconds with torch loaded
     try:
         code = app(standalone_mode=False)  # typer.Exit is returned as its exit code
         if code == 130:

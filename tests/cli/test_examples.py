@@ -65,7 +65,7 @@ def tried(words: list[str], folder: Path, *more: str) -> subprocess.CompletedPro
     expanded = [
         file for word in words for file in (sorted(glob.glob(word, root_dir=folder)) if "*" in word else [word])
     ]
-    return execute(CLBENCH, *expanded, *more, cwd=folder)
+    return execute(CLBENCH, *expanded, *more, cwd=folder, fresh=True)
 
 
 def test_there_are_examples_of_most_commands():
