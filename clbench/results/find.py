@@ -44,6 +44,12 @@ def replicate_place(place: str, number: int) -> str:
     return place if number == 1 else f"{place.removesuffix('.json')}+{number}.json"
 
 
+def replicates_of(place: Path) -> list[Path]:
+    """The submissions of a variant that there are, in the order of their numbers; `place` is the first's."""
+    others = [path for path in place.parent.glob("*.json") if REPLICATE.sub("", path.stem) == place.stem]
+    return sorted(others, key=replicate_number)
+
+
 def find_result(name: str, track: str | None = None, suite: str | None = None, places: Sequence[Path] = PLACES) -> Path:
     """The file of a result.
 

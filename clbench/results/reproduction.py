@@ -6,11 +6,12 @@ compared in each metric, of which at least one is steady in either case (`judge`
 first three tasks, the average score, and the signed mean over all rows.
 
 The largest differences that were measured between repetitions are taken as standard deviations of a normal
-distribution, and a figure may lie as far from zero as it does with a probability of `FALSE_ALARMS`, which all figures,
-metrics, runs and cells share equally (Bonferroni). `power` is the probability that an inflated result fails, and
-`runs_needed` says how many runs must be repeated to find it. With the reproducibility of `mini-v2`, where the cells
-or the means decide, one run is enough. With that of `NOISIEST` one run is just enough where every cell is inflated,
-and three are needed where a forger leaves the first three rows as they were measured.
+distribution. (They should be the largest of eight values or more: conditions, tracks and metrics. Of four, it is too
+small often enough.) A figure may lie as far from zero as it does with a probability of `FALSE_ALARMS`, which all
+figures, metrics, runs and cells share equally (Bonferroni). `power` is the probability that an inflated result fails,
+and `runs_needed` says how many runs must be repeated to find it. With the reproducibility of `mini-v2`, where the
+cells or the means decide, one run is enough. With that of `NOISIEST` one run is just enough where every cell is
+inflated, and three are needed where a forger leaves the first three rows as they were measured.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import pytest
 from builders import make_result, tiny_suite
 from numpy.typing import NDArray
 
-from clbench.results.baselines import Noise
+from clbench.results import reproduction
+from clbench.results.baselines import Noise, on_record
 from clbench.results.reproduction import (
     ENOUGH_POWER,
     FALSE_ALARMS,
@@ -103,6 +104,30 @@ def test_the_noisiest_method_needs_one_run_and_three_where_early_rows_are_honest
 
 
 @pytest.mark.parametrize("noise", NOISES)
+def test_the_largest_of_eight_measured_repetitions_serves_as_well(noise):
+    rng, draw, failed, missed, trials = np.random.default_rng(4), NOISES[noise], 0, 0, 1000
+
+    def holds(own: Reproducibility, inflation: float) -> bool:
+        whole = {metric: np.where(SEEN, draw(rng, 1) + inflation, np.nan) for metric in METRICS}
+        cells = {metric: draw(rng, 3)[:, -1, 0] + inflation for metric in METRICS}
+        return all(figure.holds for figure in judge(whole, cells, own))
+
+    for _ in range(trials):
+        drawn = np.where(SEEN, draw(rng, 8), np.nan)
+        rows = np.nanmean(drawn, axis=2)
+        own = Reproducibility(
+            cell=np.nanmax(np.abs(drawn)),
+            early_rows=np.nanmean(drawn[:, :3] ** 2, axis=(1, 2)).max() ** 0.5,
+            average_score=np.abs(rows[:, -1]).max(),
+            run_mean=np.abs(rows.mean(axis=1)).max(),
+        )
+        failed += not holds(own, 0.0)
+        missed += holds(own, 0.05)
+    assert failed / trials <= FALSE_ALARMS
+    assert missed / trials <= 1 - ENOUGH_POWER
+
+
+@pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("inflation", [0.005, 0.02, 0.05])
 def test_the_power_that_is_stated_is_a_lower_bound(noise, inflation):
     own = reproducibility(NOISES[noise])
@@ -127,9 +152,13 @@ def test_a_method_is_judged_by_its_own_noise_and_an_unmeasured_one_by_the_noisie
     assert Reproducibility.of(make_result(tiny_suite())) == NOISIEST
 
 
-def test_records_may_say_how_steady_early_rows_and_run_means_are():
-    noise = Noise(base=0, cell={"a": 0.3}, average_score={"a": 0.1}, measured="here")
-    assert (noise.early_rows, noise.run_mean) == ({}, {})
+def test_a_record_may_say_how_steady_early_rows_and_means_over_rows_are(monkeypatch):
+    known = on_record("mini-v2")
+    assert known
+    noise = Noise(base=0, cell={"a": 0.3, "b": 0.2}, average_score={"a": 0.1}, early_rows={"a": 0.01}, measured="here")
+    monkeypatch.setattr(reproduction, "on_record", lambda suite: known.model_copy(update={"noise": noise}))
+    own = Reproducibility.of(make_result(load_suite("mini-v2"), method="b"))
+    assert (own.cell, own.early_rows, own.average_score, own.run_mean) == (0.2, 0.01, 0.1, 0.1)
 
 
 # --- what is repeated ---
