@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @app.command(
     rich_help_panel=BOARD,
-    epilog="Example: `clbench submit runs/mini-v2/styles/merge_init.json --submitter 'A. Lab' --replace`",
+    epilog="Example: `clbench submit runs/mini-v2/styles/merge_init.json --submitter 'A. Lab'`",
 )
 def submit(
     result: Annotated[Path, typer.Argument(help="A complete, valid result file.")],
@@ -29,10 +29,12 @@ def submit(
     licence: Annotated[str | None, typer.Option(help="Licence of that source, such as `Apache-2.0`.")] = None,
     contact: Annotated[str | None, typer.Option(help="Whom to ask; it is published.")] = None,
     submissions: Annotated[Path, typer.Option(help="Folder of all submissions.")] = Path(FOLDER),
-    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
     samples: Annotated[Path, typer.Option(help="Folder of sample grids.")] = Path("docs/samples"),
 ) -> None:
     """Check a result, file it as `submissions/<suite>/<track>/<variant>.json`, and say how to send it.
+
+    Where that variant was submitted before, with the same source and settings, the result is filed beside it, and the
+    boards show the mean. Another source or other settings are another variant, with a name of its own.
 
     Methods that are not in `methods/` need --paper, --code, --licence and --contact. The tables are rebuilt after the
     merge; `clbench leaderboard --output build/board` shows them with the result in them.
@@ -42,12 +44,12 @@ def submit(
     from clbench.results.io import save_result
 
     by = submission.submission_of(submitter=submitter, paper=paper, code=code, licence=licence, contact=contact)
-    place, new = submission.prepare(result, by, submissions, replace)
-    boards = submitted_boards(submissions, samples, new)
+    place, new = submission.prepare(result, by, submissions)
+    boards = submitted_boards(submissions, samples, (place, new))
     try_boards([board for board in boards if (board.suite.name, board.track) == (new.result.suite.name, new.track)])
     save_result(new.result, place)
     out.print(Text(f"filed as {place}"), soft_wrap=True)
-    for line in ("", *submission.next_steps(new.result, submissions, samples)):
+    for line in ("", *submission.next_steps(new.result, place, submissions, samples)):
         out.print(Text(line), soft_wrap=True)
 
 
@@ -72,9 +74,7 @@ def check_submission(
         out.print(Text("the request is refused", "red"))
         raise typer.Exit(2)
     for place in verdict.results:
-        again = place in verdict.replaced
-        note = ", in place of an earlier one: make sure that its submitter sent it" if again else ""
-        out.print(Text(f"- {place}{note}"), soft_wrap=True)
+        out.print(Text(f"- {place}"), soft_wrap=True)
     out.print(Text("the request brings valid results and nothing else", "green"))
 
 
@@ -138,13 +138,14 @@ def _own_boards(runs: Path, submissions: Path | None, samples: Path, suite: str 
         return own if own and own.name == name else load_suite(name)
 
     own = load_suite(suite) if suite else None
-    methods = {method.result.place: method for method in read_own(runs, load)}
-    places = {(method.result.suite.name, method.track.name) for method in methods.values()}
+    methods = read_own(runs, load)
+    taken = {method.result.place for method in methods}
+    tracks = {(method.result.suite.name, method.track.name) for method in methods}
     for method in read_submissions(submissions) if submissions else ():
-        if method.result.place in methods:
+        if method.result.place in taken:
             err.print(Text(f"{runs / method.result.place} stands in place of the submission", "yellow"), soft_wrap=True)
-        elif (method.result.suite.name, method.track.name) in places:
-            methods[method.result.place] = method
+        elif (method.result.suite.name, method.track.name) in tracks:
+            methods.append(method)
     verified = read_verified(submissions / VERIFIED) if submissions else {}
-    boards = make_boards(methods.values(), load=load, samples=samples, verified=verified)
+    boards = make_boards(methods, load=load, samples=samples, verified=verified)
     return [board for board in boards if board.methods]

@@ -12,18 +12,13 @@ from rich.text import Text
 from clbench.cli.options import (
     BOARD,
     RESULTS,
-    DataRoot,
     Json,
-    Plugins,
     ResultSuite,
     app,
     complete_track,
-    import_harness,
     out,
-    progress_bar,
-    store_of,
 )
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError
 from clbench.results.find import find_result, known_names
 
 if TYPE_CHECKING:
@@ -129,71 +124,3 @@ def validate(
             out.print(Text(f"{len(files) - invalid} of {len(files)} files are valid", "red" if invalid else "green"))
     if invalid:
         raise typer.Exit(2)
-
-
-@app.command(
-    rich_help_panel=BOARD,
-    epilog="Examples:\n\n`clbench verify runs/mini-v2/styles/merge_init.json`\n\n"
-    "`clbench verify submissions/mini-v2/styles/magmax.json --level rerun --cells 3`",
-)
-def verify(
-    result: Annotated[Path, typer.Argument(help="A result file.")],
-    level: Annotated[str, typer.Option(help="`recomputed`, `artifacts` or `rerun`.")] = "recomputed",
-    images: Annotated[Path | None, typer.Option(help="Folder of images with a manifest, for `artifacts`.")] = None,
-    cells: Annotated[int, typer.Option(help="How many cells to run again.", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="Which cells are chosen.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for the store of `rerun`.")] = Path("verify"),
-    note: Annotated[Path | None, typer.Option("--record", help="Maintainers' file to note the level in.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to run again; default: what is there.")] = None,
-    suite: ResultSuite = None,
-    plugin: Plugins = None,
-    data_root: DataRoot = None,
-    as_json: Json = False,
-) -> None:
-    """Check a result more deeply: recompute it, score its images, or run chosen cells again."""
-    from clbench.errors import did_you_mean
-    from clbench.results import verification
-    from clbench.results.validation import load_valid
-
-    if level not in verification.LEVELS:
-        raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verification.LEVELS))}")
-    if level == "artifacts" and images is None:
-        raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
-    loaded, checked = load_valid(result, suite, allow_partial=True).result, []
-    if level != "recomputed":
-        import_harness()
-        from clbench.runner import verify as verifying
-        from clbench.runner.reopen import reopen
-        from clbench.storage.open import default_store
-
-        known = [store_of(result)]
-        with (
-            progress_bar() as progress,
-            reopen(loaded, suite, default_store(output), plugin, device, data_root, known) as (runtime, sequences),
-        ):
-            bar = progress.add_task("loading the models", total=None)
-            if level == "artifacts" and images is not None:
-                found = verifying.score_images(loaded, runtime, images)
-            else:
-                found = verifying.run_again(
-                    loaded, sequences, cells, seed, lambda what: progress.update(bar, description=what)
-                )
-            checked = list(found)
-    limit = verification.tolerance(loaded, level)
-    worst = max((one.difference for one in checked), default=0.0)
-    wrong = [one for one in checked if one.difference > limit]
-    if as_json:
-        rows = [vars(one) | {"difference": one.difference} for one in checked]
-        typer.echo(json.dumps({"level": level, "tolerance": limit, "largest": worst, "checked": rows}, indent=1))
-    elif checked:
-        out.print(Text(f"{len(checked)} scores compared: largest difference {worst:.2g}, noise on record {limit:.2g}"))
-    if wrong:
-        one = wrong[0]
-        raise WorkFailed(
-            f"{result} does not hold: run {one.run}, {one.metric} of {one.task!r} after task {one.row} is "
-            f"{one.submitted:.4f} in the file, but {one.found:.4f} here"
-        )
-    if note is not None:
-        verification.record(note, loaded, level, checked)
-    if not as_json:
-        out.print(Text(f"{result}: {level}", style="green"))

@@ -16,13 +16,14 @@ from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods, ranking_statistic
 from clbench.results.case import Case
 from clbench.results.copies import conflicts
-from clbench.results.find import result_files
+from clbench.results.find import replicate_number, result_files
 from clbench.results.io import load_result
 from clbench.results.per_task import error_over_tasks
+from clbench.results.replicates import average
 from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
 from clbench.results.validation import validate
-from clbench.results.verification import UNVERIFIED, Verification, status
+from clbench.results.verification import LEVELS, UNVERIFIED, Verification, status
 from clbench.scores import INSTEAD, STATISTICS, shown
 from clbench.suite import Suite, Track, load_suite
 from clbench.utils.parallel import parallel_map
@@ -39,13 +40,17 @@ class Board:
     suite: Suite
     track: Track
     methods: tuple[Analysis, ...] = ()
-    """Best first."""
+    """Best first, those without a rank last."""
     published: Published | None = None
     """The paper's results in the suite's setting."""
     levels: Mapping[str, str] = field(default_factory=dict)
     """Variant -> how far its result was verified; missing = unverified."""
     grids: Mapping[str, Path] = field(default_factory=dict)
     """Variant -> the image with its sample grid, if it has one."""
+    replicates: Mapping[str, int] = field(default_factory=dict)
+    """Variant -> how many submissions its row is the mean of; missing = 1."""
+    verified_alone: bool = False
+    """Whether only verified results are ranked, above the others."""
     _rankings: dict[tuple[str, str], Ranking] = field(default_factory=dict, init=False, repr=False)
     """(metric, statistic) -> rankings that were asked for before."""
 
@@ -66,8 +71,15 @@ class Board:
 
     @cached_property
     def ranked(self) -> tuple[Analysis, ...]:
-        """The complete results, ranked on all runs; where there are none, the partial ones, on the runs they share."""
-        return tuple(method for method in self.methods if not method.result.partial) or self.methods
+        """The complete results, ranked on all runs; where there are none, the partial ones, on the runs they share.
+
+        Where only verified results are ranked, those of them that are verified, if any is.
+        """
+        complete = tuple(method for method in self.methods if not method.result.partial) or self.methods
+        return tuple(filter(self._may_be_ranked, complete)) or complete
+
+    def _may_be_ranked(self, method: Analysis) -> bool:
+        return not self.verified_alone or self.level(method) != UNVERIFIED
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -113,18 +125,22 @@ class Board:
         return lambda method: bool(np.isfinite(method.statistics[metric][statistic]).all())
 
     def remark(self, method: Analysis) -> str:
-        """What a row says beside the method's configuration: that it is partial, or not above the untouched model."""
-        above = self.ranking.above
-        says = [method.missing_runs]
+        """What a row says beside the method's configuration, e.g. that it is partial, or not above the base model."""
+        above, count = self.ranking.above, self.replicates.get(method.variant, 1)
+        says = [method.missing_runs, "" if self._may_be_ranked(method) else "unverified, no rank"]
+        says += [f"mean of {count} submissions"] if count > 1 else []
         if above is not None and method in self.ranked and method.result.method.name != FROZEN_BASE:
             says.append("" if method.variant in above else "not separably above the untouched model")
         return "; ".join(filter(None, says))
 
     @cached_property
     def ranks(self) -> dict[str, str]:
-        """Variant -> its rank, such as "1–2", or "–" where it is partial beside complete ones."""
-        unranked = {method.variant: "–" for method in self.methods}
-        return unranked | {standing.method: standing.rank for standing in self.ranking.standings}
+        """Variant -> its rank, such as "1–2", or "–" where it has none: partial beside complete ones, or unverified."""
+        ranks = {standing.method: standing.rank for standing in self.ranking.standings}
+        return {
+            method.variant: ranks.get(method.variant, "–") if self._may_be_ranked(method) else "–"
+            for method in self.methods
+        }
 
     @cached_property
     def controls(self) -> dict[str, dict[str, Spread | None]]:
@@ -195,8 +211,11 @@ def make_boards(
     samples: Path | None = None,
     published: Mapping[str, Published] | None = None,
     verified: Mapping[str, Verification] | None = None,
+    verified_alone: bool = False,
 ) -> list[Board]:
     """A board for every track of every suite that has results or was published in.
+
+    Several results of one variant are one row: the mean of those that are verified, or of all where none is.
 
     Args:
         methods: the results, as `read_submissions` gives them.
@@ -204,6 +223,7 @@ def make_boards(
         samples: folder of <suite>/<track>/<variant>.png sample grids.
         published: suite -> the paper's results in its setting.
         verified: maintainers' notes (`clbench.results.verification.read_verified`).
+        verified_alone: rank only the verified results.
 
     Raises:
         ClbenchError: a suite cannot be loaded.
@@ -215,12 +235,33 @@ def make_boards(
     for name in sorted({*(suite for suite, _ in tracks), *(published or ())}):
         suite = load(name)
         for track in suite.tracks.values():
-            own = _best_first(tracks.get((name, track.name), []))
-            levels = {method.variant: status(verified or {}, method.result) for method in own}
+            rows = {
+                method.variant: (method, level, count)
+                for method, level, count in _rows(tracks.get((name, track.name), ()), verified or {})
+            }
+            best = _best_first([method for method, _, _ in rows.values()])
+            levels = {variant: level for variant, (_, level, _) in rows.items()}
+            own = tuple(sorted(best, key=lambda method: verified_alone and levels[method.variant] == UNVERIFIED))
+            counts = {variant: count for variant, (_, _, count) in rows.items()}
             images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
             grids = {image.stem: image for image in images}
-            boards.append(Board(suite, track, own, (published or {}).get(name), levels, grids))
+            printed = (published or {}).get(name)
+            boards.append(Board(suite, track, own, printed, levels, grids, counts, verified_alone))
     return boards
+
+
+def _rows(methods: Iterable[Analysis], verified: Mapping[str, Verification]) -> list[tuple[Analysis, str, int]]:
+    """(result, the level that all of it reached, how many submissions it is the mean of) of each variant."""
+    variants: dict[str, list[tuple[Analysis, str]]] = {}
+    for method in methods:
+        variants.setdefault(method.variant, []).append((method, status(verified, method.result)))
+    rows = []
+    for found in variants.values():
+        # Nobody moves a verified row by submitting it again before that is verified too.
+        taken = [(method, level) for method, level in found if level != UNVERIFIED] or found
+        weakest = min((level for _, level in taken), key=(UNVERIFIED, *LEVELS).index)
+        rows.append((average([method for method, _ in taken]), weakest, len(taken)))
+    return rows
 
 
 def _best_first(methods: Sequence[Analysis]) -> tuple[Analysis, ...]:
@@ -240,21 +281,23 @@ def _best_first(methods: Sequence[Analysis]) -> tuple[Analysis, ...]:
 
 
 def read_submissions(
-    submissions: Path, load: Callable[[str], Suite] = load_suite, new: Analysis | None = None
+    submissions: Path, load: Callable[[str], Suite] = load_suite, new: tuple[Path, Analysis] | None = None
 ) -> list[Analysis]:
-    """Read, check and analyze the results in <submissions>/<suite>/<track>/<variant>.json.
+    """Read, check and analyze the results in <submissions>/<suite>/<track>/<variant>.json, and replicates beside them.
 
     Args:
         submissions: their folder.
         load: how a suite is found by its name.
-        new: a result that takes its place among them before it is filed, whatever that place has now.
+        new: a result and its place, which it takes before it is filed, whatever that place has now.
 
     Raises:
-        ClbenchError: a submission is invalid or partial, lies elsewhere, or is a copy of another one.
+        ClbenchError: a submission is invalid or partial, lies elsewhere, is a copy of another one, or is none of the
+            variant that it is filed beside.
     """
-    place = submissions / new.result.place if new else None
-    found = _read(sorted(path for path in submissions.glob("*/**/*.json") if path != place), _Reader(load))
-    found += [new] if new else []
+    place = new[0] if new else None
+    paths = sorted((replicate_number(path), path) for path in submissions.glob("*/**/*.json") if path != place)
+    found = _read([path for _, path in paths], _Reader(load))
+    found += [new[1]] if new else []
     _refuse([f"{found[index].result.place}: {code} {sentence}" for index, code, sentence in conflicts(found)])
     return found
 

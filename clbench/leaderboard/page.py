@@ -20,6 +20,7 @@ from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall_table
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
 from clbench.results.significance import ALPHA, MOST_LISTED, Ranking
+from clbench.results.verification import UNVERIFIED
 from clbench.scores import STATISTICS
 from clbench.utils.formatting import counted, sentence
 
@@ -45,6 +46,7 @@ def board_page(board: Board, path: Path) -> str:
         f"Ranked by {first} {statistic.label}, the mean over {runs} runs. A rank such as 1–2 says that these methods",
         "cannot be told apart with so many runs; see below.",
         *_about_partial(board),
+        *_about_unverified(board),
         "",
         "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
         "  defaults.",
@@ -84,6 +86,13 @@ def _about_partial(board: Board) -> list[str]:
     if board.ranked == board.methods:
         return [f"All results are partial: they are ranked on the {counted(board.ranking.runs, 'run')} that all share."]
     return ["Partial results have no rank: their figures are means over the runs that they have."]
+
+
+def _about_unverified(board: Board) -> list[str]:
+    """What unverified results mean for the table; empty where all have a rank."""
+    if not board.verified_alone or all(board.level(method) != UNVERIFIED for method in board.methods):
+        return []
+    return ["Unverified results stand below the others, without a rank."]
 
 
 def _legend(board: Board) -> list[str]:

@@ -4,9 +4,8 @@ The request is what its merge would change on the base branch: a branch that lag
 that the merge brings escapes. It is read from git's objects as data; the code, the suites and the methods that judge
 it are those of the installed package, which must be the base branch's.
 
-An existing submission may be replaced by its submitter alone, under the same name of the variant, and nothing is
-removed: other changes are the maintainers' to make. The submitter's name is text, which anybody can write, so that a
-replacement is also reported for a person to look at.
+Nothing that was submitted is changed or removed; that is for the maintainers. Whoever repeats a variant's runs adds a
+replicate beside its first submission, with the same source and settings (CLB026).
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ MAX_FILE, MAX_REQUEST = 2_000_000, 10_000_000
 MOST_LISTED = 20
 """So many problems are named; a request can have as many as it has files."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-ALLOWED = re.compile(rf"({FOLDER}/{_NAME}/{_NAME}/{_NAME}\.json)|({SAMPLES}/{_NAME}/{_NAME}/{_NAME}\.png)")
-"""What a request may bring: results and sample grids, <suite>/<track>/<variant>."""
+ALLOWED = re.compile(
+    rf"({FOLDER}/{_NAME}/{_NAME}/{_NAME}(\+[1-9][0-9]{{0,5}})?\.json)|({SAMPLES}/{_NAME}/{_NAME}/{_NAME}\.png)"
+)
+"""What a request may bring: results, replicates and sample grids, <suite>/<track>/<variant>."""
 
 
 @dataclass
@@ -46,8 +47,6 @@ class Verdict:
     """A sentence each; empty = it may be merged, as far as a program can tell."""
     results: list[str] = field(default_factory=list)
     """The places of the results."""
-    replaced: list[str] = field(default_factory=list)
-    """Those that stand in the place of an earlier submission of the same submitter."""
 
 
 def check_request(repository: Path, base: str, head: str) -> Verdict:
@@ -65,13 +64,11 @@ def check_request(repository: Path, base: str, head: str) -> Verdict:
     changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
     problems = list(_form_problems(before, after, changed))
     verdict = Verdict(problems, [path for path in changed if path.startswith(f"{FOLDER}/")])
-    verdict.replaced = [path for path in verdict.results if path in before]
     if not problems:
         with TemporaryDirectory() as folder:
-            old, new = Path(folder) / "old", Path(folder) / "new"
-            _write(repository, before, verdict.replaced, old)
+            new = Path(folder)
             _write(repository, after, [path for path in after if path.startswith((f"{FOLDER}/", f"{SAMPLES}/"))], new)
-            problems += _content_problems(old, new, changed)
+            problems += _content_problems(new, changed)
             if not problems:
                 problems += _board_problems(new)
     return verdict
@@ -88,6 +85,8 @@ def _form_problems(before: Mapping[str, Entry], after: Mapping[str, Entry], chan
             yield f"{name} may not change: only results in {FOLDER}/ and sample grids in {SAMPLES}/ may"
         elif path not in after:
             yield f"{name} would be removed; only maintainers remove submissions"
+        elif path in before and path.startswith(f"{FOLDER}/"):
+            yield f"{name} was submitted before and may not change: `clbench submit` files a result beside it"
         elif after[path].mode != REGULAR:
             yield f"{name} is no plain file: its git mode is {after[path].mode} (a link, a program or a submodule)"
         elif after[path].size > MAX_FILE:
@@ -114,17 +113,17 @@ def _write(repository: Path, entries: Mapping[str, Entry], paths: list[str], fol
         (folder / path).write_bytes(content)
 
 
-def _content_problems(old: Path, new: Path, changed: list[str]) -> Iterator[str]:
+def _content_problems(new: Path, changed: list[str]) -> Iterator[str]:
     """What is wrong with the results and grids themselves."""
     for path in changed:
         if path.startswith(f"{SAMPLES}/"):
             if problem := png_problem((new / path).read_bytes()):
                 yield f"{path} {problem}"
         else:
-            yield from (f"{path}: {printable(problem)}" for problem in _result_problems(old / path, new / path))
+            yield from (f"{path}: {printable(problem)}" for problem in _result_problems(new / path))
 
 
-def _result_problems(old: Path, new: Path) -> Iterator[str]:
+def _result_problems(new: Path) -> Iterator[str]:
     if findings := check_file(new):
         yield from (f"{finding.code} {finding.message}" for finding in findings)
         return
@@ -136,10 +135,6 @@ def _result_problems(old: Path, new: Path) -> Iterator[str]:
     elif missing := missing_origin(result):
         options = ", ".join(f"--{name}" for name in missing)
         yield f"its method is not in methods/, so that it must say where it comes from: `clbench submit` with {options}"
-    if old.exists():
-        owner = load_result(old).submitted_by
-        if owner is None or owner != result.submitted_by:
-            yield f"it replaces a submission of {owner!r}, but is submitted by {result.submitted_by!r}"
 
 
 def _board_problems(new: Path) -> Iterator[str]:

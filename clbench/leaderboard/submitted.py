@@ -18,19 +18,23 @@ VERIFIED = "VERIFIED.json"
 """The maintainers' file beside the submissions."""
 
 
-def submitted_boards(submissions: Path, samples: Path, new: Analysis | None = None) -> list[Board]:
+def submitted_boards(submissions: Path, samples: Path, new: tuple[Path, Analysis] | None = None) -> list[Board]:
     """The boards of all submissions, with what was published and what maintainers found.
+
+    Where there is a maintainers' file, only the results that it says are verified are ranked.
 
     Args:
         submissions, samples: the folders of results and of sample grids.
-        new: a result that takes its place among the submissions before it is filed.
+        new: a result and its place, which it takes among the submissions before it is filed.
 
     Raises:
         ClbenchError: a submission or the maintainers' file is invalid, or `new` is a copy of a submission.
     """
     verified = read_verified(submissions / VERIFIED)
     methods = read_submissions(submissions, new=new)
-    return make_boards(methods, samples=samples, published=load_published(), verified=verified)
+    alone = (submissions / VERIFIED).is_file()
+    published = load_published()
+    return make_boards(methods, samples=samples, published=published, verified=verified, verified_alone=alone)
 
 
 def try_boards(boards: Sequence[Board]) -> None:

@@ -25,6 +25,10 @@ class Noise(FrozenModel):
     """Method -> in a score of a trained model: training makes differences in the last bits grow."""
     average_score: dict[str, float]
     """Method -> in a run's average score."""
+    early_rows: dict[str, float] = Field(default_factory=dict)
+    """Method -> root mean square in the scores after the first three tasks; where missing, bounded by `cell`."""
+    run_mean: dict[str, float] = Field(default_factory=dict)
+    """Method -> in the mean over all rows of a row's mean; where missing, bounded by `average_score`."""
     measured: str
     """The machines and settings, and how the differences were measured."""
 

@@ -14,6 +14,7 @@ from clbench.metrics import METRICS
 from clbench.results.baselines import on_record
 from clbench.results.case import Case
 from clbench.results.copies import copied_run
+from clbench.results.find import replicate_number, replicate_place
 from clbench.results.schema import Spread, content_sha256, unprintable
 from clbench.utils.files import is_device_name
 
@@ -191,8 +192,11 @@ def _close(a: float | None, b: float | None) -> bool:
 
 @check("CLB017")
 def _file_lies_where_it_says(case: Case) -> Iterator[str]:
-    if case.path is not None and "/".join(case.path.parts[-3:]) != case.result.place:
-        yield f"the file belongs at submissions/{case.result.place}"
+    if case.path is None:
+        return
+    place = case.result.place
+    if "/".join(case.path.parts[-3:]) != replicate_place(place, replicate_number(case.path)):
+        yield f"the file belongs at submissions/{place}, or beside it at {replicate_place(place, 2)} and so on"
 
 
 @check("CLB018")
@@ -263,10 +267,11 @@ def _controls_are_the_known_ones(case: Case) -> Iterator[str]:
                 yield f"controls.{field}.{metric} differs from what is on record by up to {off:.3g}"
 
 
-@check("CLB026")
+@check("CLB027")
 def _probes_are_the_tracks(case: Case) -> Iterator[str]:
     """Leak and drift have the metrics, tasks and prompts of the track."""
     yield from (error for label, run in case.runs for error in case.probe_errors(label, run))
 
 
-# CLB024, a copy of another submission, and CLB025, its name in other letters, are in `copies`: they need other results.
+# CLB024, a copy of another submission, CLB025, its name in other letters, and CLB026, another source or other settings
+# than those of the submissions that it lies beside, are in `copies`: they need other results.

@@ -2,8 +2,8 @@
 
 The mean difference of two score matrices, as a share of how much their scores vary, tells copies from measurements. On
 `mini-v2` it is above 0.5 between submitted methods, in the metric that they are ranked by, and between a method's runs.
-A run that is repeated with other threads, other instructions or another torch is nearer, but it takes the place of the
-submission that it repeats, so that the two are never compared.
+A run that is repeated with other threads, other instructions or another torch is nearer, but it is filed as a replicate
+of the submission that it repeats, and replicates are not compared with each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.results.analysis import Analysis
-from clbench.results.schema import Run, score_stack
+from clbench.results.replicates import is_replicate
+from clbench.results.schema import Result, Run, score_stack
 
 COPY_SHARE = 0.05
 """Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01).
@@ -33,11 +34,11 @@ def copied_run(runs: Sequence[Run], metric: str) -> tuple[int, int] | None:
 
     Runs of other orders learn other tasks at these positions, so that jitter does not hide a copy among them.
     """
-    return next(_copies(*_trained_cells(runs, metric, 1), [run.order for run in runs]), None)
+    return next(_copies(*_trained_cells(runs, metric, 1), [run.order for run in runs], EQUAL), None)
 
 
 def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]:
-    """(index, code, sentence) for each submission that copies an earlier one, or has its name in other letters.
+    """(index, code, sentence) for each submission that copies an earlier one, or has its name and is no replicate.
 
     The scores after the first task are left out, because methods that begin alike share its training.
 
@@ -49,14 +50,20 @@ def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]
         tracks.setdefault((method.result.suite.name, method.result.track), []).append(index)
     for indices in tracks.values():
         methods = [submissions[index] for index in indices]
-        metric, names = methods[0].track.metrics[0], dict[str, str]()
+        metric, names = methods[0].track.metrics[0], dict[str, Result]()
         for index, method in zip(indices, methods, strict=True):
-            other = names.setdefault(method.variant.casefold(), method.variant)
-            if other != method.variant:
+            first = names.setdefault(method.variant.casefold(), method.result)
+            if (other := first.variant) != method.variant:
                 yield index, "CLB025", f"its name differs from {other!r} in case alone, and some disks keep one of them"
+            elif not is_replicate(method.result.method, first.method):
+                yield (
+                    index,
+                    "CLB026",
+                    f"its source or settings are not those of the first {other!r}: it needs a name of its own",
+                )
         each = [_trained_cells(sorted(method.result.runs, key=_order), metric, 2) for method in methods]
         scores, base = (np.array([cells.ravel() for cells in part]) for part in zip(*each, strict=True))
-        for later, earlier in _copies(scores, base):
+        for later, earlier in _copies(scores, base, [method.variant for method in methods], within=-1.0):
             other = methods[earlier].variant
             sentence = f"{metric} is that of {other!r} but for jitter: a copy, or a change without effect; submit one"
             yield indices[later], "CLB024", sentence
@@ -75,21 +82,22 @@ def _trained_cells(runs: Sequence[Run], metric: str, first_row: int) -> tuple[ND
 
 
 def _copies(
-    scores: NDArray[np.float64], base: NDArray[np.float64], orders: Sequence[str] | None = None
+    scores: NDArray[np.float64], base: NDArray[np.float64], groups: Sequence[str], within: float
 ) -> Iterator[tuple[int, int]]:
     """(later, earlier) rows of (n, cells) that are copies; models that learned nothing are alike by design.
 
     Args:
-        orders: the task order of each row, where rows are runs of one method.
+        groups: of each row; rows of one group may be much alike.
+        within: the mean difference up to which two rows of one group are copies.
     """
-    named = np.array(orders) if orders else np.arange(len(scores))
+    named = np.array(groups)
     if not scores.size:
         return
     change = np.abs(scores - base).mean(axis=1)
     learned = change > UNCHANGED
     near = COPY_SHARE * np.minimum(change, np.abs(scores - scores.mean(axis=1, keepdims=True)).mean(axis=1))
     for later in range(1, len(scores)):
-        limits = np.where(named[:later] == named[later], EQUAL, near[later])
+        limits = np.where(named[:later] == named[later], within, near[later])
         alike = np.abs(scores[:later] - scores[later]).mean(axis=1) <= limits
         earlier = np.flatnonzero(alike & (learned[:later] | learned[later]))
         if len(earlier):

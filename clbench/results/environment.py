@@ -14,16 +14,20 @@ PACKAGES = ("clbench", "torch", "diffusers", "transformers", "peft", "open_clip_
 
 
 def describe(device: str) -> Environment:
-    """This machine and process."""
+    """This machine and process, with what computes on it."""
     import torch
 
     cuda = device.startswith("cuda")
+    name = printable(torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device)
+    return describe_machine().model_copy(update={"device": name, "threads": torch.get_num_threads()})
+
+
+def describe_machine() -> Environment:
+    """The same for what needs no torch and no device."""
     return Environment(
         python=platform.python_version(),
         platform=printable(platform.platform()),
         processor=printable(_processor() or "") or None,
-        device=printable(torch.cuda.get_device_name(device) if cuda and torch.cuda.is_available() else device),
-        threads=torch.get_num_threads(),
         packages={name: _version(name) for name in PACKAGES},
         git_commit=_git_commit(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ PLACES = (Path("runs"), Path(FOLDER))
 NO_RESULTS = frozenset({"store", "leaderboard", "tensorboard", "wandb", "trackio"})
 """Folders beside the suites' that runs write too."""
 PARTIAL = ".partial"
+REPLICATE = re.compile(r"\+([1-9][0-9]{0,5})$")
+"""The end of a replicate's file name without suffix, e.g. "naive+2"; names of variants have no "+"."""
 
 
 def result_files(folder: Path) -> Iterator[Path]:
@@ -28,6 +31,23 @@ def result_files(folder: Path) -> Iterator[Path]:
 def variant_of(path: Path) -> str:
     """The name of the variant that a result file is named after."""
     return path.stem.removesuffix(PARTIAL)
+
+
+def replicate_number(path: Path) -> int:
+    """Which submission of its variant a file is: 1, or for `<variant>+2.json` 2."""
+    found = REPLICATE.search(path.stem)
+    return int(found[1]) if found else 1
+
+
+def replicate_place(place: str, number: int) -> str:
+    """Where the submission of that number lies, for the place of the first, `<suite>/<track>/<variant>.json`."""
+    return place if number == 1 else f"{place.removesuffix('.json')}+{number}.json"
+
+
+def replicates_of(place: Path) -> list[Path]:
+    """The submissions of a variant that there are, in the order of their numbers; `place` is the first's."""
+    others = [path for path in place.parent.glob("*.json") if REPLICATE.sub("", path.stem) == place.stem]
+    return sorted(others, key=replicate_number)
 
 
 def find_result(name: str, track: str | None = None, suite: str | None = None, places: Sequence[Path] = PLACES) -> Path:

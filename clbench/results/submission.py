@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
-from clbench.results.find import FOLDER
+from clbench.results.find import FOLDER, replicate_number, replicate_place, replicates_of
 from clbench.results.io import load_result
+from clbench.results.replicates import is_replicate
 from clbench.results.schema import MethodRef, Result, Submission
 from clbench.results.validation import known_suite, validate
 from clbench.suite import content_root, list_suites
@@ -63,12 +64,15 @@ def missing_origin(result: Result) -> list[str]:
     return [field for field in ORIGIN if getattr(result.submission, field, None) is None]
 
 
-def prepare(path: Path, submission: Submission, folder: Path, replace: bool) -> tuple[Path, Analysis]:
-    """A result as it is submitted, and its place, `<folder>/<suite>/<track>/<variant>.json`; nothing is written.
+def prepare(path: Path, submission: Submission, folder: Path) -> tuple[Path, Analysis]:
+    """A result as it is submitted, and the file that it goes to; nothing is written.
+
+    That is `<folder>/<suite>/<track>/<variant>.json`, or `<variant>+2.json` and so on where others were submitted
+    before. The same result again, e.g. to add the paper, takes its own place.
 
     Raises:
-        ClbenchError: it is invalid, partial or of a suite without a board, or its place is taken and `replace` is not
-            given.
+        ClbenchError: it is invalid, partial or of a suite without a board, or its variant was submitted with another
+            source or other settings.
     """
     result = load_result(path).model_copy(update={"submission": submission, "submitter": None})
     if result.suite.name not in (boards := suites_with_board()):
@@ -78,34 +82,40 @@ def prepare(path: Path, submission: Submission, folder: Path, replace: bool) -> 
     if not isinstance(found, Analysis):
         more = f" (and {len(found) - 1} more: `clbench validate {path}`)" if len(found) > 1 else ""
         raise ClbenchError(f"{path} cannot be submitted: {found[0].code} {found[0].message}{more}")
-    place = folder / result.place
-    if place.exists() and not replace:
-        there, here = load_result(place).method, result.method
-        of = "" if there.configured_as(here) else f" with another configuration ({printable(there.configuration)})"
-        raise ClbenchError(
-            f"{place} exists{of}; give --replace to put this result ({here.configuration}) in its place"
-            + (", or run it under a name of its own with --variant" if of else "")
-        )
-    return place, found
+    number = 1
+    for earlier in replicates_of(folder / result.place):
+        there = load_result(earlier)
+        if not is_replicate(result.method, there.method):
+            raise ClbenchError(
+                f"{earlier} is of {printable(there.method.configuration)}, source {there.method.source_sha256[:12]}, "
+                f"and this result of {result.method.configuration}, source {result.method.source_sha256[:12]}: run it "
+                f"under a name of its own with --variant, or delete that file if you never sent it"
+            )
+        number = replicate_number(earlier)
+        if there.checksum == result.checksum:
+            return earlier, found
+        number += 1
+    return folder / replicate_place(result.place, number), found
 
 
-def next_steps(result: Result, folder: Path, samples: Path) -> list[str]:
+def next_steps(result: Result, place: Path, folder: Path, samples: Path) -> list[str]:
     """The steps that are left to do by hand: commands up to an empty line, then a reviewer's questions.
 
     Args:
-        result: as it was filed below `folder`.
+        result: as it was filed at `place`, below `folder`.
         samples: folder of sample grids.
     """
-    branch = f"submit-{result.suite.name}-{result.track}-{result.variant}"
+    branch = f"submit-{result.suite.name}-{result.track}-{place.stem.replace('+', '-')}"
     grid = result.place.removesuffix(".json") + ".png"
-    files = {f"{FOLDER}/{result.place}": folder / result.place}
-    if (samples / grid).is_file():
+    first = replicate_number(place) == 1
+    files = {f"{FOLDER}/{place.relative_to(folder).as_posix()}": place}
+    if first and (samples / grid).is_file():
         files[f"{SAMPLES}/{grid}"] = samples / grid
     commands = [
         *_into_checkout(folder, files),
         ["git", "switch", "-c", branch, "main"],
         ["git", "add", *files],
-        ["git", "commit", "-m", f"Submit {result.variant} on {result.track} of {result.suite.name}"],
+        ["git", "commit", "-m", f"Submit {place.stem} on {result.track} of {result.suite.name}"],
         "# origin must be your fork; in a clone of the project itself, put your fork's URL in its place",
         ["git", "push", "-u", "origin", branch],
     ]
@@ -118,8 +128,8 @@ def next_steps(result: Result, folder: Path, samples: Path) -> list[str]:
     steps += ["", *checklist.splitlines()]
     if missing := missing_origin(result):
         options = ", ".join(f"--{field}" for field in missing)
-        steps.append(f"The check will ask for {options}: this method is not in methods/. Submit again with --replace.")
-    if len(files) == 1:
+        steps.append(f"The check will ask for {options}: this method is not in methods/. Submit again with them.")
+    if first and len(files) == 1:
         steps.append(f"It has no sample grid yet; `clbench samples` draws {SAMPLES}/{grid} from the run's folder.")
     return steps
 

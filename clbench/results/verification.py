@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,9 @@ from pydantic import AwareDatetime, ValidationError
 
 from clbench.errors import ClbenchError
 from clbench.results.baselines import on_record
-from clbench.results.schema import Result, Sha256
+from clbench.results.find import replicate_place
+from clbench.results.reproduction import ENCODER_NOISE, Rerun
+from clbench.results.schema import Environment, Result, Sha256
 from clbench.suite import FrozenModel
 from clbench.utils.files import read_limited, write_text
 
@@ -24,9 +26,7 @@ LEVELS: tuple[Level, ...] = ("recomputed", "artifacts", "rerun")
 UNVERIFIED = "unverified"
 """The level of a result that nobody has verified."""
 MAX_BYTES = 20_000_000
-"""Bytes of a file of verifications; a note has about 200."""
-ENCODER_NOISE = 1e-4
-"""Allowed difference between two machines' encoders on the same images, for suites without a record."""
+"""Bytes of a file of verifications; a note has about 200, of a rerun about 2,000."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Checked:
     run: int
     """The run's number in the result, counted from 1."""
     row: int
+    column: int
     task: str
     metric: str
     submitted: float
@@ -56,21 +57,16 @@ class Verification(FrozenModel):
     cells: int = 0
     """How many cells were scored again."""
     largest_difference: float = 0.0
+    rerun: Rerun | None = None
+    """What was run again; None for other levels, and in notes from before it was recorded."""
+    environment: Environment | None = None
+    """The verifier's machine and versions; None in notes from before it was recorded."""
 
 
-def tolerance(result: Result, level: Level) -> float:
-    """The largest accepted difference between a submitted score and a repeated one.
-
-    `rerun` accepts three times the noise that was measured for the method (or for the noisiest method, if it was not
-    measured), because the largest of a few repetitions is no bound; but never less than for the base model.
-    """
+def tolerance(result: Result) -> float:
+    """The largest accepted difference between a submitted score and that of the same images or weights here."""
     known = on_record(result.suite.name)
-    if known is None or known.suite_sha256 != result.suite.sha256:
-        return ENCODER_NOISE
-    if level != "rerun":
-        return known.base_tolerance
-    measured = known.noise.cell
-    return max(known.base_tolerance, 3 * measured.get(result.method.name, max(measured.values())))
+    return known.base_tolerance if known and known.suite_sha256 == result.suite.sha256 else ENCODER_NOISE
 
 
 def read_verified(path: Path) -> dict[str, Verification]:
@@ -88,33 +84,47 @@ def read_verified(path: Path) -> dict[str, Verification]:
         raise ClbenchError(f"{path} is not a file of verifications: {' '.join(str(error).split())[:200]}") from None
 
 
-def record(path: Path, result: Result, level: Level, checked: list[Checked]) -> Verification:
+def record(
+    path: Path,
+    result: Result,
+    level: Level,
+    checked: Sequence[Checked],
+    *,
+    number: int = 1,
+    rerun: Rerun | None = None,
+    environment: Environment | None = None,
+) -> Verification:
     """Write down that a result reached a level; a higher level that it reached before is kept.
+
+    Args:
+        number: which replicate of its variant the result is (`clbench.results.find.replicate_number`).
 
     Raises:
         WorkFailed: the file cannot be written.
     """
-    known, key = read_verified(path), _key(result)
+    known, key = read_verified(path), replicate_place(result.place, number).removesuffix(".json")
     found = Verification(
         level=level,
         sha256=record_sha256(result),
         at=datetime.now(UTC).replace(microsecond=0),
         cells=len({(one.run, one.row, one.task) for one in checked}),
         largest_difference=max((one.difference for one in checked), default=0.0),
+        rerun=rerun,
+        environment=environment,
     )
     before = known.get(key)
     if before and before.sha256 == found.sha256 and LEVELS.index(before.level) > LEVELS.index(level):
         return before
     known[key] = found
-    rows = {name: known[name].model_dump(mode="json") for name in sorted(known)}
+    rows = {name: known[name].model_dump(mode="json", exclude_none=True) for name in sorted(known)}
     write_text(path, json.dumps(rows, indent=1) + "\n")
     return found
 
 
 def status(verified: Mapping[str, Verification], result: Result) -> str:
     """The level that a result is known to have reached, or "unverified"."""
-    found = verified.get(_key(result))
-    return found.level if found and found.sha256 == record_sha256(result) else UNVERIFIED
+    sha256 = record_sha256(result)
+    return next((note.level for note in verified.values() if note.sha256 == sha256), UNVERIFIED)
 
 
 def record_sha256(result: Result) -> str:
@@ -125,7 +135,3 @@ def record_sha256(result: Result) -> str:
     """
     content = result.model_dump(mode="json", warnings=False, exclude_unset=True, exclude={"summary"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _key(result: Result) -> str:
-    return result.place.removesuffix(".json")

@@ -2,18 +2,26 @@
 
 recomputed   the summary is what the matrices give, and every other check of `clbench validate` passes
 artifacts    the scores are what the submitted images give (`write_images` makes the folder)
-rerun        chosen cells, trained and scored again, are what the result says, within the noise on record
+rerun        a whole run and some cells, drawn at random, trained and scored again, are what the result says, within
+             the method's reproducibility (`clbench.results.reproduction`)
+
+`artifacts` says that the scores are those of the images, and that these are no copies of the suite's own pictures;
+where the images come from, `rerun` alone can say.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clbench.errors import ClbenchError
+from clbench.results.reproduction import Reproducibility, Rerun, Sample, draw_sample, judge, power
 from clbench.results.schema import Result
 from clbench.results.verification import Checked
 from clbench.utils.files import file_sha256, read_limited, write_atomic, write_text
@@ -29,6 +37,8 @@ if TYPE_CHECKING:  # the first level needs no torch
 
 MAX_MANIFEST = 20_000_000
 """Bytes of a manifest; it has about a hundred for each image."""
+COPIED, SMALL = 2.0, 32
+"""An image is a copy of a picture up to this mean difference, of 255, at so many pixels a side."""
 
 
 def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path) -> Path:
@@ -72,9 +82,10 @@ def score_images(result: Result, runtime: TrackRuntime, folder: Path) -> Iterato
     """Every cell of a result, scored from its submitted images.
 
     Raises:
-        ClbenchError: an image is missing, not the one that the manifest names, or none of the suite's size.
+        ClbenchError: an image is missing, not the one that the manifest names, none of the suite's size, or a copy of
+            a picture that the suite trains on or compares with.
     """
-    side = runtime.suite.resolution
+    side, pictures = runtime.suite.resolution, _known_pictures(runtime)
     manifest, evaluator = _read_manifest(folder), runtime.models.evaluator(runtime.track.name)
     for number, run in enumerate(result.runs, start=1):
         tasks = runtime.track.ordered(run.order)
@@ -89,9 +100,28 @@ def score_images(result: Result, runtime: TrackRuntime, folder: Path) -> Iterato
                     path = folder / file
                     if not path.is_file() or file_sha256(path) != manifest[file]:
                         raise ClbenchError(f"{path} is missing, or is not the image that the manifest names")
-                found = evaluator.score(task, [_open_image(folder / file, side) for file in files])
+                images = [_open_image(folder / file, side) for file in files]
+                for file, image in zip(files, images, strict=True):
+                    if (np.abs(pictures - _small(image)).mean(axis=1) < COPIED).any():
+                        raise ClbenchError(f"{folder / file} is a copy of one of the suite's own pictures")
+                found = evaluator.score(task, images)
                 for metric, value in found.items():
                     yield _checked(result, number, row, column, metric, value)
+
+
+def _known_pictures(runtime: TrackRuntime) -> NDArray[np.float32]:
+    """What the track's tasks are trained on and compared with, and real images, each small: (pictures, values)."""
+    from clbench.data.images import load_images
+
+    sets = [one for task in runtime.track.tasks for one in (task.train, task.reference, task.real) if one is not None]
+    size, folders = runtime.suite.resolution, runtime.assets.folders
+    return np.array([_small(image) for one in sets for image in load_images(one, size, folders)])
+
+
+def _small(image: Image.Image) -> NDArray[np.float32]:
+    from PIL import ImageOps
+
+    return np.asarray(ImageOps.fit(image, (SMALL, SMALL)), dtype=np.float32).ravel()
 
 
 def _open_image(path: Path, side: int) -> Image.Image:
@@ -116,31 +146,73 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 # --- running again ---
 
 
-def run_again(
-    result: Result, sequences: list[TaskSequence], cells: int, seed: int, report: Callable[[str], None]
-) -> Iterator[Checked]:
-    """Some cells of trained models, chosen at random, trained and scored again.
+def rerun(
+    result: Result,
+    sequences: Sequence[TaskSequence],
+    whole: int,
+    cells: int,
+    seed: int | None,
+    report: Callable[[str], None],
+) -> tuple[list[Checked], Rerun]:
+    """Run a part of a result again, and judge it.
 
     Args:
         sequences: one a run, in the result's order.
+        whole: how many runs are repeated as a whole.
+        cells: how many scores in the last rows of other runs are repeated.
+        seed: which ones, to repeat a verification; None: drawn from the system's randomness, now that the result is
+            fixed.
     """
+    drawn, tasks = secrets.randbits(53) if seed is None else seed, len(result.runs[0].task_order)
+    sample, own = draw_sample(len(result.runs), tasks, drawn, whole, cells), Reproducibility.of(result)
+    checked = list(run_again(result, sequences, sample, report))
+    runs, single = differences(checked, sample, tasks)
+    keys = [(run.order, run.seed) for run in result.runs]
+    return checked, Rerun(
+        seed=drawn,
+        seed_given=seed is not None,
+        runs=tuple(keys[number - 1] for number in sample.runs),
+        cells=tuple((*keys[number - 1], result.runs[number - 1].task_order[place]) for number, place in sample.cells),
+        figures=tuple(judge(runs, single, own)),
+        reproducibility=own.source,
+        power=power(own, len(sample.runs), tasks, len(sample.cells), len(runs)),
+    )
+
+
+def run_again(
+    result: Result, sequences: Sequence[TaskSequence], sample: Sample, report: Callable[[str], None]
+) -> Iterator[Checked]:
+    """The scores of a sample of runs and cells, trained and drawn again."""
     tasks = len(result.runs[0].task_order)
-    everywhere = [
-        (number, row, column)
-        for number in range(1, len(result.runs) + 1)
-        for row in range(1, tasks + 1)
-        for column in range(row)
-    ]
-    for number, row, column in sorted(random.Random(seed).sample(everywhere, min(cells, len(everywhere)))):
-        sequence = sequences[number - 1]
-        report(f"run {number}, task {column + 1} after task {row}")
-        for metric, value in sequence.cell_scores(row - 1, column).items():
-            yield _checked(result, number, row, column, metric, value)
+    for number in sample.runs:
+        report(f"run {number}")
+        for metric, rows in sequences[number - 1].run().scores.items():
+            for row in range(1, tasks + 1):
+                for column, value in enumerate(rows[row][:row]):
+                    assert value is not None, "a run measures all tasks that were learned"
+                    yield _checked(result, number, row, column, metric, value)
+    for number, column in sample.cells:
+        report(f"run {number}, task {column + 1} after task {tasks}")
+        for metric, value in sequences[number - 1].cell_scores(tasks - 1, column).items():
+            yield _checked(result, number, tasks, column, metric, value)
+
+
+def differences(
+    checked: Sequence[Checked], sample: Sample, tasks: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """Submitted minus repeated scores, as `clbench.results.reproduction.judge` takes them: whole runs, and cells."""
+    runs: dict[str, NDArray[np.float64]] = {}
+    cells: dict[str, list[float]] = {}
+    for one in checked:
+        whole = runs.setdefault(one.metric, np.full((len(sample.runs), tasks, tasks), np.nan))
+        single = cells.setdefault(one.metric, [])
+        if one.run in sample.runs:
+            whole[sample.runs.index(one.run), one.row - 1, one.column] = one.submitted - one.found
+        else:
+            single.append(one.submitted - one.found)
+    return runs, {metric: np.array(values) for metric, values in cells.items()}
 
 
 def _checked(result: Result, number: int, row: int, column: int, metric: str, found: float) -> Checked:
     run = result.runs[number - 1]
-    return Checked(number, row, run.task_order[column], metric, float(run.matrix(metric)[row, column]), found)
-
-
-# --- the maintainers' file ---
+    return Checked(number, row, column, run.task_order[column], metric, float(run.matrix(metric)[row, column]), found)

@@ -70,11 +70,48 @@ def test_submit_files_a_valid_result_once_and_refuses_partial_and_edited_ones(sa
     filed = folder / "mini-v2" / "styles" / "mine.json"
     assert json.loads(filed.read_text())["submission"]["submitter"] == "A. Lab"
     before = filed.read_bytes()
-    other = saved(level=0.6)
-    assert "--replace" in refusal("submit", other, *options)
-    assert filed.read_bytes() == before
-    clbench("submit", other, *options, "--replace")
-    assert filed.read_bytes() != before
+    clbench("submit", saved(level=0.6), *options)
+    assert filed.read_bytes() == before, "nothing is replaced"
+    clbench("submit", saved(level=0.5), *options)
+    assert {path.name for path in filed.parent.iterdir()} == {"mine.json", "mine+2.json", "mine+3.json"}
+    again = (*options, "--contact", "me@example.org")
+    clbench("submit", saved(level=0.5), *again)
+    assert {path.name for path in filed.parent.iterdir()} == {"mine.json", "mine+2.json", "mine+3.json"}
+    assert json.loads((filed.parent / "mine+3.json").read_text())["submission"]["contact"] == "me@example.org"
+    assert clbench("validate", *filed.parent.iterdir()).endswith("3 of 3 files are valid\n")
+
+
+def test_another_source_or_other_settings_are_another_variant(saved, tmp_path):
+    folder = tmp_path / "submissions"
+    options = ("--submitter", "A. Lab", "--submissions", folder)
+    clbench("submit", saved(), *options)
+    other = load_result(saved(level=0.6))
+    edited = other.model_copy(update={"method": other.method.model_copy(update={"source_sha256": "b" * 64})})
+    save_result(signed(edited), tmp_path / "edited.json")
+    said = refusal("submit", tmp_path / "edited.json", *options)
+    assert "source aaaaaaaaaaaa, and this result of mine, source bbbbbbbbbbbb" in said
+    assert "--variant" in said
+    stronger = saved(level=0.6, settings={"strength": 10.0})
+    assert "this result of mine, strength=10.0" in refusal("submit", stronger, *options)
+    save_result(signed(edited), folder / "mini-v2/styles/mine+2.json")
+    files = (folder / "mini-v2/styles/mine.json", folder / "mini-v2/styles/mine+2.json")
+    assert "mine+2.json: CLB026 its source or settings are not those of the first 'mine'" in clbench(
+        "validate", *files, code=2
+    )
+    assert "CLB026" in refusal("leaderboard", "--submissions", folder, "--output", tmp_path / "board")
+
+
+def test_a_row_is_the_mean_over_replicates(saved, tmp_path):
+    folder, board = tmp_path / "submissions", tmp_path / "board"
+    for seed, level in enumerate((0.3, 0.6)):
+        clbench("submit", saved(seed=seed, level=level), "--submitter", "me", "--submissions", folder)
+    clbench("leaderboard", "--submissions", folder, "--output", board)
+    [record] = json.loads((board / "mini-v2/styles.json").read_text())["methods"]
+    files = [load_result(folder / f"mini-v2/styles/{name}.json") for name in ("mine", "mine+2")]
+    means = [result.summary["csd"]["average_score"].mean for result in files]
+    assert record["csd.average_score.mean"] == pytest.approx(sum(means) / 2)
+    assert "mean of 2 submissions" in record["remark"]
+    assert record["runs"] == 10
 
 
 def test_leaderboard_writes_a_page_a_track_and_the_same_bytes_again(saved, tmp_path):

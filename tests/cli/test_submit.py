@@ -89,6 +89,21 @@ def test_they_do_so_from_elsewhere_too(clone, fork, result, tmp_path):
     git(tmp_path / "the project", "cat-file", "-e", "FETCH_HEAD:docs/samples/mini-v2/styles/mine.png")
 
 
+def test_a_resubmission_is_a_file_and_a_branch_of_its_own(clone, fork, result):
+    follow(commands(execute(CLBENCH, "submit", result, *OPTIONS, cwd=clone).stdout), clone)
+    accepted(fork)
+    project = fork.parent / "the project"
+    git(project, "merge", "-q", "FETCH_HEAD")
+    save_result(make_result(SUITE, method="mine", seed=1), result)
+    told = execute(CLBENCH, "submit", result, *OPTIONS, cwd=clone).stdout
+    assert "sample grid" not in told
+    git(clone, "pull", "-q", "--ff-only", str(project), "main:main")
+    follow(commands(told), clone)
+    git(project, "fetch", "-q", str(fork), "submit-mini-v2-styles-mine-2")
+    told = execute(CLBENCH, "check-submission", "main", "FETCH_HEAD", cwd=project).stdout
+    assert told.splitlines()[0] == "- submissions/mini-v2/styles/mine+2.json"
+
+
 def test_outside_a_checkout_it_says_where_the_file_belongs(fork, result, tmp_path):
     (tmp_path / "an empty folder").mkdir()
     told = execute(CLBENCH, "submit", result, *OPTIONS, cwd=tmp_path / "an empty folder").stdout
@@ -105,8 +120,9 @@ def test_the_file_says_who_submits_it_and_nobody_is_asked_twice(result, tmp_path
     filed = tmp_path / "submissions/mini-v2/styles/mine.json"
     told = execute(CLBENCH, "submit", result, "--submitter", "M. Ine", cwd=tmp_path).stdout
     assert "The check will ask for --paper, --code, --licence, --contact" in told
-    told = execute(CLBENCH, "submit", result, *OPTIONS, "--replace", cwd=tmp_path).stdout
+    told = execute(CLBENCH, "submit", result, *OPTIONS, cwd=tmp_path).stdout
     assert "The check will ask" not in told
+    assert [path.name for path in filed.parent.iterdir()] == ["mine.json"], "it is the same result"
     by = load_result(filed).submission
     assert by is not None
     assert (by.submitter, by.licence, by.contact) == (OPTIONS[1], "MIT", "mine@example.org")

@@ -150,18 +150,23 @@ def test_a_program_and_a_submodule_are_refused(project):
     assert "mine.png is no plain file: its git mode is 160000" in told
 
 
-def test_only_its_submitter_replaces_a_submission(project):
+def test_nobody_replaces_a_submission_but_whoever_repeats_it_adds_a_replicate(project):
     theirs = load_result(project / NAIVE)
     assert theirs.submitter
-    forged = refused(project, {NAIVE: submitted(theirs)})
-    assert forged == [f"- {NAIVE}: it replaces a submission of {theirs.submitter!r}, but is submitted by 'M. Ine'"]
-    request(project, {NAIVE: submitted(theirs, submitter=theirs.submitter)})
-    assert "in place of an earlier one: make sure that its submitter sent it" in check(project, code=0)
-    request(project, {NAIVE: submitted(theirs, submitter=theirs.submitter)})
-    git(project, "merge", "-q", "request")
-    again = submitted(make_result(SUITE, method="naive"), submitter=theirs.submitter)
-    request(project, {NAIVE: again, "docs/samples/mini-v2/styles/naive.png": GRID})
-    check(project, code=0)
+    for submitter in ("M. Ine", theirs.submitter):
+        [said] = refused(project, {NAIVE: submitted(theirs, submitter=submitter)})
+        assert said.startswith(f"- {NAIVE} was submitted before and may not change")
+    second = NAIVE.replace("naive", "naive+2")
+    request(project, {second: submitted(theirs)})
+    assert check(project, code=0).splitlines()[0] == f"- {second}"
+    changed = make_result(SUITE, method="naive")
+    assert "CLB026 its source or settings are not those of the first 'naive'" in refused(
+        project, {second: submitted(changed)}
+    )[0].replace(f"{second}: ", "")
+    grid = "docs/samples/mini-v2/styles/naive+2.png"
+    assert f"{grid} may not change" in refused(project, {second: submitted(theirs), grid: GRID})[0]
+    for name in ("naive+1", "naive+02", "naive+", "naive+2+2", "+2"):
+        refused(project, {NAIVE.replace("naive", name): submitted(theirs)})
 
 
 def test_a_method_that_is_not_in_methods_says_where_it_comes_from(project):
@@ -170,11 +175,11 @@ def test_a_method_that_is_not_in_methods_says_where_it_comes_from(project):
         f"- {PLACE}: its method is not in methods/, so that it must say where it comes from: "
         "`clbench submit` with --paper, --contact"
     ]
-    naive = load_result(project / NAIVE)
+    naive, second = load_result(project / NAIVE), NAIVE.replace("naive", "naive+2")
     named = naive.model_copy(update={"method": naive.method.model_copy(update={"source_sha256": "b" * 64})})
-    assert any("CLB018" in line for line in refused(project, {NAIVE: submitted(named, submitter=naive.submitter)}))
+    assert any("CLB018" in line for line in refused(project, {second: submitted(named, submitter=naive.submitter)}))
     bundled = submitted(naive, submitter=naive.submitter, **dict.fromkeys(ORIGIN))
-    request(project, {NAIVE: bundled})
+    request(project, {second: bundled})
     check(project, code=0)
     without = result_text(make_result(SUITE, method="mine"))
     assert "it says nobody who submits it" in refused(project, {PLACE: without})[0]

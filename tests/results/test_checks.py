@@ -337,12 +337,12 @@ def test_clb023_controls_that_are_not_the_known_ones():
         {"drift": dict.fromkeys(("clip_i", "dino"), (0.5, 1.5))},
     ],
 )
-def test_clb026_leak_and_drift_are_those_of_the_track(edit):
+def test_clb027_leak_and_drift_are_those_of_the_track(edit):
     suite = probing(SUITE)
     good = make_result(suite)
     assert check_result(good, suite) == []
     wrong = good.model_copy(update={"runs": (good.runs[0].model_copy(update=edit), *good.runs[1:])})
-    assert "CLB026" in [finding.code for finding in check_result(signed(wrong), suite)]
+    assert "CLB027" in [finding.code for finding in check_result(signed(wrong), suite)]
 
 
 def test_clb010_the_next_task_is_measured_where_the_track_wants_it():

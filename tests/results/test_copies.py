@@ -72,11 +72,15 @@ def test_a_copy_is_refused_before_it_is_filed(tmp_path):
     assert not (tmp_path / "submissions/mini-v2/styles/mine.json").exists()
 
 
-def test_a_repeated_run_takes_the_place_of_the_first_and_is_no_copy(tmp_path):
-    filed(load_result(ORIGINAL), tmp_path)
-    save_result(copy("naive", 1e-5, "naive"), tmp_path / "naive.json")
-    options = ("--submitter", "A. Lab", "--submissions", tmp_path / "submissions", "--replace")
-    assert "filed as" in clbench("submit", tmp_path / "naive.json", *options)
+def test_a_repeated_run_is_filed_beside_the_first_and_is_no_copy(tmp_path):
+    original = load_result(ORIGINAL)
+    filed(original, tmp_path)
+    repeated = copy("naive", 1e-5, "naive")
+    save_result(signed(repeated.model_copy(update={"method": original.method})), tmp_path / "naive.json")
+    options = ("--submitter", "A. Lab", "--submissions", tmp_path / "submissions")
+    assert "naive+2.json" in clbench("submit", tmp_path / "naive.json", *options)
+    save_result(copy("mine", 1e-5), tmp_path / "mine.json")
+    assert "CLB024" in refusal("submit", tmp_path / "mine.json", *options)
 
 
 def test_methods_that_change_nothing_are_alike_by_design(tmp_path):

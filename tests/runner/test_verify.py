@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 import yaml
 from builders import signed
-from commands import clbench, refusal
-from PIL import Image
+from commands import CLBENCH, clbench, execute, refusal
+from PIL import Image, ImageOps
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
 from clbench.data.assets import resolve_assets
+from clbench.data.images import load_images
 from clbench.data.locate import AssetPaths
 from clbench.errors import ClbenchError
 from clbench.plugins import get_method
@@ -23,15 +25,16 @@ from clbench.protocol.device import one_thread
 from clbench.protocol.sampling import shared_noise
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
-from clbench.results.io import load_result
+from clbench.results.io import load_result, save_result
 from clbench.results.schema import Result
-from clbench.results.verification import read_verified, record, status
-from clbench.runner import harness
+from clbench.results.summary import summarize
+from clbench.results.verification import read_verified, record, record_sha256, status
+from clbench.runner import harness, verify
 from clbench.runner.export import export_model
 from clbench.runner.reopen import reopen
-from clbench.runner.verify import run_again, score_images, write_images
+from clbench.runner.verify import rerun, score_images, write_images
 from clbench.storage.store import Store
-from clbench.suite import load_suite
+from clbench.suite import Track, load_suite
 from clbench.utils.files import file_sha256
 
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
@@ -184,11 +187,73 @@ def test_an_image_of_another_size_or_none_at_all_is_refused(naive, tmp_path, wro
 def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
     result, *_ = naive
     with reopen(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
-        checked = list(run_again(result, sequences, 6, 0, lambda what: None))
+        checked, honest = rerun(result, sequences, 1, 3, None, lambda what: None)
         assert len({(one.row, one.task) for one in checked}) == 6
         assert max(one.difference for one in checked) == 0
-        wrong = [one for one in run_again(lie(result), sequences, 6, 0, lambda what: None) if one.difference > 0.01]
-    assert [(one.row, one.metric) for one in wrong] == [(2, "dino")]
+        assert honest.holds
+        found, forged = rerun(lie(result), sequences, 1, 3, honest.seed, lambda what: None)
+    assert [(one.row, one.metric) for one in found if one.difference > 0.01] == [(2, "dino")]
+    assert ("early rows", "dino") in {(one.name, one.metric) for one in forged.figures if not one.holds}
+    assert (honest.seed_given, forged.seed_given) == (False, True)
+    assert honest.seed == forged.seed
+    assert honest.runs == (("0", 0),)
+
+
+def test_what_is_run_again_is_drawn_anew_each_time(naive, monkeypatch):
+    result, _, sequences = naive
+    seeds = {rerun(result, sequences, 1, 3, None, lambda what: None)[1].seed for _ in range(3)}
+    assert len(seeds) == 3
+    monkeypatch.setattr(verify.secrets, "randbits", lambda bits: bits)
+    assert rerun(result, sequences, 1, 3, None, lambda what: None)[1].seed >= 50
+
+
+def test_images_that_are_copies_of_the_suites_own_pictures_are_refused(naive, tmp_path):
+    result, runtime, sequences = naive
+    manifest = write_images(runtime, sequences, tmp_path)
+    [picture, *_] = load_images(runtime.track.tasks[1].reference, RESOLUTION, runtime.assets.folders)
+    path = tmp_path / "run-1" / "02" / "01" / "003.png"
+    noise = np.random.default_rng(0).integers(-1, 2, (RESOLUTION, RESOLUTION, 3))
+    copy = np.asarray(ImageOps.fit(picture, (RESOLUTION, RESOLUTION)), dtype=int)
+    Image.fromarray(np.clip(copy + noise, 0, 255).astype(np.uint8)).save(path)
+    sums = json.loads(manifest.read_text()) | {"run-1/02/01/003.png": file_sha256(path)}
+    manifest.write_text(json.dumps(sums))
+    with pytest.raises(ClbenchError, match=r"003\.png is a copy of one of the suite's own pictures"):
+        list(score_images(result, runtime, tmp_path))
+
+
+def test_the_command_reruns_notes_what_it_did_and_refuses_a_forged_result(kept, world, tmp_path):
+    path, note = kept / "runs" / "short" / "objects" / "naive.json", tmp_path / "VERIFIED.json"
+    options = ("--suite", kept / "short", "--data-root", world, "--level", "rerun", "--output", tmp_path / "again")
+    said = clbench("verify", path, *options, "--record", note)
+    assert "repeated order 0 with seed 0, and 0 last cells of other runs" in said
+    assert "signed mean" in said
+    result = load_result(path)
+    noted = read_verified(note)["short/objects/naive"]
+    assert (noted.level, noted.sha256, noted.cells) == ("rerun", record_sha256(result), 6)
+    assert noted.rerun
+    assert noted.rerun.runs == (("0", 0),)
+    assert {one.name for one in noted.rerun.figures} == {"largest cell", "early rows", "average score", "signed mean"}
+    assert noted.environment
+    assert {"clbench", "torch"} <= noted.environment.packages.keys()
+    assert noted.environment.device == "cpu"
+
+    save_result(shifted(result, -0.05, load_suite(str(kept / "short")).track("objects")), tmp_path / "forged.json")
+    failed = execute(CLBENCH, "verify", tmp_path / "forged.json", *options, "--record", tmp_path / "no.json", code=1)
+    assert "forged.json does not hold, by early rows of" in failed.stderr
+    assert not (tmp_path / "no.json").exists()
+
+
+def shifted(result: Result, by: float, track: Track) -> Result:
+    """A forger's result: every score of a trained model is another, and all else fits. (Raised, some pass 1 here.)"""
+
+    def moved(rows):
+        return (rows[0], *(tuple(v if v is None else v + by for v in row) for row in rows[1:]))
+
+    runs = tuple(
+        run.model_copy(update={"scores": {metric: moved(rows) for metric, rows in run.scores.items()}})
+        for run in result.runs
+    )
+    return signed(result.model_copy(update={"runs": runs, "summary": summarize(runs, result.controls, track)}))
 
 
 def test_what_was_verified_holds_for_that_result_alone_and_is_never_lowered(naive, tmp_path):
