@@ -15,7 +15,8 @@ def quality(path: Path) -> list[dict[str, float]]:
     summary = load_result(path).summary
     return [
         {statistic: spread.mean for statistic, spread in summary[metric].items() if spread}
-        for metric in set(summary) - {"clip_t"}
+        for metric in summary
+        if summary[metric].get("kept")
     ]
 
 

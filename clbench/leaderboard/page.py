@@ -55,7 +55,7 @@ def board_page(board: Board, path: Path) -> str:
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",
         "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
-        "  submitted images give), `rerun` (chosen cells were trained and scored again).",
+        "  submitted images give), `rerun` (a whole run and chosen cells were repeated).",
         "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",
         "  what a model that only remembers its newest task would get. *Real against real*: real images of each task.",
         *(f"- *{metric.label}*: {metric.description}" for metric in board.metrics),

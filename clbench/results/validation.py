@@ -76,7 +76,7 @@ def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partia
     """`check_file` of each path, many of them on all cores; submissions among them are compared with each other."""
     found = parallel_map(partial(_validate_file, suite=suite, allow_partial=allow_partial), paths)
     submissions = {
-        one.result.place: (number, one)
+        paths[number].parts[-3:]: (number, one)
         for number, one in enumerate(found)
         if isinstance(one, Analysis) and not one.result.partial and FOLDER in paths[number].parts
     }

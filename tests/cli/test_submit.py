@@ -96,7 +96,7 @@ def test_a_resubmission_is_a_file_and_a_branch_of_its_own(clone, fork, result):
     git(project, "merge", "-q", "FETCH_HEAD")
     save_result(make_result(SUITE, method="mine", seed=1), result)
     told = execute(CLBENCH, "submit", result, *OPTIONS, cwd=clone).stdout
-    assert "sample grid" not in told
+    assert "mine.png" not in told
     git(clone, "pull", "-q", "--ff-only", str(project), "main:main")
     follow(commands(told), clone)
     git(project, "fetch", "-q", str(fork), "submit-mini-v2-styles-mine-2")

@@ -152,8 +152,8 @@ def test_a_program_and_a_submodule_are_refused(project):
 
 def test_nobody_replaces_a_submission_but_whoever_repeats_it_adds_a_replicate(project):
     theirs = load_result(project / NAIVE)
-    assert theirs.submitter
-    for submitter in ("M. Ine", theirs.submitter):
+    assert theirs.submitted_by
+    for submitter in ("M. Ine", theirs.submitted_by):
         [said] = refused(project, {NAIVE: submitted(theirs, submitter=submitter)})
         assert said.startswith(f"- {NAIVE} was submitted before and may not change")
     second = NAIVE.replace("naive", "naive+2")
@@ -177,8 +177,8 @@ def test_a_method_that_is_not_in_methods_says_where_it_comes_from(project):
     ]
     naive, second = load_result(project / NAIVE), NAIVE.replace("naive", "naive+2")
     named = naive.model_copy(update={"method": naive.method.model_copy(update={"source_sha256": "b" * 64})})
-    assert any("CLB018" in line for line in refused(project, {second: submitted(named, submitter=naive.submitter)}))
-    bundled = submitted(naive, submitter=naive.submitter, **dict.fromkeys(ORIGIN))
+    assert any("CLB018" in line for line in refused(project, {second: submitted(named, submitter=naive.submitted_by)}))
+    bundled = submitted(naive, submitter=naive.submitted_by, **dict.fromkeys(ORIGIN))
     request(project, {second: bundled})
     check(project, code=0)
     without = result_text(make_result(SUITE, method="mine"))
