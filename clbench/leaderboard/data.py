@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import ranked_table
@@ -36,32 +37,55 @@ def pairs_csv(board: Board) -> str:
     return csv_text(names.split(","), rows)
 
 
-def method_csv(method: Analysis) -> str:
-    """Every figure of one method's page, a row each: statistics over the runs, their parts by task, mean scores.
+def cost_figures(method: Analysis) -> dict[str, float | int | None]:
+    """What the runs took; peak memory is None where no run could read it."""
+    runs = method.result.runs
+    return {
+        "train_seconds_a_task": method.train_seconds,
+        "train_seconds": sum(run.train_seconds for run in runs),
+        "eval_seconds_a_task": method.eval_seconds,
+        "eval_seconds": sum(run.eval_seconds for run in runs),
+        "state_bytes": method.state_bytes,
+        "state_bytes_after_the_first_task": max(run.state_bytes[0] for run in runs),
+        "peak_memory_bytes": max(run.peak_memory_bytes or 0 for run in runs) or None,
+        "trainable_parameters": max(run.trainable_parameters for run in runs),
+    }
 
-    `task` is a task's name in the parts, and a place in the run's order in the mean scores.
+
+def method_csv(method: Analysis) -> str:
+    """Every figure of one method's page, a row each: costs, statistics over the runs, their parts by task, all scores.
+
+    `order` and `seed` are empty in what is over all runs. `task` is a task's name; in mean scores, where a column mixes
+    tasks, it is a place in the order.
     """
-    rows: list[tuple[Any, ...]] = []
+    names = ["metric", "figure", "order", "seed", "after", "task", "mean"]
+    names += ["std", "ci_low", "ci_high", "se_orders", "se_tasks"]
+    over_runs = (None, None)
+    rows: list[tuple[Any, ...]] = [
+        (None, name, *over_runs, None, None, own) for name, own in cost_figures(method).items()
+    ]
     for metric, summary in method.summary.items():
         for name in summary:
             estimate = method.estimate(metric, name)
             low, high = (estimate and estimate.interval) or (None, None)
             mean, std = (estimate.spread.mean, estimate.spread.std) if estimate else (None, None)
             errors = [error(method, metric, name) for error in (error_over_orders, error_over_tasks)]
-            rows.append((metric, name, None, None, mean, std, low, high, *errors))
-    for metric, matrix in method.means.items():
+            rows.append((metric, name, *over_runs, None, None, mean, std, low, high, *errors))
+    for metric, matrices in method.matrices.items():
         for name, values in per_task(method, metric).items():
-            rows += [
-                (metric, name, None, task, value)
-                for task, value in zip(method.track.task_names, values.tolist(), strict=True)
-                if math.isfinite(value)
-            ]
-        rows += [
-            (metric, "score", after, place + 1, float(matrix[after, place]))
-            for after, place in zip(*np.nonzero(np.isfinite(matrix)), strict=True)
-        ]
-    names = ["metric", "figure", "after", "task", "mean", "std", "ci_low", "ci_high", "se_orders", "se_tasks"]
+            tasks = zip(method.track.task_names, values.tolist(), strict=True)
+            rows += [(metric, name, *over_runs, None, task, value) for task, value in tasks if math.isfinite(value)]
+        places = [str(place + 1) for place in range(matrices.shape[2])]
+        rows += [(metric, "score", *over_runs, *own) for own in _scores(method.means[metric], places)]
+        for run, matrix in zip(method.result.runs, matrices, strict=True):
+            rows += [(metric, "score", run.order, run.seed, *own) for own in _scores(matrix, run.task_order)]
     return csv_text(names, [(*row, *[None] * (len(names) - len(row))) for row in rows])
+
+
+def _scores(matrix: NDArray[np.float64], tasks: Sequence[str]) -> list[tuple[int, str, float]]:
+    """(tasks learned, task, score) of every cell that was measured."""
+    measured = np.argwhere(np.isfinite(matrix)).tolist()
+    return [(after, tasks[place], float(matrix[after, place])) for after, place in measured]
 
 
 def board_json(board: Board) -> str:

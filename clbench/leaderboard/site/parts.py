@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from clbench.leaderboard.board import Board
+from clbench.leaderboard.data import cost_figures
 from clbench.leaderboard.site import heat
 from clbench.leaderboard.site.heat import signed
 from clbench.results.analysis import Analysis
@@ -57,20 +58,16 @@ def verdict(board: Board, pair: Pair) -> str:
 
 def costs(method: Analysis) -> list[tuple[str, str, str]]:
     """(cost, amount, remark) of the runs."""
-    runs = method.result.runs
-    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
-    train, evaluation = (sum(own) for own in ([one.train_seconds for one in runs], [one.eval_seconds for one in runs]))
-    first = max(run.state_bytes[0] for run in runs)
+    found = cost_figures(method)
+    train, evaluation = (format_time(found[name] or 0) for name in ("train_seconds", "eval_seconds"))
+    first = format_bytes(int(found["state_bytes_after_the_first_task"] or 0))
+    peak = found["peak_memory_bytes"]
     return [
-        ("Training", f"{method.train_seconds:.1f} s a task", f"{format_time(train)} in all"),
-        ("Evaluation", f"{method.eval_seconds:.1f} s a task", f"{format_time(evaluation)} in all"),
-        ("State after the last task", format_bytes(method.state_bytes), f"{format_bytes(first)} after the first"),
-        (
-            "Peak memory",
-            format_bytes(max(peaks)) if peaks else "not read",
-            "on the device, the run where it is highest",
-        ),
-        ("Trained values", f"{max(run.trainable_parameters for run in runs):,}", "by one task"),
+        ("Training", f"{method.train_seconds:.1f} s a task", f"{train} in all"),
+        ("Evaluation", f"{method.eval_seconds:.1f} s a task", f"{evaluation} in all"),
+        ("State after the last task", format_bytes(method.state_bytes), f"{first} after the first"),
+        ("Peak memory", format_bytes(int(peak)) if peak else "not read", "on the device, the run where it is highest"),
+        ("Trained values", f"{found['trainable_parameters']:,}", "by one task"),
     ]
 
 

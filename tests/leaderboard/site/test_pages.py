@@ -140,3 +140,29 @@ def test_the_board_can_be_downloaded_with_what_was_verified(site, styles):
     assert found == dict.fromkeys(names, "unverified") | {"naive": "recomputed"}
     with (site / "tiny/styles/board.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file) if row["rank"]] == names
+
+
+def test_every_score_and_cost_of_a_methods_page_is_in_the_csv_beside_it(site, styles):
+    for method in styles.methods:
+        page = (site / f"tiny/styles/methods/{method.variant}.html").read_text()
+        assert f'href="{method.variant}.csv"' in page
+        with (site / f"tiny/styles/methods/{method.variant}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        scores = {
+            (row["order"], int(row["seed"]), row["task"], int(row["after"])): float(row["mean"])
+            for row in rows
+            if (row["metric"], row["figure"]) == ("csd", "score") and row["order"]
+        }
+        for run in method.result.runs:
+            for after, line in enumerate(run.scores["csd"]):
+                for task, value in zip(run.task_order, line, strict=True):
+                    assert scores.get((run.order, run.seed, task, after)) == value
+        [parameters] = [row["mean"] for row in rows if row["figure"] == "trainable_parameters"]
+        assert f"{int(parameters):,}" in page
+        [kept] = [row for row in rows if (row["metric"], row["figure"], row["task"]) == ("csd", "kept", "")]
+        assert f"{100 * float(kept['mean']):.0f} %" in page
+        assert float(kept["se_orders"]) > 0
+        by_task = [row for row in rows if (row["metric"], row["figure"]) == ("csd", "kept") and row["task"]]
+        parts = [float(row["mean"]) for row in by_task]
+        assert parts
+        assert all(f"{100 * part:.1f} %" in page for part in parts)
