@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import published_table, study_table
+from clbench.leaderboard.board_tables import pairs_table, published_table, study_table
 from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.overall import by_suite, overall, overall_table
 from clbench.leaderboard.page import board_page, overall_page, study_page
 from clbench.leaderboard.tables import to_csv
+from clbench.scores import RANKED_BY
 from clbench.utils.files import write_text
 
 
@@ -43,6 +44,7 @@ def write_tables(boards: Sequence[Board], out: Path) -> list[Path]:
         if found := overall(suite):
             texts[out / found.suite.name / "overall.md"] = overall_page(found)
             texts[out / found.suite.name / "overall.csv"] = to_csv(overall_table(found))
+            texts[out / found.suite.name / "overall.pairs.csv"] = to_csv(pairs_table(found.ranking, RANKED_BY))
     for path, text in texts.items():
         write_text(path, text)
     return sorted(texts, key=lambda path: path.with_suffix(""))

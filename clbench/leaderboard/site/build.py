@@ -10,13 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from clbench.errors import ClbenchError
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import published_table, study_table
+from clbench.leaderboard.board_tables import pairs_table, published_table, study_table
 from clbench.leaderboard.data import FORMATS, method_csv
 from clbench.leaderboard.overall import by_suite, overall, overall_table
 from clbench.leaderboard.site.pages import TrackPages, empty_page
 from clbench.leaderboard.tables import to_csv
 from clbench.plugins import list_methods
 from clbench.results.schema import Result
+from clbench.scores import RANKED_BY
 from clbench.utils.files import cannot_write, write_atomic, write_text
 from clbench.utils.parallel import parallel_map
 
@@ -77,6 +78,8 @@ def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable
             track = next(track for track in tracks if track.board is suite[0])
             pages[f"{found.suite.name}/overall.html"] = partial(track.overall_page, "../", found)
             pages[f"{found.suite.name}/overall.csv"] = partial(to_csv, overall_table(found))
+            pairs = pairs_table(found.ranking, RANKED_BY)
+            pages[f"{found.suite.name}/overall.pairs.csv"] = partial(to_csv, pairs)
     for track in tracks:
         board, root = track.board, "../../"
         pages[f"{board.folder}/index.html"] = partial(track.board_page, root)
