@@ -64,7 +64,7 @@ class AGEM(Method):
     def end_task(self, ctx, state, adapter):
         import torch
 
-        seen = int(state.extra.get("seen", 0))
+        seen = int(state.extra["seen"][0]) if state.extra else 0
         kept = reservoir(unpack_examples(state), self._new, seen, self.config.memory, ctx.generator)
-        seen = torch.tensor(seen + len(self._new))
+        seen = torch.tensor([seen + len(self._new)])
         return state.with_adapter(adapter).with_extra(seen=seen, **pack_examples(kept))

@@ -25,10 +25,10 @@ class MergeInitFixedSeed(Method):
     def begin_task(self, ctx, state):
         import torch
 
-        self._seed = int(state.extra["seed"]) if state.extra else ctx.generator.initial_seed()
+        self._seed = int(state.extra["seed"][0]) if state.extra else ctx.generator.initial_seed()
         return replace(ctx, generator=torch.Generator().manual_seed(self._seed)).fresh_adapter()
 
     def end_task(self, ctx, state, adapter):
         import torch
 
-        return state.with_merged(state.merged + adapter.delta()).with_extra(seed=torch.tensor(self._seed))
+        return state.with_merged(state.merged + adapter.delta()).with_extra(seed=torch.tensor([self._seed]))

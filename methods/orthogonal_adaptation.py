@@ -35,7 +35,7 @@ class OrthogonalAdaptation(Method):
     def begin_task(self, ctx, state):
         import torch
 
-        self._seed = int(state.extra["seed"]) if state.extra else ctx.generator.initial_seed()
+        self._seed = int(state.extra["seed"][0]) if state.extra else ctx.generator.initial_seed()
         draws, adapter = torch.Generator().manual_seed(self._seed), ctx.fresh_adapter()
         for layer, A in adapter.A.items():
             rank, inputs = A.shape
@@ -54,4 +54,4 @@ class OrthogonalAdaptation(Method):
         import torch
 
         merged = state.merged + self.config.strength * adapter.delta()
-        return state.with_merged(merged).with_extra(seed=torch.tensor(self._seed))
+        return state.with_merged(merged).with_extra(seed=torch.tensor([self._seed]))
