@@ -96,8 +96,8 @@ class Context:
     """
     step: int = 0
     """The current training step."""
-    adapter: Adapter | None = None
-    """During training: the live adapter, whose A and B are the trained parameters."""
+    adapter: Adapter = None  # type: ignore[assignment]
+    """During training and in `end_task`: the live adapter, whose A and B are the trained parameters; None before."""
     batches: Callable[[int], Iterator[Batch]] = _not_available
     """During training and in `end_task`: `batches(count)` draws more training batches, with a generator of its own."""
     denoising_loss: Callable[[Batch], Tensor] = _not_available
@@ -116,6 +116,10 @@ class Context:
         return Adapter(A, {name: torch.zeros(out, self.rank) for name, (out, _) in self.shapes.items()}, self.scale)
 
 
+FAMILIES = ("paper", "bound", "regularization", "orthogonal", "merging", "replay", "distillation")
+"""What a method's `family` may be, in the order in which methods are listed."""
+
+
 class NoConfig(BaseModel):
     """The settings of a method that has none."""
 
@@ -128,6 +132,18 @@ class Method:
     name: ClassVar[str] = ""
     """The name that `--method` takes; a class without one is not registered."""
     version: ClassVar[str] = "1"
+    family: ClassVar[str] = ""
+    """One of `FAMILIES`, or empty."""
+    paper: ClassVar[str] = ""
+    """The title of the paper that it comes from."""
+    arxiv: ClassVar[str] = ""
+    """That paper's arXiv identifier."""
+    year: ClassVar[str] = ""
+    """The year in which that paper was first public."""
+    code: ClassVar[str] = ""
+    """URL of the public code that was read for it."""
+    departures: ClassVar[str] = ""
+    """Where it departs from paper and code, in a sentence or two."""
     Config: ClassVar[type[BaseModel]] = NoConfig
     """Settings, as a pydantic model: `--set key=value` is validated with it, and the result records them."""
 

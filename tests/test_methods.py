@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from following import FRESH, RANK, SCALE, SHAPES, TRAINED, context, dense, follow, same, summed
 from paths import PLUGINS
 
 from clbench.errors import ClbenchError, WorkFailed
@@ -16,75 +17,8 @@ from clbench.method import REGISTRY, Context, Method
 from clbench.plugins import get_method, list_methods, source_of
 from clbench.state import State, StateSize, regime
 from clbench.suite import content_root
-from clbench.utils.seeding import generator
 
-SHAPES = {"attn1.to_q": (6, 5), "attn2.to_k": (7, 8)}
-RANK, SCALE = 3, 0.5
 NAMES = ["magmax", "merge_init", "merge_ortho", "merge_ortho_products", "naive"]
-
-
-def context(position: int = 0, seed: int = 0) -> Context:
-    def never(*_):
-        raise AssertionError("not needed here")
-
-    return Context(
-        position=position,
-        task="boot",
-        prompt="a boot",
-        rank=RANK,
-        scale=SCALE,
-        shapes=SHAPES,
-        generator=generator(seed, "method", position),
-        state=State(),
-        modules={},
-        sample=never,
-    )
-
-
-def trained(seed: int) -> Adapter:
-    """What training could have made."""
-    draws = generator("trained", seed)
-    return Adapter(
-        {name: torch.randn(RANK, inputs, generator=draws) for name, (_, inputs) in SHAPES.items()},
-        {name: torch.randn(outputs, RANK, generator=draws) for name, (outputs, _) in SHAPES.items()},
-        SCALE,
-    )
-
-
-TRAINED = [trained(0), trained(1), trained(2)]
-FRESH = [context(position).fresh_adapter() for position in range(3)]
-
-
-def follow(name: str):
-    """Three tasks: how each adapter starts, what is frozen meanwhile, the states after each, and the last weights."""
-    method, state = get_method(name), State()
-    starts, frozen, states = [], [], []
-    for position, adapter in enumerate(TRAINED):
-        starts.append(method.begin_task(context(position), state))
-        frozen.append(method.frozen(state))
-        state = method.end_task(context(position), state, adapter)
-        states.append(state)
-    return starts, frozen, states, method.weights(state)
-
-
-def same(a, b) -> bool:
-    """Equal tensors under equal names, to the last bits of fp32."""
-    a, b = (State(adapter=x).tensors() if isinstance(x, Adapter) else dict(x) for x in (a, b))
-    return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
-
-
-def dense(*adapters: Adapter) -> dict[str, torch.Tensor]:
-    """The sum of the products: scale * (B_1 A_1 + B_2 A_2 + ...)."""
-    return {name: sum((SCALE * a.B[name] @ a.A[name] for a in adapters), torch.zeros(SHAPES[name])) for name in SHAPES}
-
-
-def summed(*adapters: Adapter) -> Adapter:
-    """The sums of the factors."""
-    return Adapter(
-        {name: sum((a.A[name] for a in adapters[1:]), adapters[0].A[name]) for name in SHAPES},
-        {name: sum((a.B[name] for a in adapters[1:]), adapters[0].B[name]) for name in SHAPES},
-        SCALE,
-    )
 
 
 # --- the bundled methods ---

@@ -26,6 +26,7 @@ from clbench.cli.options import (
 )
 from clbench.data import locate
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.method import FAMILIES, Method
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
 from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
@@ -35,7 +36,7 @@ app.add_typer(data_app, name="data", rich_help_panel=SETUP)
 
 WRAPPED = ("method", "tracks", "tasks", "metrics", "about")
 """Columns of `clbench list` whose text may go over several lines."""
-NARROW_RANKS = {"version": 1, "metrics": 1, "label": 1, "sha256": 2}
+NARROW_RANKS = {"family": 1, "year": 1, "version": 1, "metrics": 1, "label": 1, "sha256": 2}
 """Columns of `clbench list` that a narrow terminal need not show, as `RankedColumn.rank`."""
 Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
@@ -60,10 +61,7 @@ def list_(
     rows = {
         "suites": lambda: [suite_row(load_suite(name)) for name in list_suites()],
         "tracks": tracks,
-        "methods": lambda: [
-            {"method": name, "about": (method.__doc__ or "").strip().partition("\n")[0]}
-            for name, method in list_methods(plugin or ()).items()
-        ],
+        "methods": lambda: sorted(map(method_row, list_methods(plugin or ()).values()), key=_family_rank),
         "metrics": lambda: [{"metric": name, "label": m.label, "about": m.description} for name, m in METRICS.items()],
     }
     if what not in rows:
@@ -74,8 +72,9 @@ def list_(
         return
     columns = [RankedColumn(name, no_wrap=name not in WRAPPED, rank=NARROW_RANKS.get(name, 0)) for name in listed[0]]
     table = Table(*columns)
-    for name, *about in (row.values() for row in listed):
-        table.add_row(FoldingText(name), *map(Text, about))
+    for row, following in zip(listed, [*listed[1:], {}], strict=True):
+        name, *about = row.values()
+        table.add_row(FoldingText(name), *map(Text, about), end_section=row.get("family") != following.get("family"))
     out.print(FittedTable(table))
 
 
@@ -157,6 +156,17 @@ def _asset_row(status: locate.AssetStatus) -> dict[str, Any]:
         "checksums_on_record": status.verified,
         "sha256": status.sha256 or None,
     }
+
+
+def method_row(method: type[Method]) -> dict[str, str]:
+    """A method's row in `clbench list methods`."""
+    about = (method.__doc__ or "").strip().partition("\n")[0]
+    return {"method": method.name, "family": method.family, "year": method.year, "about": about}
+
+
+def _family_rank(row: dict[str, str]) -> int:
+    """Where a method's family stands among `FAMILIES`; methods without one come first."""
+    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else -1
 
 
 def suite_row(suite: Suite) -> dict[str, str]:

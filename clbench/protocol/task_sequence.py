@@ -194,7 +194,9 @@ class TaskSequence:
         began, backbone = time.perf_counter(), self.runtime.backbone
         ctx = self._context(position, before, backbone.layers)
         adapter, saved = self._trained_adapter(ctx, before)
-        ctx.adapter = backbone.use_adapter(adapter)  # found or trained: these values, no gradients
+        live = backbone.use_adapter(adapter)  # found or trained: these values, no gradients
+        if live is not None:
+            ctx.adapter = live
         state = self.hooks.end_task(ctx, before, adapter)
         check_no_hooks(backbone.unet, self.hooks.where("end_task()", position))
         backbone.use_adapter(None)
