@@ -62,18 +62,12 @@ class Case:
             and not self.probe_errors("a run", run)
         )
 
-    def measured(self, learned: int) -> int:
-        """How many tasks must be scored after so many are learned: version 1 of the schema asked for no next task."""
-        whole = self.result.schema_version != "1" or not learned
-        return self.track.measured(learned) if whole else learned
-
     def probe_errors(self, label: str, run: Run) -> list[str]:
         """A sentence for each thing that is wrong with the leak and the drift of a run."""
         track, errors = self.track, []
         tasks, prompts = len(track.tasks), len(track.drift.prompts) if track.drift else 0
-        new = self.result.schema_version != "1"
-        leak = set(track.headline_metrics if track.leak_prompt_templates and new else ())
-        drift = set(track.drift.metrics if track.drift and new else ())
+        leak = set(track.headline_metrics if track.leak_prompt_templates else ())
+        drift = set(track.drift.metrics if track.drift else ())
         pairs, cosines = run.leak or {}, run.drift or {}
         if set(pairs) != leak or any(len(row) != tasks for pair in pairs.values() for row in pair):
             errors.append(f"leak of {label} has {sorted(pairs)}, but needs 2 rows of {tasks} scores for {sorted(leak)}")

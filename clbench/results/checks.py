@@ -110,7 +110,7 @@ def _scores_are_in_the_metrics_range(case: Case) -> Iterator[str]:
 @check("CLB010")
 def _seen_tasks_are_measured(case: Case) -> Iterator[str]:
     for label, metric, rows in case.matrices:
-        needed = [row[: case.measured(i)] for i, row in enumerate(rows)]
+        needed = [row[: case.track.measured(i)] for i, row in enumerate(rows)]
         wrong = [(i, row.index(None)) for i, row in enumerate(needed) if None in row]
         for i, j in wrong[:1]:
             yield f"{metric} of {label} is null in row {i}, column {j}, which every run must measure"

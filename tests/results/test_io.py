@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import make_result, tiny_suite
+from builders import make_result, save_suite, tiny_suite
 
 import clbench.utils.files
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.results.io import load_result, save_result
+from clbench.results.io import load_result, result_text, save_result
 from clbench.results.schema import result_schema
+from clbench.suite import load_suite
 
 SUITE = tiny_suite()
 GOOD = make_result(SUITE)
@@ -160,3 +161,18 @@ def test_a_repeated_field_among_very_many_is_found_at_once(tmp_path):
     path = edited(tmp_path / "many.json", '"settings": {', '"settings": {' + many + ', "x": 1, "x": 2, ')
     with pytest.raises(ClbenchError, match="field x appears twice"):  # comparing each with each takes minutes
         load_result(path)
+
+
+def test_a_file_of_version_1_is_read_with_its_summary_recomputed(tmp_path, monkeypatch):
+    suite = save_suite(SUITE, tmp_path / "suite")
+    monkeypatch.setattr("clbench.results.io.load_suite", lambda name: load_suite(suite))
+    text = result_text(GOOD).replace('"schema_version": "2"', '"schema_version": "1"')
+    old = json.loads(text)
+    old["summary"] = {"csd": {"memory": {"mean": 0.5, "std": 0.1, "n": 4}}}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert load_result(tmp_path / "old.json").summary == GOOD.summary
+
+
+def test_a_file_of_version_1_of_an_unknown_suite_has_no_summary(tmp_path):
+    path = edited(tmp_path / "old.json", '"schema_version": "2"', '"schema_version": "1"')
+    assert load_result(path).summary == {}
