@@ -70,18 +70,9 @@ def import_harness() -> Any:
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with explain_missing_extra():
-        import transformers
-
         from clbench.runner import harness
-    import logging
-
-    import diffusers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    logging.getLogger().setLevel(logging.ERROR)
+        from clbench.utils.pretrained import silence
+    silence()
     return harness
 
 
