@@ -30,6 +30,13 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = [("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32)]
 
 
+def version() -> int:
+    """The version of the system's Landlock; less than 1 where it has none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return ctypes.CDLL(None, use_errno=True).syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
+
+
 def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
     """Let this process and its children open only these files and what is below these folders, for good.
 
@@ -38,15 +45,13 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
     Returns:
         Whether the system could do it. If not, nothing has changed.
     """
-    if not sys.platform.startswith("linux"):
+    known = version()
+    if known < 1:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
-    if version < 1:
-        return False
-    rights = (1 << _RIGHTS[min(version, 5)]) - 1
-    ruleset = _Ruleset(rights, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
-    size = 8 if version < 4 else 16 if version < 6 else 24
+    rights = (1 << _RIGHTS[min(known, 5)]) - 1
+    ruleset = _Ruleset(rights, 0b11 if known >= 4 else 0, 0b11 if known >= 6 else 0)
+    size = 8 if known < 4 else 16 if known < 6 else 24
     rules = libc.syscall(_CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), 0)
     if rules < 0:
         return False
