@@ -128,9 +128,8 @@ class Sandbox:
             if status >= 0:
                 raise WorkFailed(f"method {name} ended its process with code {status}, in the middle of the work")
             if attempt < MAX_ATTEMPTS:
-                on_event(
-                    {"event": "warning", "message": f"the process of method {name} was killed by signal {-status}"}
-                )
+                message = f"the process of method {name} was killed by signal {-status}, and is tried again"
+                on_event({"event": "warning", "message": message})
         raise WorkFailed(
             f"method {name}: {MAX_ATTEMPTS} processes were killed, the last by signal {-status}"
             f"{' (is there enough memory?)' if status == -9 else ''}"

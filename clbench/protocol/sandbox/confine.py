@@ -9,12 +9,16 @@ import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from clbench.protocol.sandbox.landlock import restrict
 from clbench.suite import content_root
 
 _PACKAGE = sys.modules["clbench"]
+
+_HIDDEN: list[ModuleType] = []
+"""Hidden modules, whose functions are still in use: to take them apart would take time."""
 
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "NVIDIA_")
@@ -82,7 +86,7 @@ def _without(folder: Path, hidden: list[Path]) -> Iterator[Path]:
 def _hide_modules() -> None:
     """Let nothing import the parts of this package that read suites, references or results."""
     for name in [name for name in sys.modules if name.startswith("clbench.") and name not in PUBLIC]:
-        del sys.modules[name]
+        _HIDDEN.append(sys.modules.pop(name))
         parent, _, last = name.rpartition(".")
         if parent == "clbench" and hasattr(_PACKAGE, last):
             delattr(_PACKAGE, last)
