@@ -7,6 +7,10 @@ class ClbenchError(Exception):
     exit_code = 2
 
 
+class UnknownMethod(ClbenchError):
+    """No method of this name is registered."""
+
+
 class WorkFailed(ClbenchError):
     """The work itself failed: a plugin raised, a loss became NaN, the disk is full (exit code 1)."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clbench.errors import ClbenchError, WorkFailed, did_you_mean
+from clbench.errors import ClbenchError, UnknownMethod, WorkFailed, did_you_mean
 from clbench.method import REGISTRY, Method
 from clbench.suite import content_root
 from clbench.utils.output import captured, captures
@@ -44,16 +44,26 @@ _EXECUTED_SHA256: dict[Path, str] = {}
 
 def list_methods(plugins: Sequence[Path] = ()) -> dict[str, type[Method]]:
     """All methods by name, from `methods/`, entry points and the given files; later ones replace earlier ones."""
-    for path in sorted((content_root() / "methods").glob("*.py")):
+    for path in _own_files():
         load_plugin(path)
+    for message in _load_installed():
+        warnings.warn(message, stacklevel=2)
+    for path in plugins:
+        load_plugin(path)
+    return dict(sorted(REGISTRY.items()))
+
+
+def _own_files() -> list[Path]:
+    return sorted((content_root() / "methods").glob("*.py"))
+
+
+def _load_installed() -> Iterator[str]:
+    """Register the methods of installed packages; yields a sentence for each that does not load."""
     for point in importlib.metadata.entry_points(group="clbench.methods"):
         try:
             point.load()
         except (Exception, SystemExit) as error:  # a broken package must not stop the other methods
-            warnings.warn(f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}", stacklevel=2)
-    for path in plugins:
-        load_plugin(path)
-    return dict(sorted(REGISTRY.items()))
+            yield f"the installed plugin {point.name!r} ({point.value}) does not load: {error!r}"
 
 
 def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[Path] = ()) -> Method:
@@ -63,9 +73,29 @@ def get_method(name: str, settings: Mapping[str, Any] | None = None, plugins: Se
         ClbenchError: the name is unknown (suggests one), or its Config rejects a setting.
         WorkFailed: a plugin file does not load, or the method cannot be made.
     """
-    methods = list_methods(plugins)
+    return _make(list_methods(plugins), name, settings)
+
+
+def open_method(name: str, settings: Mapping[str, Any], file: Path | None) -> Method:
+    """As `get_method`, but only the file that has the method is executed; None: the installed packages."""
+    if file is not None:
+        return _make(load_plugin(file), name, settings)
+    for _ in _load_installed():
+        pass
+    return _make(REGISTRY, name, settings)
+
+
+def file_of(name: str, plugins: Sequence[Path]) -> Path | None:
+    """The file in `methods/` or among the given ones that has a method as `list_methods` finds it; else None."""
+    cls = list_methods(plugins)[name]
+    files = [path for path in (*_own_files(), *plugins) if load_plugin(path).get(name) is cls]
+    list_methods(plugins)  # as it was: loading a file registers its methods
+    return files[-1].resolve() if files else None
+
+
+def _make(methods: Mapping[str, type[Method]], name: str, settings: Mapping[str, Any] | None) -> Method:
     if name not in methods:
-        raise ClbenchError(f"there is no method {name!r}{did_you_mean(name, list(methods))}")
+        raise UnknownMethod(f"there is no method {name!r}{did_you_mean(name, list(methods))}")
     try:
         with captured(_printer(name)):
             return methods[name](**(settings or {}))
@@ -83,7 +113,7 @@ def source_of(method: Method) -> MethodSource:
     """
     files = files_of(type(method))
     module = type(method).__module__.split(".")[0]
-    installed = _distributions().get(module)
+    installed = None if module.startswith(_MODULES) else _distributions().get(module)
     distribution = f"{installed[0]} {importlib.metadata.version(installed[0])}" if installed else None
     return MethodSource(files[0], _sha256({*files, *_package_files(module)}), distribution)
 

@@ -7,7 +7,7 @@ from watching import Events
 
 from clbench.method import Method
 from clbench.plugins import get_method
-from clbench.protocol.sampling import draw_cell
+from clbench.protocol.sampling import draw_cell, draw_for_method
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.protocol.trainer import TaskDataset
@@ -127,7 +127,7 @@ def spied(method: Method) -> list[tuple[list, list[set[int]]]]:
 
 def test_replayed_images_of_earlier_prompts_enter_training(sequence):
     made = sequence("self_replay")
-    seen = spied(made.method)
+    seen = spied(made.host.method)
     state = made.state(2)
     prompts = [made.runtime.track.train_prompt(task) for task in made.tasks]
     for position, (examples, _) in enumerate(seen):
@@ -139,15 +139,16 @@ def test_replayed_images_of_earlier_prompts_enter_training(sequence):
 
 def test_replayed_images_are_the_previous_models_from_noise_that_is_not_the_evaluations(sequence):
     made = sequence("self_replay")
-    seen = spied(made.method)
-    runtime, method = made.runtime, made.method
+    runtime, method = made.runtime, made.host.method
+    seen = spied(method)
     before = made.state(0)
     made.state(1)
     pixels = torch.stack([example.pixels for example in seen[1][0][5:]])
     prompt = [runtime.track.train_prompt(made.tasks[0])]
 
     def drawn(weights, noise) -> torch.Tensor:
-        return runtime.sample(prompt, 2, weights, noise)
+        suite = runtime.suite
+        return draw_for_method(runtime.backbone, prompt, 2, weights, noise, suite.sampling, suite.resolution)
 
     assert torch.equal(pixels, drawn(method.weights(before), generator(0, "method samples", 1)))
     assert not torch.equal(pixels, drawn({}, generator(0, "method samples", 1)))
@@ -179,7 +180,5 @@ class SamplesInTheMiddle(Method):
 def test_drawing_images_during_a_task_leaves_its_training_alone(sequence):
     made = sequence("merge_init")
     expected = made.state(1).merged
-    made.use_method(SamplesInTheMiddle())
-    made.forget()
     made.runtime.store = Store(made.runtime.store.root, reuse=False)
-    assert equal(made.state(1).merged, expected)
+    assert equal(TaskSequence(made.runtime, SamplesInTheMiddle(), "forward", 0).state(1).merged, expected)

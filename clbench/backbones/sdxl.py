@@ -9,10 +9,12 @@ stay on the CPU.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import diffusers
 import torch
@@ -35,6 +37,7 @@ class Backbone:
         shapes: adapted layer -> (out, in).
         noise_scheduler: the forward process of training.
         sample_batch_size: images in a sampling batch; None = all.
+        passes: whether with a gradient -> U-Net passes of one image so far.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Backbone:
         self._deployed: Mapping[str, Tensor] = {}
         self._digest: str | None = None
         self._adapter_enabled = True
+        self.passes: Counter[bool] = Counter()
         self._encoded_prompts: dict[str, tuple[Tensor, Tensor]] = {}
 
     @classmethod
@@ -110,6 +114,12 @@ class Backbone:
             return cls(
                 pipeline.to(torch.float32), training, device, precision, gradient_checkpointing, sample_batch_size
             )
+
+    def move(self, device: str) -> None:
+        """Go on with another device; what was encoded on the one before is forgotten."""
+        self.device = torch.device(device)
+        self.unet.to(self.device)
+        self._encoded_prompts.clear()
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -225,6 +235,7 @@ class Backbone:
     def predict(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """The U-Net's prediction for noisy latents [N, C, h, w]."""
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
+        self.passes[torch.is_grad_enabled()] += len(noisy)
         with self.autocast():
             return self.unet(noisy, timesteps, hidden, added_cond_kwargs=conditions).sample
 
@@ -278,6 +289,43 @@ class Backbone:
             parts = latents.split(self._vae_batch_size(len(latents)))
             images = [self.pipeline.vae.decode(part).sample.cpu() for part in parts]
         return self.pipeline.image_processor.postprocess(torch.cat(images), output_type="pt").float()
+
+
+class BackboneSource(Protocol):
+    """What loads the same backbone in any process; it is hashable, and can be pickled."""
+
+    def load(self, device: str) -> Backbone:
+        """The backbone on a device.
+
+        Raises:
+            ClbenchError: it cannot be loaded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PipelineSource:
+    """Where a backbone is loaded from, and how; the arguments are those of `Backbone.load`."""
+
+    folder: Path
+    training: Training
+    precision: str = "fp32"
+    vae: Path | None = None
+    scheduler: str | None = None
+    gradient_checkpointing: bool = False
+    sample_batch_size: int | None = None
+
+    def load(self, device: str) -> Backbone:
+        return Backbone.load(
+            self.folder,
+            self.training,
+            device,
+            self.precision,
+            vae=self.vae,
+            scheduler=self.scheduler,
+            gradient_checkpointing=self.gradient_checkpointing,
+            sample_batch_size=self.sample_batch_size,
+        )
 
 
 def _cast_like_autocast(unet: nn.Module) -> None:

@@ -73,20 +73,11 @@ def import_harness() -> Any:
     gc.disable()  # it would find nothing among the modules, and take a third of the time
     try:
         with explain_missing_extra():
-            import transformers
-
             from clbench.runner import harness
+            from clbench.utils.pretrained import silence
     finally:
         gc.enable()
-    import logging
-
-    import diffusers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    logging.getLogger().setLevel(logging.ERROR)
+    silence()
     return harness
 
 

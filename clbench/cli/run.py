@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +26,9 @@ from clbench.cli.options import (
 )
 from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
-from clbench.plugins import get_method, list_methods
+from clbench.plugins import list_methods
+from clbench.protocol.describe import describe
+from clbench.protocol.sandbox.client import sandbox
 from clbench.suite import load_suite
 from clbench.variants import Variant, check_distinct, grid, read_variants, settings_of
 
@@ -66,7 +69,7 @@ def run(
     """Run a method through the ten-task protocol and write a result."""
     load_suite(suite).track(track)  # bad input is refused before torch is loaded
     chosen = Variant.of(method, settings_of(settings or []), variant)
-    get_method(method, chosen.settings, options.config["plugins"])
+    look_at([chosen], options)
     for result, path in compute([chosen], [track], suite, options):
         if options.as_json:
             typer.echo(path.read_text(), nl=False)
@@ -109,8 +112,7 @@ def sweep(
     chosen = grid(split_list(methods) or [], settings or []) + (read_variants(variants) if variants else [])
     if not chosen:
         raise ClbenchError("give --methods, --variants or both: no method was named")
-    for variant in check_distinct(chosen):
-        get_method(variant.method, variant.settings, options.config["plugins"])
+    look_at(check_distinct(chosen), options)
     done = compute(chosen, split_list(tracks) or [], suite, options, plan_first=True)
     if options.as_json and not options.dry_run:
         rows = [result.model_dump(mode="json", include=SHOWN) for result, _ in done]
@@ -118,6 +120,14 @@ def sweep(
         return
     for result, path in done:
         show(result, path)
+
+
+def look_at(variants: Iterable[Variant], options: RunOptions) -> None:
+    """Refuse unknown methods and settings, and let the server load its libraries while this process loads its own."""
+    if not options.config["debug"]:
+        for variant in variants:
+            describe(variant.method, variant.settings, options.config["plugins"])
+        sandbox().preload()
 
 
 def compute(

@@ -80,6 +80,13 @@ def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
     for name, value in state.tensors().items():
         if not isinstance(value, Tensor) or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
             raise WorkFailed(f"{where}: {name!r} of the state is not a tensor of finite values")
+        if value.dtype != torch.float32 and (value.dtype in _TOO_WIDE or not name.startswith("extra/")):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise WorkFailed(f"{where}: {name!r} of the state is {kind}, and a state's values are float32")
+
+
+_TOO_WIDE = (torch.float64, torch.complex32, torch.complex64, torch.complex128)
+"""Values that `extra` does not take either, which may hold whole numbers and bytes."""
 
 
 def check_examples(examples: Any, size: int, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bdb import BdbQuit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +28,7 @@ class HookRunner:
     Every call starts from random numbers of its own, and may change no state that it is given.
 
     Args:
-        tasks: names, in the order in which they are learned.
+        tasks: position -> name, of the tasks whose hooks are called.
         resolution: of the training images, in pixels.
         emit: called with an `output` event for each line that a hook prints.
     """
@@ -36,7 +36,7 @@ class HookRunner:
     def __init__(
         self,
         method: Method,
-        tasks: Sequence[str],
+        tasks: Mapping[int, str],
         seed: int,
         spec: AdapterSpec,
         resolution: int,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clbench.backbones.architecture import adapted_shapes
-from clbench.backbones.sdxl import Backbone
+from clbench.backbones.sdxl import Backbone, BackboneSource, PipelineSource
 from clbench.encoders import Encoder, load_encoder
 from clbench.protocol.device import DeviceConfig
 from clbench.protocol.evaluator import Evaluator
@@ -37,16 +37,42 @@ class Models:
     def backbone(self) -> Backbone:
         gc.collect()  # the models of a failed unit go before others come
         with self._loading("backbone"):
-            return Backbone.load(
-                self.folders["backbone"],
-                self.suite.training,
-                self.config.device,
-                self.config.precision,
-                vae=self.folders.get("vae"),
-                scheduler=self.suite.sampling.scheduler,
-                gradient_checkpointing=self.config.gradient_checkpointing,
-                sample_batch_size=self.config.sample_batch_size,
-            )
+            return self.backbone_source.load(self.config.device)
+
+    @property
+    def backbone_source(self) -> BackboneSource:
+        """How other processes load the same backbone."""
+        return PipelineSource(
+            self.folders["backbone"],
+            self.suite.training,
+            self.config.precision,
+            vae=self.folders.get("vae"),
+            scheduler=self.suite.sampling.scheduler,
+            gradient_checkpointing=self.config.gradient_checkpointing,
+            sample_batch_size=self.config.sample_batch_size,
+        )
+
+    @contextmanager
+    def off_device(self) -> Iterator[None]:
+        """On an accelerator: move the loaded models to the CPU for a while, so that another process has room."""
+        device = self.config.device
+        if device == "cpu":
+            yield
+            return
+        self._move("cpu")
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            self._move(device)
+
+    def _move(self, device: str) -> None:
+        if "backbone" in vars(self):
+            self.backbone.move(device)
+        for encoder in self._encoders.values():
+            encoder.model.to(device)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:

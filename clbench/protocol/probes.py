@@ -14,17 +14,17 @@ from torch import Tensor
 from clbench.lora import Delta
 from clbench.metrics import METRICS
 from clbench.state import digest
-from clbench.suite import Task
+from clbench.suite import Task, Track
 
 if TYPE_CHECKING:
     from clbench.protocol.track_runtime import TrackRuntime
 
-Prompts = Callable[[list[str]], list[str]]
-"""What the model receives instead of prompts, by the method's hook."""
+Prompts = Callable[[Track, Task], list[str]]
+"""Gives the prompts that do not ask for a task's look."""
 
 
 def leak(
-    runtime: TrackRuntime, tasks: list[Task], weights: Delta, weights_digest: str, prompts: Prompts = list
+    runtime: TrackRuntime, tasks: list[Task], weights: Delta, weights_digest: str, prompts: Prompts = Track.leak_prompts
 ) -> dict[str, list[float]] | None:
     """Headline metric -> for each task, the score of images that do not ask for its look; None if not measured.
 
@@ -36,23 +36,21 @@ def leak(
     drawn: dict[tuple[str, ...], Mapping[str, Tensor]] = {}
     scores = []
     for task in tasks:
-        asked = runtime.track.leak_prompts(task)
+        asked = prompts(runtime.track, task)
         if tuple(asked) not in drawn:
-            images = runtime.draw(prompts(asked), weights, weights_digest, f"what {task.name!r} leaks into")
+            images = runtime.draw(asked, weights, weights_digest, f"what {task.name!r} leaks into")
             drawn[tuple(asked)] = evaluator.embed(images, metrics)
         scores.append(evaluator.compare(task, drawn[tuple(asked)], metrics))
     return {metric: [own[metric] for own in scores] for metric in metrics}
 
 
-def drift(
-    runtime: TrackRuntime, weights: Delta, weights_digest: str, prompts: Prompts = list
-) -> dict[str, list[float]] | None:
+def drift(runtime: TrackRuntime, weights: Delta, weights_digest: str) -> dict[str, list[float]] | None:
     """Metric -> for each unrelated prompt, the mean cosine of its images with the untouched model's own from the same
     noise, by the metric's encoder; None if it is not measured.
     """
     if not (wanted := runtime.track.drift):
         return None
-    before, after = untouched(runtime), _embedded(runtime, prompts(list(wanted.prompts)), weights, weights_digest)
+    before, after = untouched(runtime), _embedded(runtime, list(wanted.prompts), weights, weights_digest)
     cosines = {encoder: (after[encoder] * before[encoder]).sum(dim=1) for encoder in before}
     each = runtime.suite.sampling.images_per_prompt
     return {metric: cosines[METRICS[metric].encoder].view(-1, each).mean(dim=1).tolist() for metric in wanted.metrics}

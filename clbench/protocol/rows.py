@@ -28,6 +28,10 @@ class Cost(NamedTuple):
 
     train_seconds: Seconds
     peak_memory_bytes: int | None
+    passes_with_gradient: Annotated[int, Field(ge=0)] | None = None
+    """U-Net passes of one image in the training and its hooks; None where they were not counted."""
+    passes_without: Annotated[int, Field(ge=0)] | None = None
+    """Those without a gradient: what hooks drew and predicted."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,23 @@ def draw_cell(backbone: Backbone, prompts: list[str], sampling: Sampling, resolu
     noise = shared_noise(backbone, sampling.images_per_prompt, sampling.noise_seed, resolution)
     repeated = [prompt for prompt in prompts for _ in range(sampling.images_per_prompt)]
     return backbone.generate(repeated, noise.repeat(len(prompts), 1, 1, 1), sampling.steps, sampling.guidance_scale)
+
+
+def draw_for_method(
+    backbone: Backbone,
+    prompts: Iterable[str],
+    images_each: int,
+    weights: Mapping[str, Tensor],
+    source: torch.Generator,
+    sampling: Sampling,
+    resolution: int,
+) -> Tensor:
+    """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so.
+
+    Args:
+        source: draws the noise's seed, instead of the sampling's own.
+    """
+    noise_seed = int(torch.randint(2**62, (), generator=source))
+    own = sampling.model_copy(update={"images_per_prompt": images_each, "noise_seed": noise_seed})
+    with backbone.temporary_weights(weights):
+        return draw_cell(backbone, list(prompts), own, resolution) * 2 - 1

@@ -10,61 +10,72 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from clbench.lora import Adapter
-from clbench.method import Context, Method
-from clbench.plugins import source_of
+from pydantic import TypeAdapter
+
+from clbench.errors import WorkFailed
+from clbench.lora import Adapter, Delta
+from clbench.method import Example, Method
 from clbench.protocol import probes
 from clbench.protocol.device import peak_memory
-from clbench.protocol.hook_checks import check_no_hooks
+from clbench.protocol.hook_checks import check_adapter, check_delta, check_state
 from clbench.protocol.hook_runner import HookRunner
+from clbench.protocol.method_host import MethodHere, MethodHost
+from clbench.protocol.requests import DeployRequest, FitRequest, Reply, Request, StartRequest, TaskView, TrainRequest
 from clbench.protocol.rows import COST, SECONDS, Cost, Row, read_run
 from clbench.protocol.track_runtime import TrackRuntime
-from clbench.protocol.trainer import TaskDataset, fit
 from clbench.results.schema import Run
 from clbench.state import State, StateSize, digest
+from clbench.suite import Task, Track
 from clbench.utils.seeding import generator
+
+_TEXT = TypeAdapter(str).validate_python
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What is evaluated after a task."""
+
+    weights: Delta
+    words: Mapping[str, Mapping[str, str]]
+    """Task -> field of the prompt templates -> the words that the method put in its place."""
+
+    def prompts(self, track: Track, task: Task) -> list[str]:
+        """A task's evaluation prompts, as the model gets them."""
+        return track.eval_prompts(self._worded(task))
+
+    def leak_prompts(self, track: Track, task: Task) -> list[str]:
+        """Prompts that do not ask for the task's look, as the model gets them."""
+        return track.leak_prompts(self._worded(task))
+
+    def _worded(self, task: Task) -> Task:
+        return task.model_copy(update={"fields": {**task.fields, **self.words.get(task.name, {})}})
 
 
 class TaskSequence:
-    """The tasks of one (order, seed) in a row, by one method."""
+    """The tasks of one (order, seed) in a row, by one method.
 
-    def __init__(self, runtime: TrackRuntime, method: Method, order: str, seed: int) -> None:
+    Args:
+        method: where its code runs; an instance runs in this process, and its results cannot be submitted.
+    """
+
+    def __init__(self, runtime: TrackRuntime, method: Method | MethodHost, order: str, seed: int) -> None:
         self.runtime, self.order, self.seed = runtime, order, seed
         self.tasks = runtime.track.ordered(order)
-        self.use_method(method)
-        identity = {
-            "method": method.name,
-            "config": method.config.model_dump(mode="json"),
-            "source": source_of(method).sha256,
-        }
-        self.keys = runtime.keys.sequence(identity, [task.name for task in self.tasks], seed)
+        self.host: MethodHost = MethodHere(method) if isinstance(method, Method) else method
+        self.keys = runtime.keys.sequence(self.host.identity, [task.name for task in self.tasks], seed)
         self._latest: tuple[int, State] = (-1, State())
 
     @property
-    def method(self) -> Method:
-        return self.hooks.method
-
-    def use_method(self, method: Method) -> None:
-        """Take another instance of the same method, so that nothing is handed on but the state."""
-        names = [task.name for task in self.tasks]
-        runtime = self.runtime
-        self.hooks = HookRunner(
-            method,
-            names,
-            self.seed,
-            runtime.adapter_spec,
-            runtime.suite.resolution,
-            lambda event: runtime.emit(event),  # as it is when a hook is called
-        )
-
-    def renew_method(self, settings: Mapping[str, Any]) -> None:
-        """Take a new instance of the same method."""
-        make = type(self.method)
-        self.use_method(self.hooks.call_plugin("__init__()", 0, lambda: make(**settings)))
+    def hooks(self) -> HookRunner:
+        """The method's hooks, where its code runs in this process."""
+        assert isinstance(self.host, MethodHere)
+        spec, resolution = self.runtime.adapter_spec, self.runtime.suite.resolution
+        names = {position: task.name for position, task in enumerate(self.tasks)}
+        return HookRunner(self.host.method, names, self.seed, spec, resolution, lambda event: self.runtime.emit(event))
 
     def run(self) -> Run:
         """Train, draw and score all tasks, or find what is in the store.
@@ -91,39 +102,57 @@ class TaskSequence:
         if stored is not None:
             return stored
         state = self.state(position)
-        weights = self.hooks.weights(position, state)
+        deployed = self.deployed(position, state)
         began = time.perf_counter()
         cells, scores = [], {metric: [] for metric in runtime.track.metrics}
-        weights_digest = digest(weights)
-        learned = position + 1
+        weights_digest, learned = digest(deployed.weights), position + 1
         for task in self.tasks[: runtime.track.measured(learned)]:
-            prompts = self.hooks.prompts(position, state, runtime.track.eval_prompts(task))
-            cell, found = runtime.cell(task, prompts, weights, weights_digest)
+            prompts = deployed.prompts(runtime.track, task)
+            cell, found = runtime.cell(task, prompts, deployed.weights, weights_digest)
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
         leak = drift = None
         if learned == len(self.tasks):
-
-            def received(prompts: list[str]) -> list[str]:
-                return self.hooks.prompts(position, state, prompts)
-
-            leak = probes.leak(runtime, self.tasks, weights, weights_digest, received)
-            drift = probes.drift(runtime, weights, weights_digest, received)
+            leak = probes.leak(runtime, self.tasks, deployed.weights, weights_digest, deployed.leak_prompts)
+            drift = probes.drift(runtime, deployed.weights, weights_digest)
             runtime.report_work(probes.leak_passes(runtime) + probes.drift_passes(runtime))
         cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
-        train_seconds, peak = cost
-        peak = max(peak or 0, peak_memory(runtime.config.device) or 0) or None
-        row = Row(scores, StateSize.of(state), cells, train_seconds, time.perf_counter() - began, peak, leak, drift)
+        peak = max(cost.peak_memory_bytes or 0, peak_memory(runtime.config.device) or 0) or None
+        seconds = time.perf_counter() - began
+        row = Row(scores, StateSize.of(state), cells, cost.train_seconds, seconds, peak, leak, drift)
         row.write(runtime, key)
         return row
 
     def cell_scores(self, position: int, column: int) -> dict[str, float]:
         """Metric -> score of the task at `column` after the one at `position`, trained and drawn, or from the store."""
-        state, task = self.state(position), self.tasks[column]
-        weights = self.hooks.weights(position, state)
-        prompts = self.hooks.prompts(position, state, self.runtime.track.eval_prompts(task))
-        return self.runtime.cell(task, prompts, weights, digest(weights))[1]
+        deployed, task = self.deployed(position, self.state(position)), self.tasks[column]
+        prompts = deployed.prompts(self.runtime.track, task)
+        return self.runtime.cell(task, prompts, deployed.weights, digest(deployed.weights))[1]
+
+    def deployed(self, position: int, state: State) -> Deployed:
+        """What is evaluated after the task at `position`, as the method says; it gets words of training prompts alone.
+
+        Raises:
+            WorkFailed: a hook raised or returned something unusable.
+        """
+        own, weights, words = self.host.own_hooks, Method().weights(state), {}
+        if not own.isdisjoint({"weights", "prompts"}):
+            seen = self.tasks[: position + 1] if "prompts" in own else ()
+            words = {task.name: self.runtime.training_words(task) for task in seen}
+            reply = self._ask(DeployRequest(self._view(position, state), words))
+            weights, words = reply.state.merged, self._changed_words(words, reply.fields.get("words"))
+        where = f"method {self.host.name}: weights() after task {self.tasks[position].name!r}"
+        check_delta(self.runtime.adapter_spec, weights, where)
+        return Deployed(weights, words)
+
+    def _changed_words(self, words: dict[str, dict[str, str]], changed: Any) -> dict[str, dict[str, str]]:
+        try:
+            return {task: {name: _TEXT(changed[task][name]) for name in fields} for task, fields in words.items()}
+        except (KeyError, TypeError, ValueError):
+            raise WorkFailed(
+                f"method {self.host.name}: its process gave no words for the evaluation's prompts"
+            ) from None
 
     # --- states ---
 
@@ -147,10 +176,9 @@ class TaskSequence:
         """As `state`, by a caller that holds the state's lock."""
         found, store = self.stored_state(position), self.runtime.store
         if found is None:
-            state, seconds = self._train(position, self.state(position - 1))
-            store.put_json(self.keys.cost(position), Cost(seconds, peak_memory(self.runtime.config.device))._asdict())
-            key = self.keys.state(position)
-            self.hooks.call_plugin("end_task()", position, lambda: store.put(key, ".safetensors", state.save))
+            state, cost = self._train(position, self.state(position - 1))
+            store.put_json(self.keys.cost(position), cost._asdict())
+            store.put(self.keys.state(position), ".safetensors", state.save)
             found = self.stored_state(position) or state  # as a resumed run would read it
         self._latest = (position, found)
         return found
@@ -169,99 +197,92 @@ class TaskSequence:
 
     # --- training ---
 
-    def train_first_task(self) -> None:
-        """Train the first task's adapter, for all methods and orders that start alike."""
-        self._trained_adapter(self._context(0, State(), self.runtime.backbone.layers), State())
-        check_no_hooks(self.runtime.backbone.unet, self.hooks.where("training", 0))
-
     @cached_property
     def shared_training_key(self) -> str | None:
         """The key of the first task's training where other methods may share it; found without loading the model."""
-        ctx = self._context(0, State(), {})
         try:
-            if self.hooks.shapes_training():
-                return None
-            start, frozen = self.hooks.begin_task(ctx, State()), self.hooks.frozen(0, State())
-            return None if start is None else self._first_training_key(start, digest(frozen))
+            return self._first_training_key(self._start())
         except Exception:  # it needs the model, or is wrong, which its training will tell
             return None
 
-    def _first_training_key(self, start: Adapter, frozen_digest: str) -> str:
-        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, digest(start.tensors()), frozen_digest)
+    def train_first_task(self) -> tuple[Adapter, float]:
+        """Train the first task's adapter, for all methods and orders that start alike, where no plugin is.
 
-    def _train(self, position: int, before: State) -> tuple[State, float]:
-        """One task, from state to state, and the seconds that took."""
-        began, backbone = time.perf_counter(), self.runtime.backbone
-        ctx = self._context(position, before, backbone.layers)
-        adapter, saved = self._trained_adapter(ctx, before)
-        live = backbone.use_adapter(adapter)  # found or trained: these values, no gradients
-        if live is not None:
-            ctx.adapter = live
-        state = self.hooks.end_task(ctx, before, adapter)
-        check_no_hooks(backbone.unet, self.hooks.where("end_task()", position))
-        backbone.use_adapter(None)
-        return state, saved + time.perf_counter() - began
+        Returns:
+            The adapter, and the seconds that another spent on it, if the store has it.
 
-    def _trained_adapter(self, ctx: Context, before: State) -> tuple[Adapter | None, float]:
-        """The task's trained adapter, and the seconds that another spent on it; the context is ready for `end_task`.
-
-        None where the method trains nothing for this task.
+        Raises:
+            WorkFailed: the method starts otherwise than it did before.
         """
-        runtime, backbone, position = self.runtime, self.runtime.backbone, ctx.position
-        start = self.hooks.begin_task(ctx, before)
-        if start is None:
-            runtime.report_work(runtime.train_work)
-            return None, 0.0
-        frozen = self.hooks.frozen(position, before)
-        cuts = generator(self.seed, "crop", position)
-        examples = self.hooks.data(ctx, runtime.examples(self.tasks[position], cuts))
-        prompts = self.hooks.prompts(position, before, [example.prompt for example in examples])
-        examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-        frozen_digest = digest(frozen)
-        backbone.deploy(frozen, frozen_digest)
-        dataset = TaskDataset(backbone, examples, runtime.suite.resolution)
-        own = generator(self.seed, "method batches", position)
-        ctx.batches = lambda count: dataset.batches(count, runtime.suite.training, own)
-        ctx.denoising_loss = dataset.loss
-        if position or self.hooks.shapes_training():
-            return self._fit(ctx, dataset, start), 0.0
-        key, store = self._first_training_key(start, frozen_digest), runtime.store
+        key, store, runtime = self.shared_training_key, self.runtime.store, self.runtime
+        assert key is not None
         with store.lock(key + ".fit"):  # other methods may begin alike, at the same time
             path = store.get(key, ".safetensors")
             if path:
                 return Adapter.load(path), store.get_json(key, SECONDS.validate_python) or 0.0
-            began = time.perf_counter()
-            adapter = self._fit(ctx, dataset, start)
+            began, start = time.perf_counter(), self._start()
+            if start.adapter is None or self._first_training_key(start) != key:
+                raise WorkFailed(f"{self._where('begin_task()', 0)} gave another adapter than before")
+            view, training = self._view(0, State()), runtime.suite.training
+            reply = self._ask(
+                FitRequest(view, self._examples(0), start.adapter, start.merged, training, runtime.train_work)
+            )
+            check_adapter(runtime.adapter_spec, reply.state.adapter, self._where("training", 0))
+            assert reply.state.adapter is not None
             store.put_json(key, time.perf_counter() - began)
-            store.put(key, ".safetensors", adapter.save)
-            return adapter, 0.0
+            store.put(key, ".safetensors", reply.state.adapter.save)
+            return reply.state.adapter, 0.0
 
-    def _fit(self, ctx: Context, dataset: TaskDataset, start: Adapter) -> Adapter:
-        runtime, training = self.runtime, self.runtime.suite.training
+    def _start(self) -> State:
+        """The adapter and the weight changes that a first training starts from; no adapter where it is not shared."""
+        return self._ask(StartRequest(self._view(0, State()))).state
 
-        def on_step(step: int, loss: float) -> None:
-            runtime.emit({"event": "loss", "step": step, "loss": loss})
-            runtime.report_work(runtime.train_work / training.steps)
+    def _first_training_key(self, start: State) -> str | None:
+        if start.adapter is None:
+            return None
+        tensors, frozen = digest(start.adapter.tensors()), digest(start.merged)
+        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, tensors, frozen)
 
-        return self.hooks.call_plugin(
-            "training",
-            ctx.position,
-            lambda: fit(runtime.backbone, self.method, ctx, dataset, start, training, self.seed, on_step),
+    def _train(self, position: int, before: State) -> tuple[State, Cost]:
+        """One task, from state to state, and what it cost."""
+        runtime, training, began = self.runtime, self.runtime.suite.training, time.perf_counter()
+        trained, saved, shared_passes = None, 0.0, 0
+        if position == 0 and self.shared_training_key:
+            trained, saved = self.train_first_task()
+            shared_passes = training.steps * training.batch_size
+        reply = self._ask(
+            TrainRequest(
+                self._view(position, before),
+                self._examples(position),
+                training,
+                runtime.suite.sampling.model_copy(
+                    update={"noise_seed": 0}
+                ),  # the evaluation's is not a method's to know
+                runtime.train_work,
+                trained,
+            )
         )
+        check_state(runtime.adapter_spec, reply.state, self._where("end_task()", position))
+        gradients, without = (_count(reply.fields.get(name)) for name in ("passes_with_gradient", "passes_without"))
+        seconds = saved + time.perf_counter() - began
+        peak = _count(reply.fields.get("peak_memory_bytes")) or None
+        return reply.state, Cost(seconds, peak, gradients + shared_passes, without)
 
-    def _context(self, position: int, before: State, modules: Mapping[str, Any]) -> Context:
-        runtime, task, spec = self.runtime, self.tasks[position], self.runtime.adapter_spec
-        noise = generator(self.seed, "method samples", position)
-        return Context(
-            position=position,
-            task=task.name,
-            prompt=runtime.track.train_prompt(task),
-            rank=spec.rank,
-            scale=spec.scale,
-            shapes=spec.shapes,
-            # The method's name is not in its seed: fresh adapters of all methods are alike.
-            generator=generator(self.seed, "method", position),
-            state=before,
-            modules=modules,
-            sample=lambda prompts, images_each, weights: runtime.sample(prompts, images_each, weights, noise),
-        )
+    def _examples(self, position: int) -> tuple[Example, ...]:
+        return tuple(self.runtime.examples(self.tasks[position], generator(self.seed, "crop", position)))
+
+    def _view(self, position: int, state: State) -> TaskView:
+        runtime, task = self.runtime, self.tasks[position]
+        prompt, spec = runtime.track.train_prompt(task), runtime.adapter_spec
+        return TaskView(position, task.name, prompt, self.seed, state, spec, runtime.suite.resolution)
+
+    def _ask(self, request: Request) -> Reply:
+        return self.host.ask(request, self.runtime.models, lambda event: self.runtime.emit(event))
+
+    def _where(self, what: str, position: int) -> str:
+        return f"method {self.host.name}: {what} at task {self.tasks[position].name!r}"
+
+
+def _count(value: Any) -> int:
+    """A count as a process gave it; 0 where it is none."""
+    return value if isinstance(value, int) and value >= 0 else 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import string
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from PIL import Image
 from pydantic import FiniteFloat, TypeAdapter
-from torch import Tensor
 
 from clbench.backbones.architecture import adapter_parameters
 from clbench.backbones.sdxl import Backbone
@@ -45,6 +45,7 @@ class TrackRuntime:
         assets: where the models and data sets are; default their usual places.
         models: models that are loaded already, such as another track's; default they are loaded when first needed.
         keep_images: keep every image that is scored.
+        in_process: whether methods run in this process, whose artifacts are then no other run's.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class TrackRuntime:
         *,
         models: Models | None = None,
         keep_images: bool = False,
+        in_process: bool = False,
     ) -> None:
         self.suite, self.track, self.store, self.keep_images = suite, suite.track(track), store, keep_images
-        self.config = config or DeviceConfig()
+        self.config, self._in_process = config or DeviceConfig(), in_process
         self.assets = assets or resolve_assets(suite, suite.name, track, AssetPaths(default_data_root(), Path()))
         self.models = models or Models(suite, self.config, {})
         self.models.folders.update(self.assets.folders)
@@ -73,7 +75,8 @@ class TrackRuntime:
     @cached_property
     def keys(self) -> TrackKeys:
         """Made when first needed, when the number of threads is set."""
-        return TrackKeys(track_recipe(self.suite, self.track.name, self.assets.sha256, self.config))
+        recipe = track_recipe(self.suite, self.track.name, self.assets.sha256, self.config)
+        return TrackKeys({**recipe, **({"in_process": True} if self._in_process else {})})
 
     @property
     def adapter_spec(self) -> AdapterSpec:
@@ -111,16 +114,6 @@ class TrackRuntime:
         """A task's training images with their prompt; `source` draws where they are cut."""
         images = load_images(task.train, self.suite.resolution, self.assets.folders)
         return make_examples(images, self.track.train_prompt(task), self.suite.resolution, source)
-
-    def sample(
-        self, prompts: Iterable[str], images_each: int, weights: Mapping[str, Tensor], source: torch.Generator
-    ) -> Tensor:
-        """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so."""
-        noise_seed = int(torch.randint(2**62, (), generator=source))
-        own = {"images_per_prompt": images_each, "noise_seed": noise_seed}
-        with self.backbone.temporary_weights(weights):
-            sampling = self.suite.sampling.model_copy(update=own)
-            return draw_cell(self.backbone, list(prompts), sampling, self.suite.resolution) * 2 - 1
 
     def cell(self, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> tuple[str, dict[str, float]]:
         """A cell's key in the store and its scores; it is drawn only if the store does not have it.
@@ -170,6 +163,13 @@ class TrackRuntime:
         if not bool(torch.isfinite(drawn).all()):
             raise WorkFailed(f"the model draws {what} as NaN or infinity{KEPT}")
         return to_pil(drawn)
+
+    # --- words ---
+
+    def training_words(self, task: Task) -> dict[str, str]:
+        """The fields of a task that its training prompt has, with their words: what a method may know."""
+        names = {name for _, name, _, _ in string.Formatter().parse(self.track.train_prompt_template) if name}
+        return {name: task.fields[name] for name in sorted(names)}
 
     # --- what all methods share ---
 

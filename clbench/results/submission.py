@@ -78,6 +78,10 @@ def prepare(path: Path, submission: Submission, folder: Path) -> tuple[Path, Ana
     if result.suite.name not in (boards := suites_with_board()):
         known = ", ".join(boards)
         raise ClbenchError(f"{path} is of suite {result.suite.name!r}; only those of {known} have a board to submit to")
+    if result.settings.get("debug"):
+        raise ClbenchError(
+            f"{path} cannot be submitted: --debug ran the method in the process that scored it; run it again without"
+        )
     found = validate(Case(result, known_suite(result.suite.name), path=Path(FOLDER, result.place)))
     if not isinstance(found, Analysis):
         more = f" (and {len(found) - 1} more: `clbench validate {path}`)" if len(found) > 1 else ""

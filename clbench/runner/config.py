@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from clbench.data.assets import TrackAssets
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.protocol.describe import MethodDescription
 from clbench.protocol.device import DeviceConfig
 from clbench.results.schema import MethodRef
 from clbench.suite import FrozenModel, Suite
@@ -119,8 +120,8 @@ class RunSpec(FrozenModel):
     variant: Variant
     runs: tuple[tuple[str, int], ...]
     """(order, seed) of each."""
-    reference: MethodRef
-    """The method as the result records it."""
+    method: MethodDescription
+    """The configured method."""
     command: str
     """The command line that makes the same result."""
     partial: bool
@@ -129,6 +130,11 @@ class RunSpec(FrozenModel):
     @property
     def name(self) -> str:
         return f"{self.variant.name}/{self.track}"
+
+    @property
+    def reference(self) -> MethodRef:
+        """The method as the result records it."""
+        return self.method.reference
 
 
 class SweepSpec(FrozenModel):
@@ -144,3 +150,5 @@ class SweepSpec(FrozenModel):
     config: DeviceConfig
     keep: frozenset[str] = frozenset()
     """Optional artifacts to retain: `states`, `images`."""
+    in_process: bool = False
+    """Whether methods run in the process that scores them, for a debugger; such results cannot be submitted."""

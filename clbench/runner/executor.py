@@ -22,6 +22,7 @@ from clbench.errors import ClbenchError, DeviceFailed, WorkFailed
 from clbench.plugins import get_method
 from clbench.protocol.artifact_status import ArtifactStatus
 from clbench.protocol.device import memory_in_use, one_thread, prepare_process
+from clbench.protocol.method_host import MethodHere, MethodHost, MethodProcess
 from clbench.protocol.models import Models
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
@@ -68,6 +69,7 @@ class UnitExecutor:
                 sweep.assets[track],
                 models=self._models,
                 keep_images="images" in sweep.keep,
+                in_process=sweep.in_process,
             )
             self._models = self._runtimes[track].models
         return self._runtimes[track]
@@ -76,9 +78,16 @@ class UnitExecutor:
         """The sequences of a variant on a track, in the protocol's order."""
         if spec.name not in self._sequences:
             runtime = self.runtime(spec.track)
-            method = get_method(spec.variant.method, spec.variant.settings, self.sweep.plugins)
-            self._sequences[spec.name] = [TaskSequence(runtime, method, order, seed) for order, seed in spec.runs]
+            host = self._host(spec)
+            self._sequences[spec.name] = [TaskSequence(runtime, host, order, seed) for order, seed in spec.runs]
         return self._sequences[spec.name]
+
+    def _host(self, spec: RunSpec) -> MethodHost:
+        name, settings = spec.variant.method, spec.variant.settings
+        if not self.sweep.in_process:
+            return MethodProcess(spec.method, settings)
+        method = get_method(name, settings, self.sweep.plugins)
+        return MethodHere(method, lambda: get_method(name, settings, self.sweep.plugins))
 
     def place(self, spec: RunSpec, sequence: TaskSequence, position: int) -> Place:
         """A task of one of a method's sequences."""
@@ -129,7 +138,7 @@ class UnitExecutor:
     def _run(self, unit: Unit, work: UnitWork, emit: EventHandler) -> None:
         device = self.sweep.config.device
         if isinstance(work, TaskUnit):
-            self._switch_to(work.sequence, self.sweep.specs[unit.params["spec"]])
+            self._switch_to(work.sequence)
         work.runtime.emit = work.runtime.models.emit = outside(emit)
         self.store.provenance = {
             **{key: unit.params[key] for key in NOTED if key in unit.params},
@@ -142,12 +151,11 @@ class UnitExecutor:
             work.runtime.emit = work.runtime.models.emit = lambda event: None
         emit({"event": "memory", "bytes": memory_in_use(device)})
 
-    def _switch_to(self, sequence: TaskSequence, spec: RunSpec) -> None:
-        """Let the sequence before forget its state, which may be large, and make the method afresh."""
+    def _switch_to(self, sequence: TaskSequence) -> None:
+        """Let the sequence before forget its state, which may be large."""
         if self._latest not in (None, sequence):
             self._latest.forget()
         self._latest = sequence
-        sequence.renew_method(spec.variant.settings)
 
 
 @contextmanager

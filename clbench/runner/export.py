@@ -10,12 +10,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.lora import Adapter
-from clbench.method import Method
+from clbench.lora import Adapter, Delta
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner.reopen import run_numbered
-from clbench.state import State
 from clbench.utils.files import cannot_write, write_atomic
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,7 +36,7 @@ def export_model(
     if dtype not in DTYPES:
         raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
     sequence = run_numbered(sequences, run)
-    method, tasks = sequence.method, [one.name for one in sequence.tasks]
+    tasks = [one.name for one in sequence.tasks]
     position = _position(tasks, task)
     state = sequence.stored_state(position)
     if state is None:
@@ -46,9 +44,10 @@ def export_model(
             f"{runtime.store.location} does not hold the state after task {tasks[position]!r}: of a run only the last "
             f"one is kept, unless it is given --keep states"
         )
-    if state.adapter is not None and not state.merged and type(method).weights is Method.weights:
+    if state.adapter is not None and not state.merged and "weights" not in sequence.host.own_hooks:
         return _write_adapter(state.adapter, _free(to / "pytorch_lora_weights.safetensors"))
-    return _write_unet(runtime.assets.folders["backbone"], method, state, _free(to / "unet"), DTYPES[dtype])
+    weights = sequence.deployed(position, state).weights
+    return _write_unet(runtime.assets.folders["backbone"], weights, _free(to / "unet"), DTYPES[dtype])
 
 
 def _free(path: Path) -> Path:
@@ -79,11 +78,11 @@ def _write_adapter(adapter: Adapter, path: Path) -> Path:
     return path
 
 
-def _write_unet(backbone: Path, method: Method, state: State, path: Path, dtype: torch.dtype) -> Path:
+def _write_unet(backbone: Path, weights: Delta, path: Path, dtype: torch.dtype) -> Path:
     """For `UNet2DConditionModel.from_pretrained(path)`; added in fp32."""
     unet: Any = UNet2DConditionModel.from_pretrained(backbone / "unet", local_files_only=True)
     with torch.no_grad():
-        for name, change in method.weights(state).items():
+        for name, change in weights.items():
             weight = unet.get_submodule(name).weight
             weight.copy_(weight.float() + change)
     try:

@@ -20,6 +20,7 @@ from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.device import one_thread
 from clbench.protocol.models import Models
 from clbench.protocol.rows import read_controls, read_run
+from clbench.protocol.sandbox.client import fork_server
 from clbench.results.io import save_result
 from clbench.results.schema import BackboneRef, Result, SuiteRef, content_sha256
 from clbench.results.summary import summarize
@@ -129,6 +130,7 @@ def pool_request(plan: ExecutionPlan) -> PoolRequest:
     return PoolRequest(
         executor=plan.executor,
         open_executor=open_executor,
+        at_start=None if plan.sweep.in_process else fork_server,
         setup=lambda: executor_setup(plan.executor),
         workers=plan.workers,
         device=device,
@@ -202,6 +204,7 @@ def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
             "workers": plan.workers,
             "low_memory": config.gradient_checkpointing,
             **({"deterministic": True} if config.deterministic else {}),
+            **({"debug": True} if sweep.in_process else {}),
         },
         command=spec.command,
         created_at=datetime.now(UTC).replace(microsecond=0),

@@ -21,9 +21,11 @@ import torch
 
 from clbench.data.assets import TrackAssets
 from clbench.errors import ClbenchError, DeviceFailed
-from clbench.plugins import fresh_plugins, get_method, plugin_files
+from clbench.plugins import get_method
+from clbench.protocol.describe import MethodDescription, describe, describe_here
 from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.hook_runner import KEPT
+from clbench.protocol.method_host import MethodHere, MethodHost, MethodProcess
 from clbench.protocol.rows import read_run
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
@@ -31,11 +33,10 @@ from clbench.results.schema import Run
 from clbench.runner.config import RunSpec
 from clbench.runner.engine import Engine, Event, EventHandler
 from clbench.runner.executor import UnitExecutor
-from clbench.runner.hook_lint import hook_warnings, own_hooks
 from clbench.runner.toy import ToyModels, toy_suite
 from clbench.storage.store import Store, recipe_key
 from clbench.suite import Suite
-from clbench.utils.output import captured, outside
+from clbench.utils.output import captures, outside
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ def check_method(
             output.append(event)
             on_event(event)
 
-    with TemporaryDirectory() as store, fresh_plugins(), one_thread(device):
-        with captured(lambda line: None):  # it was seen when the plugin was first loaded
-            method = get_method(name, settings, plugins)
+    with TemporaryDirectory() as store, one_thread(device):
+        host, description = _host(name, settings, plugins)
         definition, config = toy_suite(suite, track), DeviceConfig(device=device, precision=precision)
         assets = TrackAssets(folders=dict(folders), sha256={})
         models = ToyModels(definition, config, folders)
@@ -96,7 +96,7 @@ def check_method(
         runtime.emit = outside(keep_output)
         error, run = None, None
         try:
-            run = _run_hooks(TaskSequence(runtime, method, *definition.runs(track)[0]), settings)
+            run = _run_hooks(TaskSequence(runtime, host, *definition.runs(track)[0]))
         except (torch.OutOfMemoryError, torch.AcceleratorError) as failure:
             error = DeviceFailed(f"{device} failed ({str(failure).splitlines()[0]})")
         except ClbenchError as failure:
@@ -108,8 +108,8 @@ def check_method(
         torch.cuda.empty_cache()
     return MethodCheck(
         method=name,
-        hooks=tuple(own_hooks(type(method))),
-        warnings=tuple(hook_warnings(method)),
+        hooks=description.own_hooks,
+        warnings=description.warnings,
         error=error,
         tasks=len(definition.track(track).tasks),
         regime=run.regime if run else None,
@@ -119,14 +119,21 @@ def check_method(
     )
 
 
-def _run_hooks(sequence: TaskSequence, settings: Mapping[str, Any]) -> Run:
-    """A whole sequence; what the method keeps elsewhere than in its state is lost, as it is between workers."""
+def _host(name: str, settings: Mapping[str, Any], plugins: Sequence[Path]) -> tuple[MethodHost, MethodDescription]:
+    """Where the method's code runs: in this process for a debugger."""
+    if captures():
+        description = describe(name, settings, plugins)
+        return MethodProcess(description, settings), description
+    method = get_method(name, settings, plugins)
+    return MethodHere(method, lambda: get_method(name, settings, plugins)), describe_here(method, plugins)
+
+
+def _run_hooks(sequence: TaskSequence) -> Run:
+    """A whole sequence; every state is read back from the store, as between workers."""
     sequence.runtime.base_row()
     for position in range(len(sequence.tasks)):
-        sequence.renew_method(settings)
         sequence.state(position)
         sequence.forget()
-        sequence.renew_method(settings)
         sequence.row(position)
     return read_run(sequence)
 
@@ -138,9 +145,8 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
         ClbenchError: one fails.
     """
     sweep, store = executor.sweep, executor.store
-    named = plugin_files(sweep.plugins)
     first_track = sweep.specs[0].track  # all variants are run on it
-    for spec in (one for one in sweep.specs if one.track == first_track and one.variant.method in named):
+    for spec in (one for one in sweep.specs if one.track == first_track and one.method.file in sweep.plugins):
         key = _passed_key(sweep.suite, sweep.config, spec)
         if store.get_json(key) is not None:
             continue
@@ -162,8 +168,9 @@ def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler
         if check.error:
             for event in check.output:
                 on_event(event)
-            path = named[spec.variant.method]
-            advice = f"nothing was run (`clbench check {path}` checks it alone, --no-check runs it all the same)"
+            advice = (
+                f"nothing was run (`clbench check {spec.method.file}` checks it alone, --no-check runs it all the same)"
+            )
             raise type(check.error)(f"{check.error}; {advice}") from check.error.__cause__
         store.provenance = {"suite": sweep.suite.name, "track": spec.track, "method": spec.variant.method}
         store.put_json(key, {"regime": check.regime, "state_bytes": check.state_bytes})

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from clbench.plugins import plugin_files
 from clbench.results.schema import MethodRef
 from clbench.runner.config import SweepSpec
 from clbench.storage.open import local_folder, open_store
@@ -19,9 +18,9 @@ from clbench.utils.files import file_sha256
 
 def remember_plugins(store: Store, sweep: SweepSpec) -> None:
     """Note in the store which file has each method that came from a plugin file."""
-    files = plugin_files(sweep.plugins)
     for spec in sweep.specs:
-        if path := files.get(spec.variant.method):
+        path = spec.method.file
+        if path in sweep.plugins:
             store.put_json(_key(spec.reference), {"path": str(path), "sha256": file_sha256(path)})
 
 

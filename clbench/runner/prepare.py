@@ -15,12 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError
-from clbench.method import Method
-from clbench.plugins import get_method, source_of
+from clbench.plugins import get_method
+from clbench.protocol.describe import MethodDescription, describe, describe_here
 from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.models import Models
 from clbench.results.io import load_result
@@ -116,17 +114,13 @@ def prepare(
     if not tracks:
         raise ClbenchError("no track was given")
     chosen = [definition.track(track).name for track in dict.fromkeys(tracks)]
-    instances = [
-        (variant, get_method(variant.method, variant.settings, config.plugins)) for variant in check_distinct(variants)
-    ]
+    methods = [(variant, _described(variant, config)) for variant in check_distinct(variants)]
     on_event({"event": "stage", "what": "looking at models and data"})
     places = AssetPaths(config.data_root or default_data_root(), suite_folder(suite))
     obstacles = Obstacles(tell=dry_run)
     assets = obstacles.assets(definition, suite, chosen, places)
     specs = [
-        _spec(definition, suite, track, variant, instance, config)
-        for track in chosen
-        for variant, instance in instances
+        _spec(definition, suite, track, variant, method, config) for track in chosen for variant, method in methods
     ]
     for track in chosen:
         _check_writable(config.output / definition.name / track, "--output")
@@ -169,6 +163,7 @@ def prepare(
             store=store,
             config=fitted,
             keep=config.keep,
+            in_process=config.debug,
         )
         executor = UnitExecutor(sweep, config.resume, models)
         if config.check:
@@ -189,15 +184,24 @@ def prepare(
     return ExecutionPlan(sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles)
 
 
-def _spec(definition: Suite, suite: str, track: str, variant: Variant, method: Method, config: RunConfig) -> RunSpec:
+def _described(variant: Variant, config: RunConfig) -> MethodDescription:
+    """A variant's method, which this process imports only for a debugger."""
+    if config.debug:
+        return describe_here(get_method(variant.method, variant.settings, config.plugins), config.plugins)
+    return describe(variant.method, variant.settings, config.plugins)
+
+
+def _spec(
+    definition: Suite, suite: str, track: str, variant: Variant, method: MethodDescription, config: RunConfig
+) -> RunSpec:
     """One variant on one track."""
     protocol = definition.runs(track)
-    runs, reference = chosen_runs(protocol, config), _reference(method)
+    runs, reference = chosen_runs(protocol, config), method.reference
     return RunSpec(
         track=track,
         variant=variant,
         runs=tuple(runs),
-        reference=reference,
+        method=method,
         command=_command(definition, suite, track, variant.name, reference, runs, config),
         partial=len(runs) < len(protocol),
     )
@@ -252,26 +256,6 @@ def _chosen(known: list[Any], wanted: Iterable[Any] | None, what: str) -> list[A
     return wanted
 
 
-def _reference(method: Method) -> MethodRef:
-    """The method as the result records it; made before the work, so that no run ends with an unwritable result."""
-    source = source_of(method)
-    try:
-        reference = MethodRef(
-            name=method.name,
-            version=method.version,
-            config=method.config.model_dump(mode="json"),
-            changed=tuple(_changed(method.config)),
-            source_sha256=source.sha256,
-            distribution=source.distribution,
-        )
-    except ValueError as error:  # pydantic's errors are ValueErrors, both ways
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
-        place = f"method {method.name!r} ({source.path}): its {'.'.join(map(str, first['loc']))}"
-        raise ClbenchError(f"{place} cannot be recorded in a result: {first['msg']}") from None
-    _check_printable(reference.model_dump(mode="json"), f"method {method.name!r} ({source.path})")
-    return reference
-
-
 def _check_printable(content: Any, what: str) -> None:
     for sentence in unprintable(content, what):
         raise ClbenchError(f"{sentence}, so that it cannot be recorded in a result")
@@ -307,13 +291,3 @@ def _command(
     command = shlex.join(words)
     _check_printable(command, f"the command (--suite {suite!r}, --plugin {[str(path) for path in config.plugins]})")
     return command
-
-
-def _changed(config: BaseModel) -> list[str]:
-    """The settings that differ from their defaults, or have none."""
-    fields = type(config).model_fields.items()
-    return [
-        name
-        for name, field in fields
-        if field.is_required() or getattr(config, name) != field.get_default(call_default_factory=True)
-    ]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from clbench.data.assets import resolve_assets
 from clbench.data.locate import AssetPaths, default_data_root
-from clbench.errors import ClbenchError
-from clbench.method import Method
-from clbench.plugins import get_method, list_methods, source_of
+from clbench.errors import ClbenchError, UnknownMethod
+from clbench.protocol.describe import describe
 from clbench.protocol.device import DeviceConfig, default_device, one_thread, prepare_process
+from clbench.protocol.method_host import MethodProcess
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Result
@@ -66,17 +66,18 @@ def reopen(
         yield runtime, [TaskSequence(runtime, method, run.order, run.seed) for run in result.runs]
 
 
-def _method_of(result: Result, plugins: Sequence[Path]) -> Method:
+def _method_of(result: Result, plugins: Sequence[Path]) -> MethodProcess:
     name = result.method.name
-    if name not in list_methods(plugins):
-        raise ClbenchError(f"no method {name!r} is known here; give --plugin FILE, the file that defines it")
-    method = get_method(name, result.method.config, tuple(plugins))
-    if source_of(method).sha256 != result.method.source_sha256:
+    try:
+        found = describe(name, result.method.config, plugins)
+    except UnknownMethod:
+        raise ClbenchError(f"no method {name!r} is known here; give --plugin FILE, the file that defines it") from None
+    if found.reference.source_sha256 != result.method.source_sha256:
         raise ClbenchError(
-            f"method {name} ({source_of(method).path}) has changed since the result was made; give --plugin with the "
+            f"method {name} ({found.path}) has changed since the result was made; give --plugin with the "
             f"file as it was, or run the method again"
         )
-    return method
+    return MethodProcess(found, result.method.config)
 
 
 def run_numbered(sequences: Sequence[TaskSequence], number: int) -> TaskSequence:

@@ -48,7 +48,7 @@ _OUTSIDE: ContextVar[_Streams | None] = ContextVar("outside", default=None)
 """The streams outside the innermost `captured`."""
 
 
-class _Lines(io.TextIOBase):
+class Lines(io.TextIOBase):
     """A stream that calls a function with each line."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
@@ -94,7 +94,7 @@ def captured(on_line: Callable[[str], None]) -> Iterator[None]:
     def showwarning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
         show(f"{category.__name__}: {message} ({filename}, line {lineno})")
 
-    stdout, stderr = _Lines(show), _Lines(show)
+    stdout, stderr = Lines(show), Lines(show)
     # rich writes to this one: a live display, whose thread writes at any time, is not what the plugin prints
     stderr.rich_proxied_file = getattr(before.stderr, "rich_proxied_file", before.stderr)  # type: ignore[attr-defined]
     try:

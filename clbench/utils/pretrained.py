@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,3 +26,15 @@ def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}")
     return model
+
+
+def silence() -> None:
+    """Let the libraries print neither progress bars nor advice."""
+    import diffusers
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    logging.getLogger().setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ from watching import Events
 
 from clbench.plugins import get_method
 from clbench.protocol import probes
-from clbench.protocol.task_sequence import TaskSequence
+from clbench.protocol.task_sequence import Deployed, TaskSequence
 from clbench.suite import Drift
 
 LEAK = ("image of a boot", "image of a fish")
@@ -63,15 +63,21 @@ def test_tasks_with_the_same_prompts_share_the_images_of_the_leak(probing, monke
     assert len(found["csd"]) == 3
 
 
-def test_a_methods_prompts_are_what_the_model_receives(probing):
-    asked = []
+def test_a_methods_words_are_in_the_prompts_of_the_leak(probing, monkeypatch):
+    drawn = []
+    draw = probing.draw
 
-    def other(prompts: list[str]) -> list[str]:
-        asked.extend(prompts)
-        return ["a photo of a boot"] * len(prompts)
+    def noting(prompts: list[str], *rest):
+        drawn.append(prompts)
+        return draw(prompts, *rest)
 
-    probes.drift(probing, {}, "none", other)
-    assert asked == ["a photo of a key", "a photo of a star", "a heart"]
+    probing.track = probing.track.model_copy(update={"leak_prompt_templates": ("a {object}",)})
+    monkeypatch.setattr(probing, "draw", noting)
+    tasks = list(probing.track.tasks)
+    words = {tasks[0].name: {"object": "blue thing"}}
+    probes.leak(probing, tasks, {}, "none", Deployed({}, words).leak_prompts)
+    assert drawn[0] == ["a blue thing"]
+    assert drawn[1] == [f"a {tasks[1].fields['object']}"]
 
 
 def test_work_is_told_in_full(probing):

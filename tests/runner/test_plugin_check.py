@@ -11,8 +11,8 @@ from clbench.data.assets import resolve_assets
 from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import WorkFailed
 from clbench.plugins import get_method
+from clbench.protocol.hook_lint import hook_warnings
 from clbench.runner import harness, plugin_check
-from clbench.runner.hook_lint import hook_warnings
 from clbench.runner.plugin_check import MethodCheck, check_method
 from clbench.runner.toy import ToyModels, toy_suite
 from clbench.suite import load_suite, suite_folder

@@ -77,6 +77,8 @@ class PoolRequest:
     device: str
     memory: int
     """Bytes of main memory that each worker needs."""
+    at_start: Callable[[], None] | None = None
+    """Called by each process of this machine before it gets the setup; a function at the top of a module too."""
 
 
 class Engine(Protocol):

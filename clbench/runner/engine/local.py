@@ -84,13 +84,19 @@ class LocalEngine:
 
     @contextmanager
     def start(self, request: PoolRequest) -> Iterator[WorkerPool]:
-        place = f"{request.open_executor.__module__}:{request.open_executor.__qualname__}"
+        at_start = _place(request.at_start) if request.at_start else ""
+        environments = [_environment(request.device, slot) for slot in range(request.workers)]
         with request.setup() as setup:
-            pool = LocalPool(place, setup, [_environment(request.device, slot) for slot in range(request.workers)])
+            pool = LocalPool(_place(request.open_executor), setup, environments, at_start)
             try:
                 yield pool
             finally:
                 pool.close()
+
+
+def _place(function: Callable[..., Any]) -> str:
+    """A function as a worker is told of it."""
+    return f"{function.__module__}:{function.__qualname__}"
 
 
 def _environment(device: str, slot: int) -> dict[str, str]:
@@ -124,10 +130,11 @@ class LocalPool:
     Args:
         place: `module:function`, which opens a worker's executor and is given `setup`.
         environments: for each process, what is added to its environment variables.
+        at_start: `module:function`, which each process calls first; "" for none.
     """
 
-    def __init__(self, place: str, setup: str, environments: Sequence[Mapping[str, str]]) -> None:
-        self._place, self._setup, self._failed_starts = place, setup, 0
+    def __init__(self, place: str, setup: str, environments: Sequence[Mapping[str, str]], at_start: str = "") -> None:
+        self._places, self._setup, self._failed_starts = [place, at_start], setup, 0
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start(env) for env in environments]
         self._slots = WorkerSlots(len(self._workers))
@@ -191,7 +198,7 @@ class LocalPool:
     def _start(self, env: Mapping[str, str]) -> _Worker:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "clbench.runner.engine.worker", self._place],  # no modules of this folder
+            [sys.executable, "-P", "-m", "clbench.runner.engine.worker", *self._places],  # no modules of this folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -180,7 +180,8 @@ class RayEngine:
 def _needs(device: str) -> dict[str, Any]:
     """The resources of a worker; a CPU worker has one thread, so that all workers give the same bits."""
     gpus = 0 if device == "cpu" else 1
-    return {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}  # as -P: no modules of the working folder
+    return {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": variables}}
 
 
 class RayPool:

@@ -17,8 +17,15 @@ from clbench.runner.engine.schedule import Unit
 from clbench.utils.files import exit_between_writes
 
 
-def main(place: str) -> None:
-    """Read the setup and then units from stdin; write events and ends to stdout."""
+def main(place: str, at_start: str = "") -> None:
+    """Read the setup and then units from stdin; write events and ends to stdout.
+
+    Args:
+        place: `module:function`, which opens the executor.
+        at_start: `module:function`, which is called before anything else is known.
+    """
+    if at_start:
+        _function(at_start)()
     messages, sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stderr
     os.dup2(2, 1)  # whatever prints, prints to stderr
 
@@ -33,10 +40,9 @@ def main(place: str) -> None:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     setup = sys.stdin.readline()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
-    module, name = place.split(":")
     try:
         gc.disable()  # it would find nothing among the modules, and take a third of the time
-        open_executor = getattr(importlib.import_module(module), name)
+        open_executor = _function(place)
         gc.freeze()
         gc.enable()
         executor = open_executor(json.loads(setup))
@@ -58,6 +64,11 @@ def main(place: str) -> None:
             send({"done": done})
 
 
+def _function(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _listen(lines: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
@@ -65,4 +76,4 @@ def _listen(lines: queue.SimpleQueue[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

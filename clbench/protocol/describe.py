@@ -1,0 +1,145 @@
+"""What is known of a method without importing it: a process of its own imports it, and says what it found.
+
+description = describe("ewc", {"strength": 10.0}, [Path("ewc.py")])
+description.reference, description.own_hooks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.method import Method
+from clbench.plugins import file_of, get_method, source_of
+from clbench.protocol.hook_lint import hook_warnings, own_hooks
+from clbench.protocol.sandbox.client import sandbox
+from clbench.protocol.sandbox.confine import confine
+from clbench.results.schema import MethodRef, unprintable
+from clbench.suite import FrozenModel
+from clbench.utils.files import file_sha256
+
+
+class MethodDescription(FrozenModel):
+    """A configured method, as data."""
+
+    reference: MethodRef
+    """As a result records it."""
+    file: Path | None
+    """The plugin file that has it; None where an installed package has it."""
+    path: Path
+    """The file that defines its class."""
+    own_hooks: tuple[str, ...]
+    """The hooks that it defines itself."""
+    warnings: tuple[str, ...]
+    """What looks wrong about its hooks."""
+
+
+@dataclass(frozen=True)
+class DescribeJob:
+    """Import a method, and say what it is."""
+
+    name: str
+    settings: Mapping[str, Any]
+    plugins: tuple[Path, ...]
+
+    def run(self, folder: Path, backbone: Any, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        confine(folder, self.plugins, "cpu")
+        method = get_method(self.name, self.settings, self.plugins)
+        return _described(method, self.plugins)
+
+
+def describe(name: str, settings: Mapping[str, Any], plugins: Sequence[Path] = ()) -> MethodDescription:
+    """Describe a method; what its file prints when it is imported goes to stderr, once a process.
+
+    Raises:
+        ClbenchError: it is unknown, a setting is not its own, or it cannot be recorded in a result. WorkFailed: a
+            plugin file does not load, or the method cannot be made.
+    """
+    paths = tuple(Path(path).resolve() for path in plugins)
+    contents = tuple(file_sha256(path) if path.is_file() else "" for path in paths)
+    key = (name, json.dumps(settings, sort_keys=True, default=repr), paths, contents)
+    if key not in _DESCRIBED:
+        job = DescribeJob(name, dict(settings), paths)
+        modules = ("torch",) if paths else ()  # which most plugins import, and the training needs later
+        with sandbox().ask(job, name, on_event=_show, modules=modules) as reply:
+            _DESCRIBED[key] = _checked(reply.fields)
+    return _DESCRIBED[key]
+
+
+def describe_here(method: Method, plugins: Sequence[Path] = ()) -> MethodDescription:
+    """Describe a method that this process has imported."""
+    return _checked(_described(method, plugins))
+
+
+_DESCRIBED: dict[Any, MethodDescription] = {}
+
+
+def _show(event: dict[str, Any]) -> None:
+    if event["event"] == "output":
+        print(event["text"], file=sys.stderr)  # marked with the plugin's name already
+    elif event["event"] == "warning":
+        warnings.warn(event["message"], stacklevel=2)
+
+
+def _described(method: Method, plugins: Sequence[Path]) -> dict[str, Any]:
+    """As JSON."""
+    source = source_of(method)
+    try:
+        described = {
+            "path": str(source.path),
+            "reference": {
+                "name": method.name,
+                "version": method.version,
+                "config": method.config.model_dump(mode="json"),
+                "changed": list(_changed(method.config)),
+                "source_sha256": source.sha256,
+                "distribution": source.distribution,
+            },
+            "file": _text(file_of(method.name, plugins)),
+            "own_hooks": own_hooks(type(method)),
+            "warnings": hook_warnings(method),
+        }
+        json.dumps(described)
+    except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
+        raise _unrecordable(method.name, source.path, "config", str(error)) from None
+    return described
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _changed(config: BaseModel) -> Iterator[str]:
+    """The settings that differ from their defaults, or have none."""
+    for name, field in type(config).model_fields.items():
+        if field.is_required() or getattr(config, name) != field.get_default(call_default_factory=True):
+            yield name
+
+
+def _checked(described: dict[str, Any]) -> MethodDescription:
+    """A description that a result can record: made before the work, so that no run ends with an unwritable result."""
+    path, raw = described.get("path"), described.get("reference")
+    name = raw.get("name") if isinstance(raw, dict) else None
+    try:
+        reference = MethodRef.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _unrecordable(name, path, ".".join(map(str, first["loc"])), first["msg"]) from None
+    for sentence in unprintable(reference.model_dump(mode="json"), f"method {name!r} ({path})"):
+        raise ClbenchError(f"{sentence}, so that it cannot be recorded in a result")
+    try:
+        return MethodDescription.model_validate({**described, "reference": reference})
+    except ValidationError:
+        raise WorkFailed(f"method {name!r} ({path}) gave no description of itself") from None
+
+
+def _unrecordable(name: Any, path: Any, field: str, why: str) -> ClbenchError:
+    return ClbenchError(f"method {name!r} ({path}): its {field} cannot be recorded in a result: {why}")
