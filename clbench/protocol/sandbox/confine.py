@@ -23,7 +23,7 @@ _HIDDEN: list[ModuleType] = []
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "NVIDIA_")
 """Environment variables on which libraries' results or their working depends."""
-PUBLIC = ("clbench", "clbench.errors", "clbench.lora", "clbench.method", "clbench.state")
+PUBLIC = ("clbench", "clbench.errors", "clbench.lora", "clbench.method", "clbench.replay", "clbench.state")
 """The modules of this package that a method may import."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/sys", "/proc/self", "/proc/cpuinfo", "/proc/meminfo")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -100,5 +100,5 @@ class _Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
         if fullname.startswith("clbench.") and fullname not in PUBLIC:
             raise ModuleNotFoundError(
-                f"{fullname} is not a method's to import: it knows clbench.method, clbench.state and clbench.lora"
+                f"{fullname} is not a method's to import: it knows clbench.method, clbench.state, clbench.lora, clbench.replay"
             )
