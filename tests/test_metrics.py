@@ -14,7 +14,7 @@ from clbench.leaderboard import make_boards
 from clbench.leaderboard.board_tables import ranked_table
 from clbench.metrics import METRICS, Metric
 from clbench.protocol.evaluator import Evaluator
-from clbench.results.analysis import analyze
+from clbench.results.analysis import analyze, rank_methods
 from clbench.results.eee import eee_record
 from clbench.results.validation import check_result
 from clbench.suite import Track
@@ -91,7 +91,10 @@ def test_where_lower_is_better_methods_are_ranked_and_marked_from_the_lowest(low
     assert [method.variant for method in board.methods] == ["near", "far"]
     assert [standing.method for standing in board.ranking.standings] == ["near", "far"]
     assert board.ranking.pairs[0].better == "near"
-    assert board.ranking.pairs[0].difference < 0, "a difference keeps the metric's sign"
+    assert board.ranking.pairs[0].difference > 0, "more is kept"
+    by_score = rank_methods(board.methods, "csd", "average_score")
+    assert by_score.pairs[0].better == "near"
+    assert by_score.pairs[0].difference < 0, "a difference keeps the metric's sign"
     table = ranked_table(board)
     places = {column.heading: place for place, column in enumerate(table.columns)}
     assert places.keys() >= {"CSD forgetting ↓", "CSD learned ↑"}

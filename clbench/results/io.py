@@ -13,9 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clbench.errors import ClbenchError
-from clbench.results.case import Case
 from clbench.results.schema import Result
-from clbench.suite import load_suite
 from clbench.utils.files import read_limited, write_text
 from clbench.utils.formatting import printable
 
@@ -75,6 +73,9 @@ def load_result(path: str | Path) -> Result:
 
 def _with_new_summary(result: Result) -> Result:
     """A result of version 1 with its summary recomputed as version 2 has it; empty where its suite is not at hand."""
+    from clbench.results.case import Case  # it needs scipy, which a command that reads no old result need not load
+    from clbench.suite import load_suite
+
     with suppress(ClbenchError):
         case = Case(result, load_suite(result.suite.name))
         if result.track in case.suite.tracks and case.analysis:

@@ -28,7 +28,7 @@ def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(em
     assert "estimate: " in done.stderr
     assert "│ train    │ 10  │ 10    │" in done.stdout
     assert (
-        "nothing downloaded yet; needs about 15.2 GB of models (backbone, vae, csd, dino) and the pictures of "
+        "nothing downloaded yet; needs about 15.8 GB of models (backbone, vae, clip, csd, dino) and the pictures of "
         "unlearncanvas (size not on record): `clbench data fetch --suite sdxl-v1` gets them"
     ) in " ".join(done.stdout.split())
     assert not files(empty.parent)

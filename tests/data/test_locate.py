@@ -35,10 +35,10 @@ def test_a_whole_world_is_ready_and_known_by_its_content(tiny, world):
 
 def test_a_track_needs_only_its_own(tiny, world):
     shutil.rmtree(world / "dreambooth")
-    shutil.rmtree(world / "vit_base_patch32_clip_224.openai")
     assert list(require_assets(load_suite(str(tiny)), str(tiny), "styles", AssetPaths(world, tiny))) == [
         "backbone",
         "vae",
+        "clip",
         "csd",
         "dino",
         "unlearncanvas",

@@ -165,7 +165,7 @@ def test_a_repeated_field_among_very_many_is_found_at_once(tmp_path):
 
 def test_a_file_of_version_1_is_read_with_its_summary_recomputed(tmp_path, monkeypatch):
     suite = save_suite(SUITE, tmp_path / "suite")
-    monkeypatch.setattr("clbench.results.io.load_suite", lambda name: load_suite(suite))
+    monkeypatch.setattr("clbench.suite.load_suite", lambda name, read=load_suite: read(suite))
     text = result_text(GOOD).replace('"schema_version": "2"', '"schema_version": "1"')
     old = json.loads(text)
     old["summary"] = {"csd": {"memory": {"mean": 0.5, "std": 0.1, "n": 4}}}
