@@ -172,9 +172,9 @@ class Method:
     def prompts(self, state: State, prompts: list[str]) -> list[str]:
         """The prompts that the model receives; a method that learns tokens replaces words in them.
 
-        A training gives the prompts of its examples. The evaluation's prompts are never given: instead each field of the
-        training prompt of a task so far is, as a text of its own, such as `["sks", "boot"]`, and what is returned for it
-        takes its place in the evaluation's prompts.
+        A training gives the prompts of its examples. The evaluation's prompts are never given: instead, for every task
+        so far, each field of its training prompt is, as a text of its own, such as `["sks", "boot"]`, and what is
+        returned for a field takes its place in the evaluation's prompts.
         """
         return prompts
 

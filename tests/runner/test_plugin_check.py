@@ -223,7 +223,7 @@ def test_bundled_methods_are_not_checked(ready, monkeypatch):
 def test_what_a_plugin_keeps_in_its_module_during_the_check_does_not_meet_the_run(ready, plugin):
     seen = Events()
     harness.carry_out(ready(("mine",), plugins=(plugin(COUNTS),)), seen.append)
-    assert [event["text"] for event in seen if event["event"] == "output"] == ["seen 1"] * 3, "nor what it keeps in a task"
+    assert [event["text"] for event in seen if event["event"] == "output"] == ["seen 1"] * 3
 
 
 def test_the_check_leaves_the_global_random_numbers_alone(checked):
