@@ -15,7 +15,9 @@ Defining a subclass with a name registers it. `clbench.plugins` finds plugins in
 `--plugin`, and in installed packages that declare an entry point in the group `clbench.methods`.
 `clbench check mine.py` runs all hooks in seconds; `--debug` shows tracebacks and lets `breakpoint()` work.
 
-A method decides about weights: it sees its state, the task's training data and the model, never the evaluation.
+A method decides about weights: it sees its state, the task's training data and the model, never the evaluation. Its
+code runs in processes of its own, a new one for each task, which hand back states (`docs/trust.md`): what it keeps in
+globals, on its class or in files is lost, and `--debug` alone runs it in the process that scores.
 """
 
 from __future__ import annotations
@@ -184,7 +186,12 @@ class Method:
         return examples
 
     def prompts(self, state: State, prompts: list[str]) -> list[str]:
-        """The prompts that the model receives; a method that learns tokens replaces words in them."""
+        """The prompts that the model receives; a method that learns tokens replaces words in them.
+
+        A training gives the prompts of its examples. The evaluation's prompts are never given: instead, for every task
+        so far, each field of its training prompt is, as a text of its own, such as `["sks", "boot"]`, and what is
+        returned for a field takes its place in the evaluation's prompts.
+        """
         return prompts
 
     def loss(self, ctx: Context, batch: Batch) -> Tensor | float:

@@ -26,6 +26,7 @@ from clbench.cli.options import (
     stdout_for_results,
 )
 from clbench.plugins import get_method, load_plugin
+from clbench.protocol.describe import describe, methods_in
 from clbench.suite import load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
 from clbench.variants import settings_of
@@ -61,9 +62,9 @@ def check(
     definition, chosen = load_suite(suite), settings_of(settings or [])
     track = definition.track(track or next(iter(definition.tracks))).name
     with debugging(debug), stdout_for_results(debug):
-        names = list(load_plugin(plugin))
-        for name in names:  # bad settings are refused before torch is loaded
-            get_method(name, chosen, [plugin])
+        names = list(load_plugin(plugin)) if debug else methods_in(plugin)
+        for name in names:  # bad settings are refused before this process loads torch
+            (get_method if debug else describe)(name, chosen, [plugin])
         import_harness()
         from clbench.data.assets import resolve_assets
         from clbench.data.locate import AssetPaths, default_data_root

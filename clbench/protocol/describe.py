@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.method import Method
-from clbench.plugins import file_of, get_method, source_of
+from clbench.plugins import file_of, get_method, load_plugin, source_of
 from clbench.protocol.hook_lint import hook_warnings, own_hooks
 from clbench.protocol.sandbox.client import sandbox
 from clbench.protocol.sandbox.confine import confine
@@ -56,6 +56,27 @@ class DescribeJob:
         return _described(method, self.plugins)
 
 
+@dataclass(frozen=True)
+class NamesJob:
+    """Import a file, and say which methods it has."""
+
+    plugin: Path
+
+    def run(self, folder: Path, backbone: Any, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        confine(folder, [self.plugin], "cpu")
+        return {"names": list(load_plugin(self.plugin))}
+
+
+def methods_in(plugin: Path) -> list[str]:
+    """The names of a file's methods.
+
+    Raises:
+        ClbenchError: it is no Python file, or defines no method. WorkFailed: it does not load.
+    """
+    fields = _asked(NamesJob(Path(plugin).resolve()), Path(plugin).stem, (Path(plugin).resolve(),))
+    return [str(name) for name in fields.get("names", ())]
+
+
 def describe(name: str, settings: Mapping[str, Any], plugins: Sequence[Path] = ()) -> MethodDescription:
     """Describe a method; what its file prints when it is imported goes to stderr, once a process.
 
@@ -64,14 +85,23 @@ def describe(name: str, settings: Mapping[str, Any], plugins: Sequence[Path] = (
             plugin file does not load, or the method cannot be made.
     """
     paths = tuple(Path(path).resolve() for path in plugins)
-    contents = tuple(file_sha256(path) if path.is_file() else "" for path in paths)
-    key = (name, json.dumps(settings, sort_keys=True, default=repr), paths, contents)
+    key = (name, json.dumps(settings, sort_keys=True, default=repr), _contents(paths))
     if key not in _DESCRIBED:
-        job = DescribeJob(name, dict(settings), paths)
-        modules = ("torch",) if paths else ()  # which most plugins import, and the training needs later
-        with sandbox().ask(job, name, on_event=_show, modules=modules) as reply:
-            _DESCRIBED[key] = _checked(reply.fields)
+        _DESCRIBED[key] = _checked(_asked(DescribeJob(name, dict(settings), paths), name, paths))
     return _DESCRIBED[key]
+
+
+def _asked(job: DescribeJob | NamesJob, name: str, paths: tuple[Path, ...]) -> dict[str, Any]:
+    """A job's fields; what the files print is shown once a process."""
+    on_event = (lambda event: None) if (shown := _contents(paths)) in _SHOWN else _show
+    _SHOWN.add(shown)
+    modules = ("torch",) if paths else ()  # which most plugins import, and the training needs later
+    with sandbox().ask(job, name, on_event=on_event, modules=modules) as reply:
+        return reply.fields
+
+
+def _contents(paths: Sequence[Path]) -> tuple[tuple[Path, str], ...]:
+    return tuple((path, file_sha256(path) if path.is_file() else "") for path in paths)
 
 
 def describe_here(method: Method, plugins: Sequence[Path] = ()) -> MethodDescription:
@@ -80,6 +110,7 @@ def describe_here(method: Method, plugins: Sequence[Path] = ()) -> MethodDescrip
 
 
 _DESCRIBED: dict[Any, MethodDescription] = {}
+_SHOWN: set[Any] = set()
 
 
 def _show(event: dict[str, Any]) -> None:

@@ -235,7 +235,8 @@ class TaskSequence:
 
     def _start(self) -> State:
         """The adapter and the weight changes that a first training starts from; no adapter where it is not shared."""
-        return self._ask(StartRequest(self._view(0, State()))).state
+        request = StartRequest(self._view(0, State()))
+        return self.host.ask(request, self.runtime.models, lambda event: None).state  # printed again in the training
 
     def _first_training_key(self, start: State) -> str | None:
         if start.adapter is None:

@@ -99,6 +99,5 @@ def _hide_modules() -> None:
 class _Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
         if fullname.startswith("clbench.") and fullname not in PUBLIC:
-            raise ModuleNotFoundError(
-                f"{fullname} is not a method's to import: it knows clbench.method, clbench.state, clbench.lora, clbench.replay"
-            )
+            known = ", ".join(name for name in PUBLIC[2:])
+            raise ModuleNotFoundError(f"{fullname} is not a method's to import: it knows {known}")
