@@ -199,6 +199,7 @@ def benches(tmp_path_factory) -> dict[str, dict[str, TrackRuntime]]:
     }
 
 
+@pytest.mark.long  # definitions and weights are frozen, and their checksums tested
 @TRACKS
 def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str):
     """In each headline metric it has at most 15 % of the way from 0 to real images."""
@@ -211,6 +212,7 @@ def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str)
                 assert -0.05 - 1e-4 <= share <= 0.15 + 1e-4, f"{metric} of {task.name}"
 
 
+@pytest.mark.long
 @TRACKS
 def test_the_task_lists_are_what_their_generator_writes(suite: Suite, track: str):
     """So each look is the first candidate that the bundled base model hardly knows."""
