@@ -45,7 +45,7 @@ def samples(
 
 @app.command(
     rich_help_panel=RESULTS,
-    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/merge_init.json --task winter --to merge_init-winter`\n\n"
+    epilog="Examples:\n\n`clbench export runs/mini-v2/styles/merge_init.json --task 10 --to merge_init-last`\n\n"
     "`clbench export runs/mini-v2/styles/merge_init.json --format eee --to merge_init-eee.json`",
 )
 def export(
