@@ -11,7 +11,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -182,27 +181,6 @@ def load_plugin(path: Path) -> dict[str, type[Method]]:
     methods = {cls.name: cls for cls in defined}
     REGISTRY.update(methods)
     return methods
-
-
-def plugin_files(plugins: Sequence[Path]) -> dict[str, Path]:
-    """Method -> which of the given files has it; of several, the last, as `list_methods` takes it."""
-    return {name: path for path in plugins for name in load_plugin(path)}
-
-
-@contextmanager
-def fresh_plugins() -> Iterator[None]:
-    """Inside, plugin files are executed anew; what their modules and classes keep then is forgotten at the end."""
-    before = {name: sys.modules.pop(name) for name in _plugin_modules()}
-    try:
-        yield
-    finally:
-        for name in _plugin_modules():
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-def _plugin_modules() -> list[str]:
-    return [name for name in sys.modules if name.startswith(_MODULES)]
 
 
 def _printer(name: str) -> Callable[[str], None]:

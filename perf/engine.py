@@ -29,7 +29,7 @@ from rich.console import Console
 from clbench.lora import Delta
 from clbench.method import Context
 from clbench.plugins import get_method
-from clbench.protocol import task_sequence, track_runtime
+from clbench.protocol import requests, track_runtime
 from clbench.protocol.device import one_thread
 from clbench.protocol.evaluator import Evaluator
 from clbench.protocol.sampling import draw_cell
@@ -105,7 +105,7 @@ def by_the_engine(beforehand: Clock) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
         output = Path(folder)
         with beforehand:
-            config = RunConfig.of(quick=True, workers=1, output=output)
+            config = RunConfig.of(quick=True, output=output, debug=True)  # training in this process too
             plan = prepare([Variant.of("merge_init")], [TRACK], "mini-v2", config)
         console = Console(file=screen, force_terminal=True, width=120)  # drawn as on a terminal, wherever this runs
         with event_file(output / "events.jsonl") as write, Display(plan.graph.units, console) as display:
@@ -130,7 +130,7 @@ class Clock:
 
 here = sys.modules[__name__]
 PLACES: dict[str, tuple[Any, ...]] = {
-    "fit": (here, task_sequence),
+    "fit": (here, requests),
     "draw_cell": (here, track_runtime),
     "score": (Evaluator,),
     "controls": (Evaluator,),

@@ -251,12 +251,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _error(name: str, kind: str, message: str) -> Exception:
     """The error that a job failed with."""
-    if kind == "OutOfMemoryError":
-        from torch import OutOfMemoryError
+    if kind in ("OutOfMemoryError", "AcceleratorError"):
+        import torch
 
-        return OutOfMemoryError(message)
-    if kind == "AcceleratorError":
-        return DeviceFailed(f"the device failed ({message})")
+        return getattr(torch, kind)(message)
+    message = " ".join(message.split())
     known = {error.__name__: error for error in (ClbenchError, UnknownMethod, WorkFailed, DeviceFailed)}
     return known[kind](message) if kind in known else WorkFailed(f"method {name} failed: {kind}: {message}")
 

@@ -144,7 +144,7 @@ def _work(connection: socket.socket, folder: Path, backbone: Any) -> NoReturn:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """An error, as a message."""
-    return {"failed": type(error).__name__, "message": " ".join(str(error).split())}
+    return {"failed": type(error).__name__, "message": str(error)}
 
 
 def _prctl(option: int, value: int) -> None:
