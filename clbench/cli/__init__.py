@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from clbench.cli.options import app, err
+from clbench.cli.options import app, err, own_process
 from clbench.errors import ClbenchError
 
 for name in ("run", "check", "results", "verify", "leaderboard", "export", "store", "catalog"):  # the order of --help
@@ -49,6 +49,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths need not be text; stderr is like that already
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # preempted jobs stop as after Ctrl-C
+    own_process()
     atexit.register(gc.freeze)  # Python looks for garbage once more at the end, which takes seconds with torch loaded
     try:
         code = app(standalone_mode=False)  # typer.Exit is returned as its exit code

@@ -20,6 +20,7 @@ from clbench.cli.options import (
     complete_track,
     debugging,
     err,
+    fork_server,
     import_harness,
     out,
     print_traceback,
@@ -66,6 +67,8 @@ def check(
         for name in names:  # bad settings are refused before this process loads torch
             (get_method if debug else describe)(name, chosen, [plugin])
         import_harness()
+        if not debug:
+            fork_server()
         from clbench.data.assets import resolve_assets
         from clbench.data.locate import AssetPaths, default_data_root
         from clbench.runner.engine.inline import InlineEngine

@@ -81,6 +81,27 @@ def import_harness() -> Any:
     return harness
 
 
+def fork_server() -> None:
+    """Let the processes of plugins be forks of this one, which has the libraries loaded: they start at once.
+
+    Call it where no definition of a suite and no result is held. Elsewhere than in a command's own process on Linux
+    nothing is done, and the processes are forks of a server that loads the libraries once more.
+    """
+    if _own_process and sys.platform.startswith("linux"):
+        from clbench.protocol.sandbox import client
+
+        client.fork_server()
+
+
+_own_process = False
+
+
+def own_process() -> None:
+    """Say that this process is a command's own: that it has no other threads and has computed nothing."""
+    global _own_process
+    _own_process = True
+
+
 @contextmanager
 def debugging(on: bool) -> Iterator[None]:
     """With --debug: leave what plugins print where they print it, and print an error's traceback."""

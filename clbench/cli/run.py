@@ -19,6 +19,7 @@ from clbench.cli.options import (
     app,
     complete_track,
     err,
+    fork_server,
     import_harness,
     out,
     split_list,
@@ -28,7 +29,6 @@ from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import list_methods
 from clbench.protocol.describe import describe
-from clbench.protocol.sandbox.client import sandbox
 from clbench.suite import load_suite
 from clbench.variants import Variant, check_distinct, grid, read_variants, settings_of
 
@@ -106,9 +106,10 @@ def sweep(
     ] = None,
 ) -> None:
     """Run several variants on several tracks, equal work only once; a second call goes on where the first stopped."""
-    definition = load_suite(suite)
+    known = load_suite(suite)
     for track in split_list(tracks) or []:
-        definition.track(track)
+        known.track(track)
+    del known  # `compute` forks this process
     chosen = grid(split_list(methods) or [], settings or []) + (read_variants(variants) if variants else [])
     if not chosen:
         raise ClbenchError("give --methods, --variants or both: no method was named")
@@ -123,11 +124,10 @@ def sweep(
 
 
 def look_at(variants: Iterable[Variant], options: RunOptions) -> None:
-    """Refuse unknown methods and settings, and let the server load its libraries while this process loads its own."""
+    """Refuse unknown methods and settings, before this process loads torch."""
     if not options.config["debug"]:
         for variant in variants:
             describe(variant.method, variant.settings, options.config["plugins"])
-        sandbox().preload()
 
 
 def compute(
@@ -143,6 +143,8 @@ def compute(
         plan_first: whether the plan is printed before the work too.
     """
     result_path = import_harness().result_path
+    if not options.config["debug"]:
+        fork_server()
     from clbench.runner.monitor.trackers import usable
 
     tracker = usable(options.tracker)  # or it is refused before any work

@@ -68,13 +68,21 @@ class Sandbox:
         atexit.register(self.close)
 
     def fork(self) -> None:
-        """Let the server be a fork of this process, which has done nothing yet: it shares the libraries' memory."""
+        """Let the server be a fork of this process, which has done nothing yet: it shares the libraries' memory.
+
+        The caller must have no other threads, and hold no definition of a suite and no result.
+        """
+        self.close()
+        import torch
+
+        threads = torch.get_num_threads()
         server.load()
         ours, theirs = socket.socketpair()
         process = os.fork()
         if not process:
             _become_server(theirs.detach())
         theirs.close()
+        torch.set_num_threads(threads)
 
         def kill() -> None:
             deadline = time.monotonic() + CLOSING_SECONDS
@@ -84,11 +92,6 @@ class Sandbox:
                 time.sleep(0.01)
 
         self._control, self._kill = ours, kill
-
-    def preload(self) -> None:
-        """Let the server load its libraries meanwhile."""
-        with self._lock:
-            self._announce(server.Announced(Path()))
 
     @contextmanager
     def ask(
