@@ -120,15 +120,6 @@ class Drift(FrozenModel):
     metrics: tuple[str, ...] = Field(min_length=1)
     """Names in `clbench.metrics.METRICS`: their encoders compare each image with the base model's own."""
 
-    @model_validator(mode="after")
-    def _metrics_compare_images(self) -> Drift:
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise ValueError(f"drift has no metric {metric!r}{did_you_mean(metric, list(METRICS))}")
-            if METRICS[metric].against == "prompts":
-                raise ValueError(f"{metric} compares images with prompts, so that it cannot measure drift")
-        return self
-
 
 class Track(FrozenModel):
     """Tasks to learn one after another, with their prompts, orders and metrics."""
@@ -175,9 +166,12 @@ class Track(FrozenModel):
                 ) from None
             if not all(prompts):
                 raise ValueError(f"a prompt of task {task.name!r} is empty")
-        for metric in self.metrics:
+        moved = self.drift.metrics if self.drift else ()
+        for metric in (*self.metrics, *moved):
             if metric not in METRICS:
                 raise ValueError(f"track {self.name} has no metric {metric!r}{did_you_mean(metric, list(METRICS))}")
+            if metric in moved and METRICS[metric].against == "prompts":
+                raise ValueError(f"{metric} compares images with prompts, so that it cannot measure drift")
             needs_prompts = METRICS[metric].against == "prompts"
             if needs_prompts and len(self.content_prompt_templates) != len(self.eval_prompt_templates):
                 raise ValueError(f"{metric} needs one content prompt for each evaluation prompt")
@@ -363,10 +357,7 @@ def list_suites() -> list[str]:
 
 
 def suite_folder(name: str) -> Path:
-    """The folder of a suite's definition.
-
-    Args:
-        name: one of `list_suites()`, or a folder that holds a `suite.yaml`.
+    """The folder of a suite: one of `list_suites()`, or a folder that holds a `suite.yaml`.
 
     Raises:
         ClbenchError: there is no such suite.

@@ -60,6 +60,8 @@ def check(
     Three tasks are trained for two steps each, handed on through a file, and drawn in one step, by the code that runs
     the benchmark. Functions that look like hooks but are none are warned of. `run` and `sweep` make the same check.
     """
+    if not debug:
+        fork_server()
     definition, chosen = load_suite(suite), settings_of(settings or [])
     track = definition.track(track or next(iter(definition.tracks))).name
     with debugging(debug), stdout_for_results(debug):
@@ -68,7 +70,7 @@ def check(
             (get_method if debug else describe)(name, chosen, [plugin])
         import_harness()
         if not debug:
-            fork_server()
+            fork_server(libraries=True)
         from clbench.data.assets import resolve_assets
         from clbench.data.locate import AssetPaths, default_data_root
         from clbench.runner.engine.inline import InlineEngine

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from clbench.cli.options import RESULTS, DataRoot, Plugins, ResultSuite, Store, app, import_harness, out, store_of
+from clbench.cli.options import (
+    RESULTS,
+    DataRoot,
+    Plugins,
+    ResultSuite,
+    Store,
+    app,
+    fork_server,
+    import_harness,
+    out,
+    store_of,
+)
 from clbench.errors import ClbenchError
 from clbench.suite import load_suite
 
@@ -33,6 +44,7 @@ def samples(
     """Show one run as a picture: what each task looked like after every later one."""
     from clbench.results.io import load_result
 
+    fork_server()
     loaded = load_result(result)
     import_harness()
     from clbench.runner.reopen import reopen
@@ -70,6 +82,7 @@ def export(
     """
     from clbench.results.io import load_result
 
+    fork_server()
     loaded = load_result(result)
     if form not in ("diffusers", "eee"):
         raise ClbenchError(f"there is no format {form!r} (known: diffusers, eee)")

@@ -81,16 +81,16 @@ def import_harness() -> Any:
     return harness
 
 
-def fork_server() -> None:
-    """Let the processes of plugins be forks of this one, which has the libraries loaded: they start at once.
+def fork_server(libraries: bool = False) -> None:
+    """Let the processes of plugins be forks of this one: with the libraries they start at once.
 
     Call it where no definition of a suite and no result is held. Elsewhere than in a command's own process on Linux
-    nothing is done, and the processes are forks of a server that loads the libraries once more.
+    nothing is done, and the processes are forks of a server that is started afresh.
     """
     if _own_process and sys.platform.startswith("linux"):
         from clbench.protocol.sandbox import client
 
-        client.fork_server()
+        client.fork_server(client.server.LIBRARIES if libraries else ())
 
 
 _own_process = False

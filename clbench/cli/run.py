@@ -126,6 +126,7 @@ def sweep(
 def look_at(variants: Iterable[Variant], options: RunOptions) -> None:
     """Refuse unknown methods and settings, before this process loads torch."""
     if not options.config["debug"]:
+        fork_server()
         for variant in variants:
             describe(variant.method, variant.settings, options.config["plugins"])
 
@@ -144,7 +145,7 @@ def compute(
     """
     result_path = import_harness().result_path
     if not options.config["debug"]:
-        fork_server()
+        fork_server(libraries=True)
     from clbench.runner.monitor.trackers import usable
 
     tracker = usable(options.tracker)  # or it is refused before any work

@@ -16,6 +16,7 @@ from clbench.cli.options import (
     Plugins,
     ResultSuite,
     app,
+    fork_server,
     import_harness,
     out,
     progress_bar,
@@ -67,6 +68,7 @@ def verify(
         raise ClbenchError(f"there is no level {level!r}{did_you_mean(level, list(verification.LEVELS))}")
     if level == "artifacts" and images is None:
         raise ClbenchError("--level artifacts needs --images FOLDER, as `clbench export --images` writes it")
+    fork_server()
     loaded = load_valid(result, suite, allow_partial=True).result
     checked: list[Checked] = []
     rerun, environment = None, describe_machine()

@@ -67,22 +67,18 @@ class Sandbox:
         self._lock = threading.RLock()
         atexit.register(self.close)
 
-    def fork(self) -> None:
-        """Let the server be a fork of this process, which has done nothing yet: it shares the libraries' memory.
+    def fork(self, modules: tuple[str, ...] = server.LIBRARIES) -> None:
+        """Let the server be a fork of this process, with whose memory it shares what is imported.
 
-        The caller must have no other threads, and hold no definition of a suite and no result.
+        The caller must have no other threads, must have computed nothing, and must hold no suite and no result.
         """
         self.close()
-        import torch
-
-        threads = torch.get_num_threads()
-        server.load()
+        server.load(modules)
         ours, theirs = socket.socketpair()
         process = os.fork()
         if not process:
             _become_server(theirs.detach())
         theirs.close()
-        torch.set_num_threads(threads)
 
         def kill() -> None:
             deadline = time.monotonic() + CLOSING_SECONDS
@@ -271,6 +267,6 @@ def sandbox() -> Sandbox:
     return _SANDBOX
 
 
-def fork_server() -> None:
-    """Let this process's server be a fork of it."""
-    _SANDBOX.fork()
+def fork_server(modules: tuple[str, ...] = server.LIBRARIES) -> None:
+    """Let this process's server be a fork of it, with these modules."""
+    _SANDBOX.fork(modules)

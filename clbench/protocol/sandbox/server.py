@@ -62,6 +62,7 @@ class Announced:
 
 def serve(control: socket.socket) -> None:
     """Fork a process for each job that is announced, one at a time, until the other end is closed."""
+    _use_one_thread()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a job leaves behind becomes a child of this process, and is killed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who then closes the other end
     backbones: dict[Any, Any] = {}
@@ -69,6 +70,7 @@ def serve(control: socket.socket) -> None:
         while True:
             announced, files = receive_pickle(control)
             load(announced.modules)
+            _use_one_thread()
             for fileno in files:
                 with socket.socket(fileno=fileno) as connection:
                     control.sendall(STATUS.pack(_fork(announced, backbones, connection, control)))
@@ -80,8 +82,12 @@ def load(modules: Iterable[str] = LIBRARIES) -> None:
         importlib.import_module(module)
     if LIBRARIES[-1] in sys.modules:
         importlib.import_module("clbench.utils.pretrained").silence()
+
+
+def _use_one_thread() -> None:
+    """A process whose thread pool has run cannot be forked safely."""
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)  # a process whose thread pool has run cannot be forked safely
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _fork(announced: Announced, backbones: dict[Any, Any], connection: socket.socket, control: socket.socket) -> int:
