@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -31,6 +30,7 @@ from pydantic import (
 
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.metrics import METRICS
+from clbench.utils.yaml_files import read_yaml
 
 
 class FrozenModel(BaseModel):
@@ -380,12 +380,12 @@ def load_suite(name: str) -> Suite:
     """
     folder = suite_folder(name)
     path = folder / "suite.yaml"
-    raw = _read_yaml(path)
+    raw = read_yaml(path)
     try:
         for track_name, track in raw["tracks"].items():
             track["name"] = track_name
             beside = folder / track["tasks"]
-            track["tasks"] = _read_yaml(beside if beside.is_file() else content_root() / "tasks" / track["tasks"])[
+            track["tasks"] = read_yaml(beside if beside.is_file() else content_root() / "tasks" / track["tasks"])[
                 "tasks"
             ]
         return Suite.model_validate(raw)
@@ -395,14 +395,3 @@ def load_suite(name: str) -> Suite:
         raise ClbenchError(f"{path}: field {field or '(top)'}: {first['msg']}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ClbenchError(f"{path}: a part of the definition is missing or malformed: {error}") from None
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The C loader, if PyYAML was built with it: it gives the same and is ten times as fast."""
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or NUL in the path
-        raise ClbenchError(f"cannot read {path}: {' '.join(str(error).split())}") from None

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from clbench.errors import ClbenchError
 from clbench.suite import FrozenModel, Name
+from clbench.utils.yaml_files import read_yaml
 
 
 def _no_partial(name: str) -> str:
@@ -69,10 +69,7 @@ def read_variants(path: Path) -> list[Variant]:
     Raises:
         ClbenchError: the file cannot be read, or an entry does not fit (names it).
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ClbenchError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, list) or not content:
         raise ClbenchError(f"{path} is not a list of variants, each with a method, and if wanted a name and settings")
     try:
