@@ -11,7 +11,7 @@ import torch
 from following import FRESH, RANK, SCALE, SHAPES, TRAINED, context, dense, follow, same, summed
 from paths import PLUGINS
 
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError, UnknownMethod, WorkFailed
 from clbench.lora import Adapter
 from clbench.method import REGISTRY, Context, Method
 from clbench.plugins import get_method, list_methods, source_of
@@ -207,7 +207,7 @@ def test_the_four_methods_are_registered_by_lying_in_their_folder():
 
 
 def test_an_unknown_method_is_refused_with_a_suggestion():
-    assert "did you mean 'merge_init'" in refusal(ClbenchError, get_method, "merge_inti")
+    assert "did you mean 'merge_init'" in refusal(UnknownMethod, get_method, "merge_inti")
 
 
 def test_a_plugin_file_registers_its_methods(plugin):

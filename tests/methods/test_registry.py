@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from clbench.method import FAMILIES, NoConfig
 from clbench.plugins import get_method, list_methods
+from clbench.protocol.method_host import MethodHere
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.state import digest
@@ -84,10 +85,10 @@ def test_two_runs_give_the_same_bits_also_if_every_task_has_an_instance_of_its_o
 
     def run(folder: str, renewed: bool) -> list[str]:
         own = TrackRuntime(runtime.suite, "styles", Store(tmp_path / folder), models=runtime.models)
-        sequence, digests = TaskSequence(own, get_method(name, settings), "forward", 0), []
+        renew = (lambda: get_method(name, settings)) if renewed else None
+        host = MethodHere(get_method(name, settings), renew)
+        sequence, digests = TaskSequence(own, host, "forward", 0), []
         for position in range(3):
-            if renewed:
-                sequence.renew_method(settings)
             state = sequence.state(position)
             digests += [digest(state.tensors()), digest(sequence.hooks.weights(position, state))]
         return digests
