@@ -17,7 +17,7 @@ from clbench.leaderboard.submitted import submitted_boards
 from clbench.results.io import load_result
 from clbench.results.replicates import average
 from clbench.results.validation import check_result
-from clbench.results.verification import read_verified, record
+from clbench.results.verification import Level, read_verified, record
 
 LEVELS = {"naive": 0.3, "merge_init": 0.6, "keeper": 0.5}
 
@@ -29,7 +29,7 @@ def submissions(tmp_path) -> Path:
     return tmp_path
 
 
-def verify(submissions: Path, name: str, level="recomputed", number: int = 1) -> None:
+def verify(submissions: Path, name: str, level: Level = "recomputed", number: int = 1) -> None:
     result = load_result(submissions / f"tiny/styles/{name}.json")
     record(submissions / "VERIFIED.json", result, level, [], number=number)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from watching import Events
 
+from clbench.lora import Delta
 from clbench.plugins import get_method
 from clbench.protocol import probes
 from clbench.protocol.task_sequence import Deployed, TaskSequence
@@ -57,7 +58,7 @@ def test_tasks_with_the_same_prompts_share_the_images_of_the_leak(probing, monke
         return draw(prompts, *rest)
 
     monkeypatch.setattr(probing, "draw", noting)
-    found = probes.leak(probing, list(probing.track.tasks), {}, "none")
+    found = probes.leak(probing, list(probing.track.tasks), Delta(), "none")
     assert drawn == [list(LEAK)]
     assert found is not None
     assert len(found["csd"]) == 3
@@ -75,7 +76,7 @@ def test_a_methods_words_are_in_the_prompts_of_the_leak(probing, monkeypatch):
     monkeypatch.setattr(probing, "draw", noting)
     tasks = list(probing.track.tasks)
     words = {tasks[0].name: {"object": "blue thing"}}
-    probes.leak(probing, tasks, {}, "none", Deployed({}, words).leak_prompts)
+    probes.leak(probing, tasks, Delta(), "none", Deployed(Delta(), words).leak_prompts)
     assert drawn[0] == ["a blue thing"]
     assert drawn[1] == [f"a {tasks[1].fields['object']}"]
 

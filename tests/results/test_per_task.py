@@ -50,7 +50,7 @@ def test_the_error_of_a_ratio_agrees_with_what_drawing_tasks_again_gives():
         others = names != name
         without.append(gains[others].sum() / rooms[others].sum())
     count = len(tasks)
-    jackknife = np.sqrt((count - 1) / count * ((without - np.mean(without)) ** 2).sum())
+    jackknife = np.sqrt((count - 1) / count * ((np.array(without) - np.mean(without)) ** 2).sum())
     assert error_over_tasks(METHOD, "csd", "kept") == pytest.approx(jackknife, rel=0.35)
 
 

@@ -26,6 +26,7 @@ def printed(table: RenderableType, width: int = 80) -> str:
 
 def percent(spread: Spread | None) -> str:
     assert spread is not None
+    assert spread.std is not None
     return f"{100 * spread.mean:.0f} ± {100 * spread.std:.0f} %"
 
 

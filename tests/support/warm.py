@@ -55,7 +55,9 @@ def _started_with() -> dict[str, str]:
 def _process() -> subprocess.Popen[str]:
     """Started when first needed; it ends with this process, which closes its stdin."""
     command = [sys.executable, __file__]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_started_with())
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_started_with())
+    atexit.register(process.communicate)  # closes its stdin, and waits
+    return process
 
 
 def _serve(requests: IO[str]) -> dict[str, Any] | None:
