@@ -24,7 +24,7 @@ from clbench.results.schema import Spread
 from clbench.results.significance import Ranking
 from clbench.results.validation import validate
 from clbench.results.verification import LEVELS, UNVERIFIED, Verification, status
-from clbench.scores import INSTEAD, STATISTICS, shown
+from clbench.scores import INSTEAD, STATISTICS, Statistic, shown
 from clbench.suite import Suite, Track, load_suite
 from clbench.utils.parallel import parallel_map
 
@@ -63,6 +63,22 @@ class Board:
     def metrics(self) -> list[Metric]:
         """The track's metrics. Methods are ranked by the first one."""
         return [METRICS[name] for name in self.track.metrics]
+
+    @cached_property
+    def score_columns(self) -> list[tuple[Metric, Statistic]]:
+        """The columns of statistics: those of the headline metrics that any method has, drift, and secondary metrics'
+        scores.
+        """
+        drift = self.track.drift.metrics if self.track.drift else ()
+        headline = [metric for metric in self.metrics if not metric.secondary]
+        columns = [(metric, one) for one in shown() if one.of != "drift" for metric in headline]
+        columns += [(METRICS[name], STATISTICS["drift"]) for name in drift]
+        columns += [(metric, STATISTICS[INSTEAD]) for metric in self.metrics if metric.secondary]
+        return [
+            (metric, one)
+            for metric, one in columns
+            if not one.optional or any(method.summary.get(metric.name, {}).get(one.name) for method in self.methods)
+        ]
 
     @property
     def printed(self) -> PublishedTrack | None:

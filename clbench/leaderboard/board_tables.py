@@ -17,7 +17,7 @@ from clbench.results.analysis import CONTROLS, EQUIVALENT, Analysis, Control
 from clbench.results.per_task import error_over_orders, error_over_tasks, per_task
 from clbench.results.schema import Spread
 from clbench.results.significance import Pair, Ranking
-from clbench.scores import INSTEAD, STATISTICS, Statistic, shown
+from clbench.scores import INSTEAD, STATISTICS, Statistic
 from clbench.utils.formatting import format_bytes, format_chance, format_figure, format_p_value, format_percent
 
 
@@ -48,24 +48,6 @@ FACTS = (
 )
 
 
-def score_columns(board: Board) -> list[tuple[Metric, Statistic]]:
-    """The columns of statistics: those of the headline metrics that any method has, drift, and secondary metrics'
-    scores.
-    """
-    columns = [
-        (metric, one) for one in shown() for metric in board.metrics if one.of != "drift" and not metric.secondary
-    ]
-    columns += [
-        (METRICS[name], STATISTICS["drift"]) for name in (board.track.drift.metrics if board.track.drift else ())
-    ]
-    columns += [(metric, STATISTICS[INSTEAD]) for metric in board.metrics if metric.secondary]
-    return [
-        (metric, one)
-        for metric, one in columns
-        if not one.optional or any(method.summary.get(metric.name, {}).get(one.name) for method in board.methods)
-    ]
-
-
 def heading(metric: Metric, statistic: Statistic) -> str:
     """Such as "CSD score ↑"; the arrow says what is better, where that is marked."""
     return f"{metric.label} {statistic.label} {statistic.arrow(metric.higher_is_better)}".rstrip()
@@ -76,7 +58,7 @@ def ranked_table(board: Board) -> Table:
 
     Where higher or lower is better, all methods are marked that no other is separably better than.
     """
-    scores = score_columns(board)
+    scores = board.score_columns
     unbeaten = {
         (metric, statistic): board.unbeaten(metric.name, statistic.name)
         for metric, statistic in scores

@@ -29,10 +29,11 @@ def pairs_csv(board: Board) -> str:
     """The listed pairs of methods in every metric, with their differences, intervals and p values."""
     rows = []
     for metric, ranking in board.rankings.items():
+        statistic = board.compared_by(metric)
         for pair in ranking.pairs:
             low, high = pair.interval or (None, None)
             tested = (pair.difference, low, high, pair.p, pair.p_corrected, pair.chance, pair.verdict)
-            rows.append((metric, board.compared_by(metric), pair.better, pair.worse, *tested))
+            rows.append((metric, statistic, pair.better, pair.worse, *tested))
     names = "metric,statistic,better,worse,difference,ci_low,ci_high,p,p_corrected,better_on_a_new_order,verdict"
     return csv_text(names.split(","), rows)
 

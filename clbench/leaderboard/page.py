@@ -12,7 +12,6 @@ from clbench.leaderboard.board_tables import (
     pairs_table,
     published_table,
     ranked_table,
-    score_columns,
     study_table,
 )
 from clbench.leaderboard.data import FORMATS
@@ -97,7 +96,7 @@ def _about_unverified(board: Board) -> list[str]:
 
 def _legend(board: Board) -> list[str]:
     """Explain the board's statistics, a line each."""
-    statistics = dict.fromkeys(statistic for _, statistic in score_columns(board))
+    statistics = dict.fromkeys(statistic for _, statistic in board.score_columns)
     texts = [f"{_term(one.term)}: {one.legend}." for one in statistics]
     texts.append("In brackets: 95 % t interval of the mean over orders.")
     return [line for text in texts for line in textwrap.wrap(text, 112, initial_indent="- ", subsequent_indent="  ")]

@@ -60,7 +60,7 @@ class Evaluator:
     def _measure_controls(self) -> Controls:
         tasks = range(len(self.track.tasks))
         scores = [[self._score_real(task, last) for task in self.track.tasks] for last in self.track.tasks]
-        floors = [metric for metric in self.track.metrics if not METRICS[metric].secondary]
+        floors = self.track.headline_metrics
         measured = [metric for metric in self.track.metrics if metric in scores[0][0]]
         return Controls(
             real_against_real={metric: tuple(scores[j][j][metric] for j in tasks) for metric in measured},

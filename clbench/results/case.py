@@ -83,7 +83,7 @@ class Case:
     def control_errors(self) -> list[str]:
         """A sentence for each thing that is wrong with the controls."""
         errors, tasks, metrics = [], len(self.track.tasks), self.track.metrics
-        headline = {metric for metric in metrics if not METRICS[metric].secondary}
+        headline = set(self.track.headline_metrics)
         real, floor = self.result.controls.real_against_real, self.result.controls.last_task_floor
         for field, values in (("real_against_real", real), ("last_task_floor", floor)):
             if not headline <= set(values) <= set(metrics):

@@ -36,7 +36,7 @@ class RunValues:
         return {
             metric: {
                 name: found
-                for name, found in zip(values, spreads(np.stack(list(values.values()))), strict=True)
+                for name, found in zip(values, _spreads(np.stack(list(values.values()))), strict=True)
                 if found or not STATISTICS[name].optional
             }
             for metric, values in self.statistics.items()
@@ -108,10 +108,10 @@ def statistics_of(
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread | None:
     """Mean and standard deviation (n - 1); None if there is no value, or one is nan or beyond all measure."""
-    return spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
+    return _spreads(np.asarray(values, dtype=float)[None])[0] if len(values) else None
 
 
-def spreads(values: NDArray[np.float64]) -> list[Spread | None]:
+def _spreads(values: NDArray[np.float64]) -> list[Spread | None]:
     """`spread` of each row of (rows, runs)."""
     count = values.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):

@@ -131,7 +131,7 @@ def known_shares(runtime: TrackRuntime, source: SuiteSource, index: int) -> Iter
     runtime.backbone.use_adapter(None)
     prompts = track.eval_prompts(track.tasks[index])
     images = to_pil(draw_cell(runtime.backbone, prompts, suite.sampling, suite.resolution))
-    headline = [METRICS[metric] for metric in track.metrics if not METRICS[metric].secondary]
+    headline = [METRICS[metric] for metric in track.headline_metrics]
     drawn = {metric.encoder: encoder(metric.encoder).embed(images) for metric in headline}
     for candidate in range(CANDIDATES):
         task = Task.model_validate(TASK_BUILDERS[track.name](source, index, candidate))

@@ -25,6 +25,19 @@ def probing(runtime):
     return runtime
 
 
+@pytest.fixture
+def drawn(probing, monkeypatch) -> list[list[str]]:
+    """The prompts of every drawing."""
+    prompts_of_all, draw = [], probing.draw
+
+    def noting(prompts: list[str], *rest):
+        prompts_of_all.append(prompts)
+        return draw(prompts, *rest)
+
+    monkeypatch.setattr(probing, "draw", noting)
+    return prompts_of_all
+
+
 def test_a_run_has_what_its_track_measures(probing):
     run = TaskSequence(probing, get_method("naive"), "forward", 0).run()
     for metric in ("csd", "dino"):
@@ -49,31 +62,15 @@ def test_a_model_that_nothing_changes_neither_leaks_nor_drifts(probing):
     assert (matrix[1, 1], matrix[2, 2]) == (matrix[0, 1], matrix[0, 2]), "the next task, before it is trained"
 
 
-def test_tasks_with_the_same_prompts_share_the_images_of_the_leak(probing, monkeypatch):
-    drawn = []
-    draw = probing.draw
-
-    def noting(prompts: list[str], *rest):
-        drawn.append(prompts)
-        return draw(prompts, *rest)
-
-    monkeypatch.setattr(probing, "draw", noting)
+def test_tasks_with_the_same_prompts_share_the_images_of_the_leak(probing, drawn):
     found = probes.leak(probing, list(probing.track.tasks), Delta(), "none")
     assert drawn == [list(LEAK)]
     assert found is not None
     assert len(found["csd"]) == 3
 
 
-def test_a_methods_words_are_in_the_prompts_of_the_leak(probing, monkeypatch):
-    drawn = []
-    draw = probing.draw
-
-    def noting(prompts: list[str], *rest):
-        drawn.append(prompts)
-        return draw(prompts, *rest)
-
+def test_a_methods_words_are_in_the_prompts_of_the_leak(probing, drawn):
     probing.track = probing.track.model_copy(update={"leak_prompt_templates": ("a {object}",)})
-    monkeypatch.setattr(probing, "draw", noting)
     tasks = list(probing.track.tasks)
     words = {tasks[0].name: {"object": "blue thing"}}
     probes.leak(probing, tasks, Delta(), "none", Deployed(Delta(), words).leak_prompts)

@@ -68,18 +68,18 @@ def _write(path: Path, content: bytes) -> None:
 def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable[[], str]]]:
     """Path below the site's root -> the file that is copied there, and path -> what makes the text that is written."""
     copies = {f"static/{path.name}": path for path in sorted((Path(__file__).parent / "static").iterdir())}
-    tracks = [TrackPages(board, boards) for board in boards]
+    overalls = {suite[0].suite.name: overall(suite) for suite in by_suite(boards)}
+    tracks = [TrackPages(board, boards, overalls[board.suite.name]) for board in boards]
     # The first board that has something measured is the front page too.
     front = next((track for track in tracks if track.board.methods), tracks[0] if tracks else None)
     pages: dict[str, Callable[[], str]] = {"index.html": partial(front.board_page, "") if front else empty_page}
     abouts = _abouts()
-    for suite in by_suite(boards):
-        if found := overall(suite):
-            track = next(track for track in tracks if track.board is suite[0])
-            pages[f"{found.suite.name}/overall.html"] = partial(track.overall_page, "../", found)
-            pages[f"{found.suite.name}/overall.csv"] = partial(to_csv, overall_table(found))
-            pairs = pairs_table(found.ranking, RANKED_BY)
-            pages[f"{found.suite.name}/overall.pairs.csv"] = partial(to_csv, pairs)
+    for name, found in overalls.items():
+        if found:
+            track = next(track for track in tracks if track.board.suite.name == name)
+            pages[f"{name}/overall.html"] = partial(track.overall_page, "../")
+            pages[f"{name}/overall.csv"] = partial(to_csv, overall_table(found))
+            pages[f"{name}/overall.pairs.csv"] = partial(to_csv, pairs_table(found.ranking, RANKED_BY))
     for track in tracks:
         board, root = track.board, "../../"
         pages[f"{board.folder}/index.html"] = partial(track.board_page, root)

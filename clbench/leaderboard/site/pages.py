@@ -16,12 +16,11 @@ from clbench.leaderboard.board_tables import (
     margin_text,
     pairs_table,
     published_table,
-    score_columns,
     study_table,
     tasks_table,
 )
 from clbench.leaderboard.data import FORMATS
-from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall, overall_table
+from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall_table
 from clbench.leaderboard.site import heat, parts, plots, table
 from clbench.leaderboard.tables import to_html
 from clbench.metrics import METRICS
@@ -38,11 +37,8 @@ class TrackPages:
     board: Board
     boards: Sequence[Board]
     """All of the site's, which every page links to."""
-
-    @cached_property
-    def siblings(self) -> list[Board]:
-        """The boards of the same suite."""
-        return [other for other in self.boards if other.suite.name == self.board.suite.name]
+    overall: Overall | None = None
+    """The suite's tracks together, if there is such a table."""
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -102,7 +98,7 @@ class TrackPages:
             views=self.plots,
             alpha=ALPHA,
             ranked_by=STATISTICS[board.ranked_by] if board.methods else None,
-            statistics=list(dict.fromkeys(statistic for _, statistic in score_columns(board))),
+            statistics=list(dict.fromkeys(statistic for _, statistic in board.score_columns)),
             printed=published_table(board.published, board.track.name) if board.published and board.printed else None,
         )
 
@@ -194,8 +190,10 @@ class TrackPages:
             data=data,
         )
 
-    def overall_page(self, root: str, found: Overall) -> str:
-        """The suite's tracks together; `self` is the page set of any of them."""
+    def overall_page(self, root: str) -> str:
+        """The suite's tracks together, which must have such a table; the page is the same by any of its tracks."""
+        found = self.overall
+        assert found is not None
         return self._render(
             "overall.html",
             root,
@@ -221,8 +219,8 @@ class TrackPages:
             root=root,
             here=f"{root}{board.folder}/",
             suites=list(first_of.values()),
-            siblings=self.siblings,
-            has_overall=overall(self.siblings) is not None,
+            siblings=[other for other in self.boards if other.suite.name == board.suite.name],
+            has_overall=self.overall is not None,
             runs=len(board.suite.runs(board.track.name)),
             formats=FORMATS,
             **values,

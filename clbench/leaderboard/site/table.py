@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.board_tables import FACTS, heading, score_columns
+from clbench.leaderboard.board_tables import FACTS, heading
 from clbench.leaderboard.site.heat import signed
 from clbench.leaderboard.tables import BLANK, Cell, unbroken
 from clbench.results.analysis import CONTROLS, Analysis
@@ -55,14 +55,14 @@ def headings(board: Board) -> tuple[Heading, ...]:
             only=statistic.name != RANKED_BY and metric in board.metrics and not metric.secondary,
             control=metric.name if statistic.name == INSTEAD else None,
         )
-        for metric, statistic in score_columns(board)
+        for metric, statistic in board.score_columns
     )
     return (*scores, *(Heading(fact.heading, "ascending", fact.description) for fact in FACTS))
 
 
 def cells(board: Board, method: Analysis) -> tuple[Cell, ...]:
     """A method's cells, one for each heading."""
-    scores = (cell(method, metric.name, statistic, signs=True) for metric, statistic in score_columns(board))
+    scores = (cell(method, metric.name, statistic, signs=True) for metric, statistic in board.score_columns)
     return (*scores, *(fact.cell(board, method) for fact in FACTS))
 
 

@@ -51,7 +51,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Announced:
-    """What the server is told of a job; without a connection there is none, and it loads what it will need."""
+    """What the server is told of a job."""
 
     folder: Path
     source: Any = None
