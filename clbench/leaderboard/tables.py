@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from jinja2 import Environment
@@ -142,7 +143,7 @@ def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_no_formula(value) for value in row] for row in rows)
+    writer.writerows([_no_formula(value) if isinstance(value, str) else value for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -150,8 +151,9 @@ _FORMULA = re.compile(r"""(^|[;\t])(?=["'\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t
 """Where a spreadsheet would see a formula begin, with full-width signs too, and where `;` or tab separates cells."""
 
 
-def _no_formula(value: Any) -> Any:
-    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+@lru_cache(1024)  # most text of a table is in many of its cells
+def _no_formula(text: str) -> str:
+    return _FORMULA.sub(r"\1'", text)
 
 
 _LATEX = {char: rf"\{char}" for char in "&%$#_{}"} | {

@@ -180,6 +180,8 @@ def rank(
 def over_orders(values: NDArray, keys: Sequence[RunKey]) -> NDArray:
     """Means over the seeds of each order: (..., runs) -> (..., orders); orders as they first appear in `keys`."""
     orders = [order for order, _ in keys]
+    if len(set(orders)) == len(orders):
+        return values
     groups = [[place for place, own in enumerate(orders) if own == order] for order in dict.fromkeys(orders)]
     return np.stack([values[..., group].mean(axis=-1) for group in groups], axis=-1)
 
@@ -290,14 +292,19 @@ def joint_p(differences: NDArray) -> NDArray:
     scaled = np.divide(differences, norms, out=np.zeros_like(differences), where=norms > 0)
     observed = np.abs(scaled.sum(axis=1))
     rising = np.argsort(observed, kind="stable")
+    reached = observed - 1e-9
     largest = np.zeros(len(signs))
     p = np.empty(len(rising))
     for part in _parts(rising, len(signs)):
-        running = np.abs(signs @ scaled[part].T)
-        running[:, 0] = np.maximum(running[:, 0], largest)
+        sums = np.abs(signs @ scaled[part].T)
+        before, largest = largest, np.maximum(largest, sums.max(axis=1))
+        # Running maxima are slow, and few flips need them: most reach all rows of the part before it, or none in it.
+        all_rows = before >= reached[part[-1]]
+        some_rows = ~all_rows & (largest >= reached[part[0]])
+        running = sums[some_rows]
+        running[:, 0] = np.maximum(running[:, 0], before[some_rows])
         np.maximum.accumulate(running, axis=1, out=running)
-        p[part] = (running >= observed[part] - 1e-9).mean(axis=0)
-        largest = running[:, -1]
+        p[part] = (all_rows.sum() + (running >= reached[part]).sum(axis=0)) / len(signs)
     p[rising] = np.maximum.accumulate(p[rising][::-1])[::-1]
     return p
 
