@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clbench.errors import ClbenchError, did_you_mean
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # `clbench list methods` must not load torch
 
     from clbench.lora import Adapter, Delta
     from clbench.state import State
+    from clbench.suite import Training
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class Example:
     """(top, left) of the crop."""
 
 
-def _not_available(*_: Any) -> Any:
-    raise RuntimeError("ctx.batches and ctx.denoising_loss are available only during training and in end_task")
+def _not_available(*_: Any, **__: Any) -> Any:
+    raise RuntimeError(
+        "ctx.batches, ctx.denoising_loss and ctx.predict are available in prepare, during training and in end_task"
+    )
 
 
 @dataclass
@@ -96,14 +99,25 @@ class Context:
 
     Their noise differs from the evaluation's. Not to be called in `loss`, whose graph needs the deployed weights.
     """
+    base_weight: Callable[[str], Tensor]
+    """`base_weight(layer)`: the layer's weight in the untouched model, fp32 [out, in], on the CPU."""
+    training: Training
+    """The suite's training settings, such as `steps`; its `learning_rate` is the method's own where that is set."""
     step: int = 0
     """The current training step."""
     adapter: Adapter = None  # type: ignore[assignment]
-    """During training and in `end_task`: the live adapter, whose A and B are the trained parameters; None before."""
+    """From `prepare` on: the live adapter, whose A and B are the trained parameters; None before."""
     batches: Callable[[int], Iterator[Batch]] = _not_available
-    """During training and in `end_task`: `batches(count)` draws more training batches, with a generator of its own."""
+    """From `prepare` on: `batches(count)` draws more training batches, with a generator of its own."""
     denoising_loss: Callable[[Batch], Tensor] = _not_available
-    """During training and in `end_task`: the diffusion loss of a batch under the live weights."""
+    """From `prepare` on: the diffusion loss of a batch under the live weights."""
+    predict: Callable[..., Tensor] = _not_available
+    """From `prepare` on: `predict(batch, prompts=None, weights=None)`, the U-Net's output for a batch, no gradient.
+
+    Float [N, C, h, w]: the noise or the velocity, as the model was trained. `prompts`: a text for each row, instead of
+    the examples' own. `weights`: the weight changes of another model, such as `self.weights(ctx.state)`, which then
+    predicts without the live adapter. May be called in `loss`.
+    """
 
     def fresh_adapter(self) -> Adapter:
         """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0."""
@@ -122,10 +136,26 @@ FAMILIES = ("paper", "bound", "regularization", "orthogonal", "merging", "replay
 """What a method's `family` may be, in the order in which methods are listed."""
 
 
-class NoConfig(BaseModel):
-    """The settings of a method that has none."""
+@dataclass(frozen=True)
+class SearchRange:
+    """Where `clbench tune` looks for a setting: `strength: Annotated[float, SearchRange(0.1, 10)] = Field(1.0)`."""
+
+    low: float
+    high: float
+    log: bool = True
+    """Whether each factor is as likely as any other, instead of each difference."""
+    relative: bool = False
+    """Whether `low` and `high` are multiples of the suite's value."""
+
+
+class Settings(BaseModel):
+    """The settings that every method has; a method with more of its own extends this class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: Annotated[float | None, SearchRange(0.25, 4, relative=True)] = Field(
+        None, gt=0, le=1, description="Learning rate; default the suite's."
+    )
 
 
 class Method:
@@ -146,8 +176,11 @@ class Method:
     """URL of the public code that was read for it."""
     departures: ClassVar[str] = ""
     """Where it departs from paper and code, in a sentence or two."""
-    Config: ClassVar[type[BaseModel]] = NoConfig
-    """Settings, as a pydantic model: `--set key=value` is validated with it, and the result records them."""
+    Config: ClassVar[type[BaseModel]] = Settings
+    """Settings, as a pydantic model: `--set key=value` is validated with it, and the result records them.
+
+    One that has no `learning_rate` trains with the suite's.
+    """
 
     def __init__(self, /, **settings: Any) -> None:
         if not (isinstance(self.Config, type) and issubclass(self.Config, BaseModel)):
@@ -157,8 +190,6 @@ class Method:
         fields = self.Config.model_fields
         known = [*fields, *(field.alias for field in fields.values() if field.alias)]
         for name in settings:  # a plain pydantic model would ignore an unknown one
-            if not known:
-                raise ClbenchError(f"method {self.name} has no settings, so {name!r} cannot be set")
             if name not in known:
                 raise ClbenchError(f"method {self.name} has no setting {name!r}{did_you_mean(name, known)}")
         try:
@@ -194,12 +225,35 @@ class Method:
         """
         return prompts
 
+    def prepare(self, ctx: Context, adapter: Adapter) -> Adapter:
+        """The adapter to train, chosen from data: called once before the first step, with the frozen weights deployed.
+
+        `adapter` is what `begin_task` returned; its live copy is `ctx.adapter`, so that losses have gradients.
+        """
+        return adapter
+
+    def optimizer(self, ctx: Context, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of a task's training; `parameters` are the live adapter's factors."""
+        import torch
+
+        return torch.optim.AdamW(
+            parameters,
+            lr=ctx.training.learning_rate,
+            betas=ctx.training.betas,
+            eps=1e-8 if ctx.training.epsilon is None else ctx.training.epsilon,
+            weight_decay=ctx.training.weight_decay,
+            fused=True,
+        )
+
     def loss(self, ctx: Context, batch: Batch) -> Tensor | float:
         """Terms to add to the diffusion loss."""
         return 0.0
 
     def on_gradients(self, ctx: Context) -> None:
         """Called between the backward pass and the optimizer's step, before gradients are clipped."""
+
+    def after_step(self, ctx: Context) -> None:
+        """Called after each step of the optimizer; a method may change the live factors in place, under no_grad."""
 
     def end_task(self, ctx: Context, state: State, adapter: Adapter) -> State:
         """The state to pass on; `adapter` is trained and detached, or None if `begin_task` returned None."""
@@ -215,7 +269,7 @@ class Method:
         If it does not, the first task's training is shared with other methods. A method that observes training through
         forward hooks on `ctx.modules` must override this to return True.
         """
-        hooks = ("data", "prompts", "loss", "on_gradients")
+        hooks = ("data", "prompts", "prepare", "optimizer", "loss", "on_gradients", "after_step")
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 

@@ -1,9 +1,10 @@
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import Settings
 from clbench.replay import interleave, pack_examples, reservoir, unpack_examples
 
 
@@ -30,7 +31,7 @@ class AGEM(Method):
         "batch's gradient and h. The memory is a reservoir sample, as CLoG's, instead of equal shares."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
+    class Config(Settings):
         memory: int = Field(200, ge=1, description="Images that are kept at most, of all tasks together.")
 
     def begin_task(self, ctx, state):

@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import product
+from clbench.method import SearchRange, Settings
 
 
 class CLoRA(Method):
@@ -30,8 +33,8 @@ class CLoRA(Method):
         "wrong in CLoG#4."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(1e6, ge=0, description="Weight of the penalty.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1, 1e6)] = Field(1e6, ge=0, description="Weight of the penalty.")
 
     def loss(self, ctx, batch):
         live, past = ctx.adapter, ctx.state.merged

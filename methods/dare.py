@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class DARE(Method):
@@ -25,9 +28,13 @@ class DARE(Method):
     code = "https://github.com/tanganke/fusion_bench"
     departures = "The masks are on the dense products of LoRA's factors, not on changes of full fine-tuning."
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        drop: float = Field(0.5, ge=0, lt=1, description="Probability that an entry is dropped.")
-        strength: float = Field(0.3, ge=0, description="Factor of each task's change in the merged model.")
+    class Config(Settings):
+        drop: Annotated[float, SearchRange(0.1, 0.9, log=False)] = Field(
+            0.5, ge=0, lt=1, description="Probability that an entry is dropped."
+        )
+        strength: Annotated[float, SearchRange(0.1, 1.5)] = Field(
+            0.3, ge=0, description="Factor of each task's change in the merged model."
+        )
 
     def frozen(self, state):
         return Delta()

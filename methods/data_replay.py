@@ -1,6 +1,7 @@
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import Settings
 from clbench.replay import interleave, pack_examples, reservoir, unpack_examples
 
 
@@ -28,7 +29,7 @@ class DataReplay(Method):
         "computed than in `naive`, and half as many new images are seen."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
+    class Config(Settings):
         memory: int = Field(200, ge=1, description="Images that are kept at most, of all tasks together.")
 
     def begin_task(self, ctx, state):

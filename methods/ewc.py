@@ -1,6 +1,9 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import SearchRange, Settings
 
 
 class EWC(Method):
@@ -30,8 +33,8 @@ class EWC(Method):
         "and of the diffusion loss, as the sources for diffusion have it, instead of a log-likelihood."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(5e4, ge=0, description="Weight of the penalty.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1e4, 1e9)] = Field(5e4, ge=0, description="Weight of the penalty.")
         decay: float = Field(1.0, ge=0, le=1, description="Share of the earlier tasks' information that is kept.")
         batches: int = Field(16, ge=1, le=1000, description="Batches from which a task's information is estimated.")
 

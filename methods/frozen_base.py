@@ -2,7 +2,13 @@ from clbench import Method
 
 
 class FrozenBase(Method):
-    """Learn nothing: the model stays the base model. What other methods learn and keep is measured against this row."""
+    """Learn nothing: the model stays the base model.
+
+    W_t = W_0. What other methods learn and keep is measured against this row.
+
+    Passed on: nothing.
+    Settings: none.
+    """
 
     name = "frozen_base"
 

@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class IsoC(Method):
@@ -15,7 +18,7 @@ class IsoC(Method):
 
     Passed on: the merged model (D_t).
     Settings: `strength` 1, as in fusion_bench (CLIP). One SVD per layer whenever weights are deployed: a second for
-    all of mini-v2; on SDXL up to 1280 x 2048, which took others about a second a layer, so some ten minutes.
+    all of mini-v2; SDXL has 560 layers, of up to 1280 x 2048.
     """
 
     name = "iso_c"
@@ -30,8 +33,8 @@ class IsoC(Method):
         "the sum."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(1.0, ge=0, description="Factor of the merged change.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(0.5, 10)] = Field(1.0, ge=0, description="Factor of the merged change.")
 
     def frozen(self, state):
         return Delta()

@@ -1,6 +1,9 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import SearchRange, Settings
 
 
 class L2Anchor(Method):
@@ -25,8 +28,10 @@ class L2Anchor(Method):
     code = "https://github.com/K1nght/T2I-ConBench"
     departures = "The penalty is on the factors A and B, not on a whole network; the strength is another model's."
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(1e-3, ge=0, description="Weight of the squared distance.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1e-4, 10)] = Field(
+            1e-3, ge=0, description="Weight of the squared distance."
+        )
 
     def begin_task(self, ctx, state):
         return state.adapter or ctx.fresh_adapter()

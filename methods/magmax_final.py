@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta, max_magnitude
+from clbench.method import SearchRange, Settings
 
 
 class MagMaxFinal(Method):
@@ -26,8 +29,8 @@ class MagMaxFinal(Method):
     code = "https://github.com/danielm1405/magmax"
     departures = "A fresh adapter a task, merged, stands for full fine-tuning."
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(0.5, ge=0, description="Factor of the selected change.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(0.3, 2)] = Field(0.5, ge=0, description="Factor of the selected change.")
 
     def end_task(self, ctx, state, adapter):
         latest = state.merged + adapter.delta()

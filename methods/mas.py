@@ -1,6 +1,9 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import SearchRange, Settings
 
 
 class MAS(Method):
@@ -30,8 +33,8 @@ class MAS(Method):
         "does. The squared norm is summed over tokens and channels, so that published strengths say little here."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(5.0, ge=0, description="Weight of the penalty.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1e-6, 10)] = Field(5.0, ge=0, description="Weight of the penalty.")
         batches: int = Field(16, ge=1, le=1000, description="Batches from which a task's importance is estimated.")
 
     def begin_task(self, ctx, state):

@@ -1,6 +1,9 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import SearchRange, Settings
 
 
 class OLoRA(Method):
@@ -28,8 +31,8 @@ class OLoRA(Method):
         "whose loss is larger than a diffusion loss. T2I-ConBench penalises B_s^T B_t instead, with 0.1."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(0.5, ge=0, description="Weight of the penalty.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1e-5, 1)] = Field(0.5, ge=0, description="Weight of the penalty.")
 
     def loss(self, ctx, batch):
         past = ctx.state.extra

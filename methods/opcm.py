@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class OPCM(Method):
@@ -31,8 +34,10 @@ class OPCM(Method):
         "rank those vectors are arbitrary, so only directions with a singular value above 0 are looked at."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        alpha: float = Field(0.5, ge=0, lt=1, description="Share of the singular values' sum that is protected whole.")
+    class Config(Settings):
+        alpha: Annotated[float, SearchRange(0.1, 0.9, log=False)] = Field(
+            0.5, ge=0, lt=1, description="Share of the singular values' sum that is protected whole."
+        )
 
     def frozen(self, state):
         return Delta()

@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class OrthogonalAdaptation(Method):
@@ -29,8 +32,10 @@ class OrthogonalAdaptation(Method):
         "ones. It also trains a token for each concept. No official code; the equations are the paper's."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(0.6, ge=0, description="Factor of each task's change in the merged model.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(0.3, 3)] = Field(
+            0.6, ge=0, description="Factor of each task's change in the merged model."
+        )
 
     def begin_task(self, ctx, state):
         import torch

@@ -1,7 +1,7 @@
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from clbench import Method
-from clbench.method import Example
+from clbench.method import Example, Settings
 from clbench.replay import interleave
 
 
@@ -32,7 +32,7 @@ class PriorPreservation(Method):
         "trained, handed on from task to task, instead of the model."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
+    class Config(Settings):
         images: int = Field(100, ge=1, le=1000, description="Class images that are drawn for each task.")
 
     def begin_task(self, ctx, state):

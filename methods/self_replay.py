@@ -1,7 +1,7 @@
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from clbench import Method
-from clbench.method import Example
+from clbench.method import Example, Settings
 from clbench.replay import interleave, pack_text, unpack_text
 
 
@@ -30,7 +30,7 @@ class SelfReplay(Method):
         "CLoG adds the drawn images to it, and images are drawn once a task, not in every step."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
+    class Config(Settings):
         images: int = Field(5, ge=1, le=1000, description="Images that are drawn for each earlier prompt.")
 
     def begin_task(self, ctx, state):

@@ -1,8 +1,9 @@
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from clbench import Method
+from clbench.method import SearchRange, Settings
 
 
 class SI(Method):
@@ -30,8 +31,8 @@ class SI(Method):
         "On the factors A and B. The penalty's gradient is added after g is read, as in mammoth; CLoG's g includes it."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(5.0, ge=0, description="Weight of the penalty.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(1, 1e6)] = Field(5.0, ge=0, description="Weight of the penalty.")
         damping: float = Field(0.01, gt=0, description="Added to the squared change, so that no importance explodes.")
 
     def begin_task(self, ctx, state):

@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class TaskArithmetic(Method):
@@ -26,8 +29,10 @@ class TaskArithmetic(Method):
         "Task vectors are LoRA products, not full fine-tuning's. The paper tunes the strength on held-out data."
     )
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        strength: float = Field(0.3, ge=0, description="Factor of each task's change in the merged model.")
+    class Config(Settings):
+        strength: Annotated[float, SearchRange(0.1, 1.5)] = Field(
+            0.3, ge=0, description="Factor of each task's change in the merged model."
+        )
 
     def frozen(self, state):
         return Delta()

@@ -1,7 +1,10 @@
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from clbench import Method
 from clbench.lora import Delta
+from clbench.method import SearchRange, Settings
 
 
 class TIES(Method):
@@ -29,9 +32,11 @@ class TIES(Method):
     code = "https://github.com/prateeky2806/ties-merging"
     departures = "Task vectors are LoRA products, of which only the adapted layers are trimmed and merged."
 
-    class Config(BaseModel, extra="forbid", frozen=True):
-        density: float = Field(0.2, gt=0, le=1, description="Share of a task's entries that is kept.")
-        strength: float = Field(1.0, ge=0, description="Factor of the merged change.")
+    class Config(Settings):
+        density: Annotated[float, SearchRange(0.1, 1)] = Field(
+            0.2, gt=0, le=1, description="Share of a task's entries that is kept."
+        )
+        strength: Annotated[float, SearchRange(0.3, 3)] = Field(1.0, ge=0, description="Factor of the merged change.")
 
     def frozen(self, state):
         return Delta()

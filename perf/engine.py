@@ -75,13 +75,15 @@ def bare_loop() -> list[float]:
             state=state,
             modules=runtime.backbone.layers,
             sample=lambda *_: None,  # type: ignore[arg-type,return-value]
+            base_weight=runtime.backbone.base_weight,
+            training=suite.training,
         )
         start = method.begin_task(ctx, state)
         assert start is not None, "merge_init trains on every task"
         runtime.backbone.deploy(state.merged)
         examples = runtime.examples(task, generator(seed, "crop", position))
         data = TaskDataset(runtime.backbone, examples, suite.resolution)
-        adapter = fit(runtime.backbone, method, ctx, data, start, suite.training, seed)
+        adapter = fit(runtime.backbone, method, ctx, data, start, seed)
         runtime.backbone.use_adapter(None)
         state = method.end_task(ctx, state, adapter)
         last = [score(runtime, seen, method.weights(state)) for seen in tasks[: position + 1]]

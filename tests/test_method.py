@@ -40,8 +40,9 @@ def test_a_value_that_a_setting_does_not_take_is_refused_by_its_name():
     assert Plain(strength=5).config.strength == 5
 
 
-def test_a_method_without_settings_has_none_to_set():
-    with pytest.raises(ClbenchError, match="has no settings, so 'strength' cannot be set"):
+def test_every_method_takes_a_learning_rate_and_no_setting_that_it_does_not_have():
+    assert Method(learning_rate=1e-3).config.learning_rate == 1e-3
+    with pytest.raises(ClbenchError, match="has no setting 'strength'"):
         Method(strength=1)
 
 

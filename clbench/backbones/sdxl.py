@@ -20,6 +20,7 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from clbench.backbones.architecture import add_adapter, check_architecture
@@ -72,6 +73,7 @@ class Backbone:
         self._adapter_enabled = True
         self.passes: Counter[bool] = Counter()
         self._encoded_prompts: dict[str, tuple[Tensor, Tensor]] = {}
+        self._other: tuple[Mapping[str, Tensor], dict[str, Tensor]] | None = None
 
     @classmethod
     def load(
@@ -130,7 +132,7 @@ class Backbone:
         """Set the weights to base + delta, added in fp32; does nothing if `digest` is that of the deployed delta."""
         if digest is not None and digest == self._digest:
             return
-        self._digest = None  # until all weights are set
+        self._digest = self._other = None  # until all weights are set
         with torch.no_grad():
             for name, layer in self.layers.items():
                 weight = self._base[name]
@@ -232,12 +234,45 @@ class Backbone:
 
     # --- running ---
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
-        """The U-Net's prediction for noisy latents [N, C, h, w]."""
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        hidden: Tensor,
+        pooled: Tensor,
+        time_ids: Tensor,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The U-Net's prediction for noisy latents [N, C, h, w].
+
+        Args:
+            weights: weight changes of another model, which predicts instead, without the adapter. What is deployed, and
+                the graph of an earlier prediction, stay as they are.
+        """
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
         self.passes[torch.is_grad_enabled()] += len(noisy)
+        inputs, options = (noisy, timesteps, hidden), {"added_cond_kwargs": conditions}
         with self.autocast():
-            return self.unet(noisy, timesteps, hidden, added_cond_kwargs=conditions).sample
+            if weights is None:
+                return self.unet(*inputs, **options).sample
+            return functional_call(self.unet, self._other_parameters(weights), inputs, options).sample
+
+    def _other_parameters(self, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The U-Net's parameters that differ under other weight changes without the adapter; the last are kept."""
+        if self._other is None or self._other[0] is not delta:
+            parameters = {}
+            for name, layer in self.layers.items():
+                up, weight = layer.lora_B["default"].weight, layer.base_layer.weight
+                parameters[f"{name}.lora_B.default.weight"] = torch.zeros_like(up)
+                if delta is not self._deployed:
+                    changed = self._base[name] + delta[name].to(self._base[name]) if name in delta else self._base[name]
+                    parameters[f"{name}.base_layer.weight"] = changed.to(weight)
+            self._other = delta, parameters
+        return self._other[1]
+
+    def base_weight(self, layer: str) -> Tensor:
+        """A copy of an adapted layer's weight in the untouched model, fp32 [out, in], on the CPU."""
+        return self._base[layer].to("cpu", copy=True)
 
     @torch.no_grad()
     def generate(self, prompts: list[str], latents: Tensor, steps: int, guidance_scale: float) -> Tensor:

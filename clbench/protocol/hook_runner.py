@@ -71,6 +71,16 @@ class HookRunner:
             raise WorkFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
         return changed
 
+    @property
+    def prepares(self) -> bool:
+        """Whether the method defines `prepare`."""
+        return type(self.method).prepare is not Method.prepare
+
+    def prepare(self, ctx: Context, adapter: Adapter) -> Adapter:
+        start = self._call("prepare", ctx.position, ctx, adapter)
+        check_adapter(self._spec, start, self.where("prepare()", ctx.position))
+        return start.detach()
+
     def end_task(self, ctx: Context, state: State, adapter: Adapter | None) -> State:
         after = self._call("end_task", ctx.position, ctx, state, adapter)
         check_state(self._spec, after, self.where("end_task()", ctx.position))

@@ -55,9 +55,14 @@ class TrackKeys:
         """The key of a cell drawn with weights of that digest."""
         return recipe_key("cell", {**self._recipe, "task": task, "prompts": prompts, "weights": weights})
 
-    def first_training(self, task: str, seed: int, start: str, frozen: str) -> str:
-        """The key of a first task's training that no method shapes, by the digests of what it starts from."""
+    def first_training(self, task: str, seed: int, start: str, frozen: str, learning_rate: float | None = None) -> str:
+        """The key of a first task's training that no method shapes, by the digests of what it starts from.
+
+        Args:
+            learning_rate: if it is not the suite's.
+        """
         recipe = {"task": task, "seed": seed, "position": 0, "start": start, "frozen": frozen}
+        recipe |= {} if learning_rate is None else {"learning_rate": learning_rate}
         return recipe_key("fit", {**self._recipe, **recipe})
 
     def sequence(self, identity: Mapping[str, Any], tasks: Sequence[str], seed: int) -> SequenceKeys:

@@ -159,5 +159,8 @@ class MethodHere:
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         method = self._make() if request.needs_method else Method()
         backbone = models.backbone if request.needs_backbone else None
+        if backbone is not None:  # as it is in a new process, whatever was deployed before
+            backbone.use_adapter(None)
+            backbone.deploy({})
         reply = request.answer(request.task.hooks(method, emit), backbone, emit)
         return replace(reply, fields={**reply.fields, "peak_memory_bytes": peak_memory(models.config.device)})

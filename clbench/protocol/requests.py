@@ -58,7 +58,14 @@ class TaskView:
     def hooks(self, method: Method, emit: EmitEvent) -> HookRunner:
         return HookRunner(method, {self.position: self.name}, self.seed, self.spec, self.resolution, emit)
 
-    def context(self, modules: Mapping[str, Any], sample: Callable[..., Tensor]) -> Context:
+    def context(
+        self,
+        training: Training,
+        modules: Mapping[str, Any] | None = None,
+        sample: Callable[..., Tensor] | None = None,
+        base_weight: Callable[[str], Tensor] | None = None,
+    ) -> Context:
+        """What hooks see; without the model where that is not given."""
         return Context(
             position=self.position,
             task=self.name,
@@ -69,8 +76,10 @@ class TaskView:
             # The method's name is not in its seed: fresh adapters of all methods are alike.
             generator=generator(self.seed, "method", self.position),
             state=self.state,
-            modules=modules,
-            sample=sample,
+            modules=modules or {},
+            sample=sample or _no_model,
+            base_weight=base_weight or _no_model,
+            training=training,
         )
 
 
@@ -107,12 +116,13 @@ class StartRequest(Request):
     be shared with other methods, or cannot be said without the model.
     """
 
+    training: Training
     hook: ClassVar[str] = "begin_task()"
 
     def answer(self, hooks: HookRunner, backbone: Backbone | None, emit: EmitEvent) -> Reply:
         if hooks.shapes_training():
             return Reply()
-        start = hooks.begin_task(self.task.context({}, _no_model), self.task.state)
+        start = hooks.begin_task(self.task.context(self.training), self.task.state)
         frozen = hooks.frozen(self.task.position, self.task.state)
         return Reply({}, State(Delta(frozen), start))
 
@@ -136,10 +146,10 @@ class FitRequest(Request):
 
     def answer(self, hooks: HookRunner, backbone: Backbone | None, emit: EmitEvent) -> Reply:
         assert backbone is not None
-        ctx = self.task.context(backbone.layers, _no_model)
+        ctx = self.task.context(self.training, backbone.layers)
         backbone.deploy(self.frozen)
         dataset = TaskDataset(backbone, list(self.examples), self.task.resolution)
-        adapter = _fit(self.task, self.training, self.work, hooks.method, ctx, dataset, self.start, emit)
+        adapter = _fit(self.task, self.work, hooks.method, ctx, dataset, self.start, emit)
         backbone.use_adapter(None)
         return Reply({}, State(adapter=adapter))
 
@@ -172,7 +182,7 @@ class TrainRequest(Request):
         def sample(prompts: Sequence[str], images_each: int, weights: Mapping[str, Tensor]) -> Tensor:
             return draw_for_method(backbone, prompts, images_each, weights, noise, self.sampling, task.resolution)
 
-        ctx = task.context(backbone.layers, sample)
+        ctx = task.context(self.training, backbone.layers, sample, backbone.base_weight)
         adapter = self._adapter(hooks, backbone, ctx, emit)
         live = backbone.use_adapter(adapter)  # found or trained: these values, no gradients
         if live is not None:
@@ -198,11 +208,14 @@ class TrainRequest(Request):
         dataset = TaskDataset(backbone, examples, task.resolution)
         own = generator(task.seed, "method batches", task.position)
         ctx.batches = lambda count: dataset.batches(count, self.training, own)
-        ctx.denoising_loss = dataset.loss
+        ctx.denoising_loss, ctx.predict = dataset.loss, dataset.predict
+        if hooks.prepares:
+            ctx.adapter = _live(backbone, start)
+            start = hooks.prepare(ctx, start)
         return self.trained or hooks.call_plugin(
             "training",
             task.position,
-            lambda: _fit(task, self.training, self.work, hooks.method, ctx, dataset, start, emit),
+            lambda: _fit(task, self.work, hooks.method, ctx, dataset, start, emit),
         )
 
 
@@ -228,7 +241,6 @@ class DeployRequest(Request):
 
 def _fit(
     task: TaskView,
-    training: Training,
     work: float,
     method: Method,
     ctx: Context,
@@ -238,10 +250,18 @@ def _fit(
 ) -> Adapter:
     def on_step(step: int, loss: float) -> None:
         emit({"event": "loss", "step": step, "loss": loss})
-        emit({"event": "work", "made": work / training.steps})
+        emit({"event": "work", "made": work / ctx.training.steps})
 
-    return fit(dataset.backbone, method, ctx, dataset, start, training, task.seed, on_step)
+    return fit(dataset.backbone, method, ctx, dataset, start, task.seed, on_step)
+
+
+def _live(backbone: Backbone, adapter: Adapter) -> Adapter:
+    live = backbone.use_adapter(adapter)
+    assert live is not None
+    return live
 
 
 def _no_model(*_: Any) -> Any:
-    raise WorkFailed("ctx.sample is not available where the first task's start is asked for without the model")
+    raise WorkFailed(
+        "ctx.sample and ctx.base_weight are not available where the first task's start is asked for without the model"
+    )

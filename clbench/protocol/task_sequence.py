@@ -29,7 +29,7 @@ from clbench.protocol.rows import COST, SECONDS, Cost, Row, read_run
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Run
 from clbench.state import State, StateSize, digest
-from clbench.suite import Task, Track
+from clbench.suite import Task, Track, Training
 from clbench.utils.seeding import generator
 
 _TEXT = TypeAdapter(str).validate_python
@@ -198,6 +198,12 @@ class TaskSequence:
     # --- training ---
 
     @cached_property
+    def training(self) -> Training:
+        """The suite's, with the learning rate that the method was given."""
+        training, own = self.runtime.suite.training, self.host.identity["config"].get("learning_rate")
+        return training if own is None else training.model_copy(update={"learning_rate": float(own)})
+
+    @cached_property
     def shared_training_key(self) -> str | None:
         """The key of the first task's training where other methods may share it; found without loading the model."""
         try:
@@ -223,10 +229,8 @@ class TaskSequence:
             began, start = time.perf_counter(), self._start()
             if start.adapter is None or self._first_training_key(start) != key:
                 raise WorkFailed(f"{self._where('begin_task()', 0)} gave another adapter than before")
-            view, training = self._view(0, State()), runtime.suite.training
-            reply = self._ask(
-                FitRequest(view, self._examples(0), start.adapter, start.merged, training, runtime.train_work)
-            )
+            view, work = self._view(0, State()), runtime.train_work
+            reply = self._ask(FitRequest(view, self._examples(0), start.adapter, start.merged, self.training, work))
             check_adapter(runtime.adapter_spec, reply.state.adapter, self._where("training", 0))
             assert reply.state.adapter is not None
             store.put_json(key, time.perf_counter() - began)
@@ -235,18 +239,20 @@ class TaskSequence:
 
     def _start(self) -> State:
         """The adapter and the weight changes that a first training starts from; no adapter where it is not shared."""
-        request = StartRequest(self._view(0, State()))
+        request = StartRequest(self._view(0, State()), self.training)
         return self.host.ask(request, self.runtime.models, lambda event: None).state  # printed again in the training
 
     def _first_training_key(self, start: State) -> str | None:
         if start.adapter is None:
             return None
         tensors, frozen = digest(start.adapter.tensors()), digest(start.merged)
-        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, tensors, frozen)
+        own = self.training.learning_rate
+        rate = None if own == self.runtime.suite.training.learning_rate else own
+        return self.runtime.keys.first_training(self.tasks[0].name, self.seed, tensors, frozen, rate)
 
     def _train(self, position: int, before: State) -> tuple[State, Cost]:
         """One task, from state to state, and what it cost."""
-        runtime, training, began = self.runtime, self.runtime.suite.training, time.perf_counter()
+        runtime, training, began = self.runtime, self.training, time.perf_counter()
         trained, saved, shared_passes = None, 0.0, 0
         if position == 0 and self.shared_training_key:
             trained, saved = self.train_first_task()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,28 @@ class TaskDataset:
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the U-Net's prediction (noise or velocity, as the backbone was trained)."""
-        scheduler = self.backbone.noise_scheduler
-        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        target = batch.noise
+        scheduler, target = self.backbone.noise_scheduler, batch.noise
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        hidden, pooled, time_ids = (values[batch.examples] for values in (self.hidden, self.pooled, self.time_ids))
-        predicted = self.backbone.predict(noisy, batch.timesteps, hidden, pooled, time_ids)
-        return F.mse_loss(predicted.float(), target)
+        encoded = self.hidden[batch.examples], self.pooled[batch.examples]
+        return F.mse_loss(self._predicted(batch, encoded).float(), target)
+
+    @torch.no_grad()
+    def predict(
+        self, batch: Batch, prompts: Sequence[str] | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """As `Context.predict`."""
+        if prompts is not None and len(prompts) != len(batch.latents):
+            raise ValueError(f"predict() got {len(prompts)} prompts for a batch of {len(batch.latents)}")
+        own = self.hidden[batch.examples], self.pooled[batch.examples]
+        encoded = own if prompts is None else self.backbone.encode_prompts(list(prompts))
+        return self._predicted(batch, encoded, weights).float()
+
+    def _predicted(
+        self, batch: Batch, encoded: tuple[Tensor, Tensor], weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        noisy = self.backbone.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+        return self.backbone.predict(noisy, batch.timesteps, *encoded, self.time_ids[batch.examples], weights)
 
 
 def fit(
@@ -93,7 +107,6 @@ def fit(
     ctx: Context,
     dataset: TaskDataset,
     start: Adapter,
-    training: Training,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Adapter:
@@ -102,18 +115,11 @@ def fit(
     Raises:
         WorkFailed: the loss is not finite (says which task and step).
     """
-    adapter = backbone.use_adapter(start)
+    adapter, training = backbone.use_adapter(start), ctx.training
     assert adapter is not None
     ctx.adapter = adapter
     parameters = [*adapter.A.values(), *adapter.B.values()]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=1e-8 if training.epsilon is None else training.epsilon,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
+    optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
         ctx.step = step
@@ -129,6 +135,7 @@ def fit(
         method.on_gradients(ctx)
         torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
         optimizer.step()
+        method.after_step(ctx)
         on_step(step, value)
     return Adapter(
         {name: value.detach().cpu().clone() for name, value in adapter.A.items()},

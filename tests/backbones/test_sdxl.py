@@ -117,12 +117,10 @@ def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, runti
     adapter, state = random_adapter(runtime)
     one_step = runtime.suite.training.model_copy(update={"steps": 1})
     data = TaskDataset(runtime.backbone, runtime.examples(task, generator(0, "crop", 0)), RESOLUTION)
-    ctx: Any = SimpleNamespace(position=0, task=task.name)
+    ctx: Any = SimpleNamespace(position=0, task=task.name, training=one_step)
     losses: list[float] = []
     runtime.backbone.deploy({})
-    trained = fit(
-        runtime.backbone, get_method("naive"), ctx, data, adapter, one_step, 0, lambda step, loss: losses.append(loss)
-    )
+    trained = fit(runtime.backbone, get_method("naive"), ctx, data, adapter, 0, lambda step, loss: losses.append(loss))
     assert ctx.adapter.A["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"].grad is not None
 
     # Plain: the photo, its latent, its prompt, its sizes, one noisy copy, the loss, the step.

@@ -51,7 +51,7 @@ def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
     plugins = ("--plugin", str(PLUGINS / "ewc.py"))
     done = sweep("--methods", "naive,ewc", "--set", "ewc.strength=7", *plugins, "--json")
     naive, ewc = json.loads(done.stdout)
-    assert naive["method"]["config"] == {}
+    assert naive["method"]["config"] == {"learning_rate": None}
     assert ewc["method"]["config"]["strength"] == 7
 
 
@@ -82,7 +82,7 @@ def test_a_file_of_variants_is_swept(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--methods", "naive", "--set", "strength=7"), "method naive has no settings, so 'strength' cannot be set"),
+        (("--methods", "naive", "--set", "strength=7"), "method naive has no setting 'strength'"),
         (("--methods", "naive", "--set", "magmax.strength=7"), "method 'magmax' is not among those of the sweep"),
         (("--methods", "naive,magmx"), "did you mean 'magmax'"),
         (("--methods", ","), "give --methods, --variants or both"),

@@ -33,6 +33,8 @@ def context(position: int = 0, seed: int = 0, shapes: Mapping[str, tuple[int, in
         state=State(),
         modules={},
         sample=never,
+        base_weight=never,
+        training=never,  # type: ignore[arg-type]
     )
 
 
