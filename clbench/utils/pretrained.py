@@ -22,11 +22,12 @@ def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
             library raises them for another model's folder.
     """
     import torch
-    from diffusers import ModelMixin
+    from diffusers.models.modeling_utils import ModelMixin
 
+    load: Any = kind.from_pretrained
     options["torch_dtype" if issubclass(kind, ModelMixin) else "dtype"] = torch.float32
     try:
-        model, found = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        model, found = load(folder, local_files_only=True, output_loading_info=True, **options)
     except UnpicklingError:
         raise ValueError(f"the file of weights in {folder} holds more than tensors, and is not unpickled") from None
     if missing := sorted(found["missing_keys"]):
