@@ -118,6 +118,8 @@ class Context:
     the examples' own. `weights`: the weight changes of another model, such as `self.weights(ctx.state)`, which then
     predicts without the live adapter. May be called in `loss`.
     """
+    predicted: Tensor = None  # type: ignore[assignment]
+    """In `loss`: the live U-Net's output for the step's batch, float [N, C, h, w], with its gradient; None before."""
 
     def fresh_adapter(self) -> Adapter:
         """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0."""

@@ -149,6 +149,23 @@ def test_a_prediction_within_the_loss_leaves_the_gradients_as_they_are(runtime):
     assert states_of(runtime, Watches()) == states_of(runtime, Asks())
 
 
+def test_the_live_prediction_is_at_hand_in_the_loss_with_its_gradient_and_at_no_cost(runtime):
+    class Looks(Method):
+        seen = 0
+
+        def loss(self, ctx, batch):
+            backbone: Any = runtime.backbone
+            self.seen += 1
+            assert backbone.passes[True] == self.seen * len(batch.latents)
+            assert ctx.predicted.requires_grad
+            assert torch.equal(ctx.predicted.detach(), ctx.predict(batch))
+            return 0.0
+
+    method = Looks()
+    sequence(runtime, method).state(0)
+    assert method.seen == runtime.suite.training.steps
+
+
 def states_of(runtime, method: Method) -> str:
     own = sequence(runtime, method)
     return digest(own._train(0, State())[0].tensors())
