@@ -1,5 +1,5 @@
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -47,9 +47,9 @@ class GPM(Method):
         return replace(adapter, A={layer: outside(A, ctx.state.extra.get(layer)) for layer, A in adapter.A.items()})
 
     def on_gradients(self, ctx):
+        live: dict[str, Any] = ctx.adapter.A
         for layer, F in self._memory.items():
-            A = ctx.adapter.A[layer]
-            A.grad = outside(A.grad, F)
+            live[layer].grad = outside(live[layer].grad, F)
 
     def after_step(self, ctx):
         import torch
