@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from clbench.errors import WorkFailed
-from clbench.method import Method
+from clbench.method import BOUND, Method
 from clbench.plugins import open_method, source_of
 from clbench.protocol.describe import MethodDescription
 from clbench.protocol.device import DeviceConfig, peak_memory, prepare_process
@@ -44,6 +44,11 @@ class MethodHost(Protocol):
         """The hooks that the method defines itself; of the others it has the defaults."""
         ...
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the method is a bound: not continual, and without a rank."""
+        ...
+
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         """A request's reply.
 
@@ -72,6 +77,10 @@ class MethodProcess:
     @property
     def own_hooks(self) -> frozenset[str]:
         return frozenset(self.description.own_hooks)
+
+    @property
+    def is_bound(self) -> bool:
+        return self.description.is_bound
 
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         job = RequestJob(
@@ -155,6 +164,10 @@ class MethodHere:
     @property
     def own_hooks(self) -> frozenset[str]:
         return frozenset(own_hooks(type(self.method)))
+
+    @property
+    def is_bound(self) -> bool:
+        return self.method.family == BOUND
 
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         method = self._make() if request.needs_method else Method()
