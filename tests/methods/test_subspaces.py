@@ -178,6 +178,49 @@ def test_keep_lora_reads_the_gradients_directions_outside_base_weights_and_memor
     assert not any(B.any() for start in starts for B in start.B.values())
 
 
+# --- OPLoRA ---
+
+
+def test_oplora_trains_as_if_the_product_were_projected_on_both_sides():
+    method, rate, k = get_method("oplora", {"directions": 2}), 0.1, 2
+    ctx = during(1, State(), TRAINED[1])
+    start = method.prepare(ctx, TRAINED[1])
+    for layer, A in ctx.adapter.A.items():
+        A.data.copy_(start.A[layer])
+    layer = "attn2.to_k"
+    U, _, Vh = np.linalg.svd(ctx.base_weight(layer).numpy())
+    left, right = np.eye(len(U)) - U[:, :k] @ U[:, :k].T, np.eye(len(Vh)) - Vh[:k].T @ Vh[:k]
+    P_L, P_R = (torch.from_numpy(P).float() for P in (left, right))
+    target = torch.randn(SHAPES[layer], generator=generator("target"))
+    A, B = (factor[layer].clone().requires_grad_() for factor in (TRAINED[1].A, TRAINED[1].B))
+    live: list[Any] = [ctx.adapter.A[layer], ctx.adapter.B[layer]]
+    with torch.no_grad():
+        live[1].copy_(P_L @ B)  # otherwise 0 at the start
+    ours, theirs = (torch.optim.AdamW(factors, lr=rate, weight_decay=0.1) for factors in (live, [A, B]))
+    for _ in range(5):
+        for optimizer, product in ((ours, live[1] @ live[0]), (theirs, P_L @ B @ A @ P_R)):
+            optimizer.zero_grad()
+            for factor in (*ctx.adapter.A.values(), *ctx.adapter.B.values()):
+                factor.grad = torch.zeros_like(factor) if factor.grad is None else factor.grad
+            (product - target).square().sum().backward()
+            if optimizer is ours:
+                method.on_gradients(ctx)
+            optimizer.step()
+        method.after_step(ctx)
+    torch.testing.assert_close(live[1] @ live[0], P_L @ B @ A @ P_R, atol=1e-4, rtol=1e-4)
+    assert (A - TRAINED[1].A[layer]).norm() > 0.5
+
+
+def test_oplora_leaves_the_base_weights_main_directions_as_they_are(runtime):
+    state = TaskSequence(runtime, get_method("oplora", {"directions": 3}), "forward", 0).state(1)
+    assert any(change.any() for change in state.merged.values())
+    for layer, change in state.merged.items():
+        U, S, Vh = torch.linalg.svd(runtime.backbone.base_weight(layer))
+        changed = runtime.backbone.base_weight(layer) + change
+        torch.testing.assert_close(changed @ Vh[:3].T, U[:, :3] * S[:3], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(U[:, :3].T @ changed, S[:3, None] * Vh[:3], atol=1e-4, rtol=1e-4)
+
+
 # --- on a model ---
 
 
