@@ -21,6 +21,7 @@ UNCHANGED = {"frozen_base", "single_task"}
 """What they deploy where no task is asked for is the base model."""
 PUBLISHED = [name for name in NAMES if name != "frozen_base"]
 QUICK = {
+    "cofima": {"batches": 2},
     "ewc": {"batches": 2},
     "gpm": {"batches": 2},
     "inflora": {"batches": 2},
