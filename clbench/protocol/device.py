@@ -47,13 +47,13 @@ def prepare_process(config: DeviceConfig) -> None:
     if config.device.startswith("cuda"):
         # PyTorch's defaults, said here since they change the last bits: only fp32 convolutions, which are the VAE's and
         # the encoders', round their inputs to TF32.
-        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits with this alone
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds bugs, and costs a write of all memory
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it finds bugs, and costs a write of all memory
 
 
 @contextmanager
