@@ -26,6 +26,15 @@ from clbench.suite import load_suite
 
 Output = Annotated[Path | None, typer.Option(help="Folder that the run wrote to; default: that of the result.")]
 Run = Annotated[int, typer.Option(help="Which run, counted from 1.")]
+Rank = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Largest rank of a LoRA; default the tasks' number times the suite's rank. The smallest that loses less "
+        "than 1e-6 is taken.",
+    ),
+]
+Dtype = Annotated[str, typer.Option(help="Of the exported weights: `fp32`, `fp16` or `bf16`.")]
 
 
 @app.command(
@@ -73,19 +82,12 @@ def export(
             "weights too, by SVD (minutes for SDXL); `eee`: the result as an Every Eval Ever record.",
         ),
     ] = "diffusers",
-    rank: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Largest rank of a LoRA; default the tasks' number times the suite's rank. The smallest that loses "
-            "less than 1e-6 is taken.",
-        ),
-    ] = None,
+    rank: Rank = None,
     to: Annotated[Path | None, typer.Option(help="Folder for what is written, or the record's file.")] = None,
     run: Run = 1,
     output: Output = None,
     store: Store = None,
-    dtype: Annotated[str, typer.Option(help="Of the exported weights: `fp32`, `fp16` or `bf16`.")] = "fp32",
+    dtype: Dtype = "fp32",
     suite: ResultSuite = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,

@@ -61,10 +61,15 @@ def _explain_hub_errors(asset: Asset) -> Iterator[None]:
     except ClbenchError:
         raise
     except Exception as error:  # the client's, its HTTP library's (which depends on its version) or the system's
-        reason = " ".join(str(error).split()).split(". ")[0][:300]
         raise WorkFailed(
-            f"cannot fetch {what}: {reason}; what has arrived is kept, and the same command goes on from there"
+            f"cannot fetch {what}: {hub_reason(error)}; what has arrived is kept, and the same command goes on from "
+            f"there"
         ) from error
+
+
+def hub_reason(error: Exception) -> str:
+    """The first sentence of an error of the hub's client, on one line."""
+    return " ".join(str(error).split()).split(". ")[0][:300]
 
 
 def _fetch_files(asset: Asset) -> None:

@@ -69,7 +69,7 @@ def export_model(
     if dtype not in DTYPES:
         raise ClbenchError(f"there is no dtype {dtype!r}{did_you_mean(dtype, list(DTYPES))}")
     sequence = run_numbered(sequences, run)
-    position = _position([one.name for one in sequence.tasks], task)
+    position = task_position(sequence, task)
     state = sequence.stored_state(position)
     if state is None:
         raise ClbenchError(
@@ -89,7 +89,13 @@ def export_model(
     return _write_lora(adapter, weights, path, DTYPES[dtype])
 
 
-def _position(tasks: list[str], task: str) -> int:
+def task_position(sequence: TaskSequence, task: str) -> int:
+    """The position, from 0, of a task that is given by its name or its number, from 1.
+
+    Raises:
+        ClbenchError: there is no such task.
+    """
+    tasks = [one.name for one in sequence.tasks]
     if task in tasks:
         return tasks.index(task)
     if task.isdecimal() and 1 <= int(task) <= len(tasks):
