@@ -81,7 +81,7 @@ def _scores(method: Analysis, suite: Suite) -> Iterator[EvalResult]:
             dataset_type=f"clbench-{suite.name}",
             dataset_name=f"{suite.name} {method.track.name}",
             dataset_config=method.track.name,
-            dataset_revision=suite.sha256,
+            dataset_args={"version": suite.version, "sha256": suite.sha256},
             metric_type=f"{metric.name}.{statistic.name}",
             metric_name=f"{metric.label} {statistic.title}",
             metric_value=estimate.spread.mean,

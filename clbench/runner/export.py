@@ -51,6 +51,8 @@ def export_model(
 ) -> ExportedModel:
     """Write the model after a task: as LoRA where the state has its factors or `form` asks for it, else as a U-Net.
 
+    Of a method that is told the task at sampling, that is the model which draws this task.
+
     Without factors, a LoRA is a truncated SVD of the deployed change. A sum of t products of rank r has at most rank
     t r, so that for methods that sum, nothing but rounding is lost; others lose more.
 
@@ -76,7 +78,7 @@ def export_model(
             f"{runtime.store.location} does not hold the state after task {sequence.tasks[position].name!r}: of a run "
             f"only the last one is kept, unless it is given --keep states"
         )
-    weights = sequence.deployed(position, state).weights
+    weights = sequence.deployed(position, state, sequence.tasks[position] if sequence.is_told else None).weights
     adapter = _factors(state, weights)
     if form == "diffusers" and adapter is None:
         if rank is not None:

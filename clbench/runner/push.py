@@ -71,10 +71,16 @@ def write_folder(
     """Fill an empty folder with what is uploaded: LoRA, README.md, images and result.json.
 
     Raises:
-        ClbenchError: as `check_request` and `export_model`, or the store does not hold the run's images.
+        ClbenchError: as `check_request` and `export_model`, the method has a model for each task, or the store does not
+            hold the run's images.
     """
     licence = check_request(request, runtime.suite)
     sequence = run_numbered(sequences, request.run)
+    if sequence.is_told:
+        raise ClbenchError(
+            f"{sequence.host.name} is told which task to draw: it has a model for each, and its scores are not of one; "
+            f"`clbench export --task` writes them one by one"
+        )
     position = len(sequence.tasks) - 1 if request.task is None else task_position(sequence, request.task)
     task = sequence.tasks[position].name
     exported = export_model(

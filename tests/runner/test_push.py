@@ -18,6 +18,7 @@ from tiny_sdxl import plain_pipeline, write_suite
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.leaderboard.model_card import PushedLora, model_card
 from clbench.protocol.rows import Row
+from clbench.protocol.task_sequence import TaskSequence
 from clbench.results.io import load_result
 from clbench.results.validation import load_valid
 from clbench.runner import harness, push
@@ -121,6 +122,18 @@ def test_a_model_without_a_known_licence_needs_one(pushed):
     with pytest.raises(ClbenchError, match="--licence, as the hub names it"):
         push.check_request(push.PushRequest("me/cats"), suite)
     assert push.check_request(push.PushRequest("me/cats", licence="mit"), suite) == "mit"
+
+
+def test_a_method_with_a_model_for_each_task_is_not_pushed_as_one(pushed, world, tmp_path, monkeypatch):
+    suite, path = str(pushed / "short"), pushed / "runs/short/objects/merge_init.json"
+    method = load_valid(path, suite, allow_partial=True)
+    monkeypatch.setattr(TaskSequence, "is_told", True)
+    with (
+        reopen(method.result, suite, pushed / "runs" / "store", data_root=world) as (runtime, sequences),
+        pytest.raises(ClbenchError, match="merge_init is told which task to draw"),
+    ):
+        push.write_folder(push.PushRequest("me/cats"), method, runtime, sequences, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_an_image_that_was_not_kept_whole_is_its_thumbnail(pushed, world, monkeypatch):
