@@ -124,6 +124,21 @@ def product(A: Tensor, B: Tensor) -> Tensor:
     return B.float() @ A.float()
 
 
+def low_rank(change: Tensor, rank: int, loss: float) -> tuple[Tensor, Tensor]:
+    """Factors A [k, in] and B [out, k], fp32, whose product comes closest to a weight change [out, in].
+
+    k is the smallest rank that loses at most the share `loss` of the change's Frobenius norm, and never more than
+    `rank`. By the SVD, in fp64, whose singular values are shared evenly between the factors (Eckart and Young 1936).
+    """
+    import torch
+
+    U, s, Vh = torch.linalg.svd(change.double(), full_matrices=False)
+    lost = s.square().flip(0).cumsum(0).flip(0).sqrt()  # by rank 0, 1, ...
+    k = min(rank, int((lost > loss * lost[0]).sum()))
+    root = s[:k].sqrt()
+    return (root[:, None] * Vh[:k]).float(), (U[:, :k] * root).float()
+
+
 def orthogonal_columns(A: Tensor) -> Tensor:
     """For each column of A [r, n], the last right singular vector of that column, seen as a 1 x r matrix.
 
