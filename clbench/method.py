@@ -144,7 +144,9 @@ class Context:
         return Adapter(A, {name: torch.zeros(out, self.rank) for name, (out, _) in self.shapes.items()}, self.scale)
 
 
-FAMILIES = ("paper", "bound", "regularization", "orthogonal", "merging", "replay", "distillation", "tokens")
+BOUND = "bound"
+"""The family of methods that are not continual, such as one that keeps all data."""
+FAMILIES = ("paper", BOUND, "regularization", "orthogonal", "merging", "replay", "distillation", "tokens")
 """What a method's `family` may be, in the order in which methods are listed."""
 
 
@@ -177,7 +179,7 @@ class Method:
     """The name that `--method` takes; a class without one is not registered."""
     version: ClassVar[str] = "1"
     family: ClassVar[str] = ""
-    """One of `FAMILIES`, or empty."""
+    """One of `FAMILIES`, or empty. A "bound" may train longer than the suite allows, and has no rank."""
     paper: ClassVar[str] = ""
     """The title of the paper that it comes from."""
     arxiv: ClassVar[str] = ""
@@ -292,6 +294,14 @@ class Method:
     def weights(self, state: State) -> Delta:
         """The weight changes to deploy, and so to evaluate."""
         return state.merged if state.adapter is None else state.merged + state.adapter.delta()
+
+    def weights_for(self, state: State, task: str) -> Delta:
+        """The weight changes for images of one of the tasks so far, for a method that is told the task at sampling.
+
+        A method that defines this is ranked apart. What is drawn without a task in mind, such as unrelated prompts,
+        gets `weights`.
+        """
+        return self.weights(state)
 
     def shapes_training(self) -> bool:
         """Whether this class changes the training itself, because it overrides a hook that acts inside it.

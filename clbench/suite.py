@@ -267,10 +267,22 @@ class Training(FrozenModel):
     """True: a batch of n has one timestep from each n-th of the range. Else its timesteps are independent."""
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    budget: float | None = Field(default=None, ge=1)
+    """The most U-Net passes with a gradient that a method may take for a task, in multiples of `passes`; None = 2."""
     adapted_layers: int | None = None
     """Number of layers that `targets` must match, to detect another architecture."""
     adapter_parameters: int | None = None
     """Number of values that one adapter must have."""
+
+    @property
+    def passes(self) -> int:
+        """U-Net passes of one image in a task's training: its steps times its batch size."""
+        return self.steps * self.batch_size
+
+    @property
+    def most_passes(self) -> int:
+        """The passes with a gradient that a method may take for a task, in its training and its hooks."""
+        return int(self.passes * (2.0 if self.budget is None else self.budget))
 
 
 class Sampling(FrozenModel):

@@ -35,7 +35,7 @@ class TextualInversion(Method):
     )
 
     class Config(Settings):
-        learning_rate: Annotated[float, SearchRange(1e-4, 0.5)] = Field(
+        learning_rate: Annotated[float | None, SearchRange(1e-4, 0.5)] = Field(
             0.005, gt=0, le=1, description="Learning rate of the vectors."
         )
 

@@ -247,7 +247,7 @@ class TrainRequest(Request):
 
 @dataclass(frozen=True)
 class DeployRequest(Request):
-    """What is evaluated after a task: the reply's state has the weight changes, as `merged`.
+    """What is evaluated after a task, or what is for images of one task: the reply's state has it, as `merged`.
 
     Its field `words` has the words that the evaluation's prompts get: task -> field of the prompt templates -> words;
     the state's `extra` has the learned tokens among them.
@@ -255,11 +255,13 @@ class DeployRequest(Request):
 
     words: Mapping[str, Mapping[str, str]]
     """The same, with the words of the training prompts; of the tasks so far."""
+    told: str | None = None
+    """The task whose images are to be drawn, for a method that is told; None: any."""
     hook: ClassVar[str] = "weights()"
 
     def answer(self, hooks: HookRunner, backbone: Backbone | None, emit: EmitEvent) -> Reply:
         position, state = self.task.position, self.task.state
-        weights = hooks.weights(position, state)
+        weights = hooks.weights(position, state, self.told)
         changed = {}
         for task, fields in self.words.items():
             changed[task] = dict(zip(fields, hooks.prompts(position, state, list(fields.values())), strict=True))
