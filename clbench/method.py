@@ -23,7 +23,7 @@ globals, on its class or in files is lost, and `--debug` alone runs it in the pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # `clbench list methods` must not load torch
     from clbench.lora import Adapter, Delta
     from clbench.state import State
     from clbench.suite import Training
+    from clbench.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def _not_available(*_: Any, **__: Any) -> Any:
     )
 
 
+def _no_text_encoders(text: str) -> Any:
+    raise RuntimeError("ctx.token_vectors is available in trainings alone")
+
+
 @dataclass
 class Context:
     """What a method can see and use during one task."""
@@ -104,10 +109,17 @@ class Context:
     training: Training
     """The suite's training settings; its `learning_rate` is the method's own where that is set, and from the first step
     on its `steps` are those that the method's hook gave."""
+    token_vectors: Callable[[str], list[Tensor]] = _no_text_encoders
+    """`token_vectors(text)`: input embeddings of a text's tokens in each text encoder, float32 [n_i, d_i], on the CPU.
+
+    A learned token in the text has its present vector.
+    """
     step: int = 0
     """The current training step."""
     adapter: Adapter = None  # type: ignore[assignment]
     """From `prepare` on: the live adapter, whose A and B are the trained parameters; None before."""
+    tokens: Tokens = field(default_factory=dict)
+    """From `prepare` on: the tokens of `new_tokens`, whose vectors are trained parameters; in `end_task` detached."""
     batches: Callable[[int], Iterator[Batch]] = _not_available
     """From `prepare` on: `batches(count)` draws more training batches, with a generator of its own."""
     denoising_loss: Callable[[Batch], Tensor] = _not_available
@@ -137,7 +149,7 @@ class Context:
 
 BOUND = "bound"
 """The family of methods that are not continual, such as one that keeps all data."""
-FAMILIES = ("paper", BOUND, "regularization", "orthogonal", "merging", "replay", "distillation")
+FAMILIES = ("paper", BOUND, "regularization", "orthogonal", "merging", "replay", "distillation", "tokens")
 """What a method's `family` may be, in the order in which methods are listed."""
 
 
@@ -210,12 +222,30 @@ class Method:
             REGISTRY[cls.name] = cls
 
     def begin_task(self, ctx: Context, state: State) -> Adapter | None:
-        """The adapter to train; None trains nothing in this task, and `end_task` then receives None."""
+        """The adapter to train; None trains none in this task, and `end_task` then receives None."""
         return ctx.fresh_adapter()
 
     def frozen(self, state: State) -> Delta:
         """The weight changes that the model has, frozen, while the adapter trains."""
         return state.merged
+
+    def new_tokens(self, ctx: Context, state: State) -> Tokens:
+        """Learned tokens that are trained in this task beside the adapter: word -> the vectors to start from.
+
+        A word looks like `<style-3>`, and has one vector for each text encoder, float32 [d_i]: for example, rows of
+        `ctx.token_vectors("boot")`. `data` or `prompts` puts it into training prompts, where it is one position, and
+        `end_task` puts what was learned, `ctx.tokens`, into the state (`State.with_tokens`). Tokens are trained alone
+        where `begin_task` returned None; the hooks between then see no adapter, and `prepare` is not called.
+        """
+        return {}
+
+    def tokens(self, state: State) -> Tokens:
+        """The learned tokens that prompts may contain: frozen in a training, and for evaluation.
+
+        One of the same word in `new_tokens` takes its place. In the evaluation's prompts a word stands for its token
+        only where `prompts` put it; there are at most 64.
+        """
+        return state.tokens
 
     def data(self, ctx: Context, examples: list[Example]) -> list[Example]:
         """The training examples; a replay method adds some of its own."""
@@ -242,7 +272,7 @@ class Method:
         return ctx.training.steps
 
     def optimizer(self, ctx: Context, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer of a task's training; `parameters` are the live adapter's factors."""
+        """The optimizer of a task's training; `parameters` are the adapter's factors and `ctx.tokens`'s vectors."""
         import torch
 
         return torch.optim.AdamW(
@@ -286,7 +316,18 @@ class Method:
         If it does not, the first task's training is shared with other methods. A method that observes training through
         forward hooks on `ctx.modules` must override this to return True.
         """
-        hooks = ("data", "prompts", "prepare", "steps", "optimizer", "loss", "on_gradients", "after_step")
+        hooks = (
+            "new_tokens",
+            "tokens",
+            "data",
+            "prompts",
+            "prepare",
+            "steps",
+            "optimizer",
+            "loss",
+            "on_gradients",
+            "after_step",
+        )
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 

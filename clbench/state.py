@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clbench.lora import Adapter, Delta, load_groups, save_tensors
+from clbench.tokens import Tokens, named_tensors, tokens_among
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class State:
 
     def with_extra(self, **tensors: Tensor) -> State:
         return replace(self, extra={**self.extra, **tensors})
+
+    def with_tokens(self, tokens: Tokens) -> State:
+        """The state with learned tokens in `extra`, which replace those of the same words."""
+        return self.with_extra(**named_tensors(tokens))
+
+    @property
+    def tokens(self) -> Tokens:
+        """The learned tokens in `extra`."""
+        return tokens_among(self.extra)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under the unique names that they have in the file."""

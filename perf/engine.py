@@ -84,6 +84,7 @@ def bare_loop() -> list[float]:
         examples = runtime.examples(task, generator(seed, "crop", position))
         data = TaskDataset(runtime.backbone, examples, suite.resolution)
         adapter = fit(runtime.backbone, method, ctx, data, start, seed)
+        assert adapter is not None
         runtime.backbone.use_adapter(None)
         state = method.end_task(ctx, state, adapter)
         last = [score(runtime, seen, method.weights(state)) for seen in tasks[: position + 1]]

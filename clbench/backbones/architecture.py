@@ -31,6 +31,12 @@ def check_architecture(shapes: Mapping[str, tuple[int, int]], training: Training
             raise ClbenchError(f"the backbone has {found} {what}, not the definition's {expected}: it is another model")
 
 
+def token_widths(pipeline: Path) -> tuple[int, ...]:
+    """Width of a token's vector in each text encoder of a diffusers folder."""
+    configs = (pipeline / encoder / "config.json" for encoder in ("text_encoder", "text_encoder_2"))
+    return tuple(json.loads(config.read_text())["hidden_size"] for config in configs)
+
+
 def adapter_parameters(shapes: Mapping[str, tuple[int, int]], rank: int) -> int:
     """Number of parameters of one adapter."""
     return sum(rank * (out + inputs) for out, inputs in shapes.values())

@@ -24,9 +24,11 @@ from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from clbench.backbones.architecture import add_adapter, check_architecture
+from clbench.backbones.text_tokens import encode_with_tokens
 from clbench.errors import ClbenchError
 from clbench.lora import Adapter
 from clbench.suite import Training
+from clbench.tokens import Tokens, tokens_in
 from clbench.utils.pretrained import load_whole
 
 
@@ -180,19 +182,35 @@ class Backbone:
 
     # --- encoding ---
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, L, D] and pooled embeddings [N, P]; each distinct prompt is encoded once and cached."""
-        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded_prompts]
+    def encode_prompts(self, prompts: list[str], tokens: Tokens | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, L, D] and pooled embeddings [N, P]; each distinct prompt is encoded once and cached.
+
+        Args:
+            tokens: learned tokens. The prompts that contain one are encoded in every call, with gradients for them.
+        """
+        own = {prompt: tokens_in(tokens or {}, [prompt]) for prompt in dict.fromkeys(prompts)}
+        unknown = [prompt for prompt in own if own[prompt] or prompt not in self._encoded_prompts]
+        with_tokens = {}
         if unknown:
-            with self._on_device(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
+            with self.text_encoders():
                 for prompt in unknown:
-                    hidden, _, pooled, _ = self.pipeline.encode_prompt(
-                        prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-                    )
-                    self._encoded_prompts[prompt] = (hidden[0], pooled[0])
-        encoded = [self._encoded_prompts[prompt] for prompt in prompts]
+                    if own[prompt]:
+                        with_tokens[prompt] = encode_with_tokens(self.pipeline, prompt, own[prompt])
+                    else:
+                        self._encoded_prompts[prompt] = self._encode_prompt(prompt)
+        encoded = [with_tokens.get(prompt) or self._encoded_prompts[prompt] for prompt in prompts]
         return torch.stack([hidden for hidden, _ in encoded]), torch.stack([pooled for _, pooled in encoded])
+
+    @torch.no_grad()
+    def _encode_prompt(self, prompt: str) -> tuple[Tensor, Tensor]:
+        hidden, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return hidden[0], pooled[0]
+
+    def text_encoders(self) -> AbstractContextManager[None]:
+        """Keep the text encoders on the device inside a `with` block, where more than one call needs them."""
+        return self._on_device(self.pipeline.text_encoder, self.pipeline.text_encoder_2)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,15 +240,15 @@ class Backbone:
 
     @contextmanager
     def _on_device(self, *modules: nn.Module) -> Iterator[None]:
-        """Move modules to the device inside a `with` block, and back to the CPU after it."""
+        """Move modules to the device inside a `with` block, and after it back to the CPU those that came from there."""
+        moved = [module for module in modules if next(module.parameters()).device.type != self.device.type]
         try:
-            for module in modules:
+            for module in moved:
                 module.to(self.device)
             yield
         finally:
-            if self.device.type != "cpu":
-                for module in modules:
-                    module.to("cpu")
+            for module in moved:
+                module.to("cpu")
 
     # --- running ---
 
@@ -275,12 +293,17 @@ class Backbone:
         return self._base[layer].to("cpu", copy=True)
 
     @torch.no_grad()
-    def generate(self, prompts: list[str], latents: Tensor, steps: int, guidance_scale: float) -> Tensor:
+    def generate(
+        self, prompts: list[str], latents: Tensor, steps: int, guidance_scale: float, tokens: Tokens | None = None
+    ) -> Tensor:
         """One image for each prompt from given noise [N, C, h, w]: float [N, 3, H, W] in [0, 1], on the CPU.
 
         The batch size is halved whenever the device's memory is not enough.
+
+        Args:
+            tokens: learned tokens that prompts may contain.
         """
-        hidden, pooled = self.encode_prompts(prompts)
+        hidden, pooled = self.encode_prompts(prompts, tokens)
         while True:
             size = min(self.sample_batch_size or len(prompts), len(prompts))
             try:

@@ -5,7 +5,7 @@ Each function raises WorkFailed with one sentence that begins with `where`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from clbench.errors import WorkFailed
 from clbench.lora import Adapter
 from clbench.method import Example
 from clbench.state import State
+from clbench.tokens import WORD
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,43 @@ def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
 
 _TOO_WIDE = (torch.float64, torch.complex32, torch.complex64, torch.complex128)
 """Values that `extra` does not take either, which may hold whole numbers and bytes."""
+
+
+MAX_TOKENS = 64
+"""The most learned tokens that a model may have."""
+
+
+def check_tokens(tokens: Any, widths: Sequence[int] | None, where: str) -> None:
+    """Check learned tokens.
+
+    Args:
+        widths: of the vectors for each text encoder; None where they are not known.
+    """
+    if not isinstance(tokens, Mapping):
+        raise WorkFailed(f"{where} returned {type(tokens).__name__}, expected a mapping of words to vectors")
+    if len(tokens) > MAX_TOKENS:
+        raise WorkFailed(f"{where} returned {len(tokens)} tokens, and there may be {MAX_TOKENS}")
+    for word, vectors in tokens.items():
+        if not isinstance(word, str) or not WORD.fullmatch(word):
+            raise WorkFailed(
+                f"{where}: {str(word)[:80]!r} is no word of a token, expected one such as '<style-3>': at most 62 "
+                f"letters, digits, _ and - within < and >"
+            )
+        expected = len(widths or (0, 0))
+        if not isinstance(vectors, tuple) or len(vectors) != expected:
+            raise WorkFailed(f"{where}: token {word!r} is not a tuple of {expected} vectors, one for each text encoder")
+        for number, vector in enumerate(vectors):
+            what = f"{where}: vector {number + 1} of token {word!r}"
+            width = widths[number] if widths else vector.numel() if isinstance(vector, Tensor) else 0
+            _check_tensor(vector, (width,), what)
+            if vector.dtype != torch.float32:
+                raise WorkFailed(f"{what} is {str(vector.dtype).removeprefix('torch.')}, expected float32")
+
+
+def check_words_are_used(words: Iterable[str], prompts: Sequence[str], where: str) -> None:
+    for word in words:
+        if not any(word in prompt for prompt in prompts):
+            raise WorkFailed(f"{where}: {word!r} is in no training prompt; let data() or prompts() put it there")
 
 
 def check_examples(examples: Any, size: int, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bdb import BdbQuit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,8 +12,16 @@ from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Context, Example, Method
 from clbench.plugins import describe_error, files_of
-from clbench.protocol.hook_checks import AdapterSpec, check_adapter, check_delta, check_examples, check_state
+from clbench.protocol.hook_checks import (
+    AdapterSpec,
+    check_adapter,
+    check_delta,
+    check_examples,
+    check_state,
+    check_tokens,
+)
 from clbench.state import State
+from clbench.tokens import Tokens
 from clbench.utils.output import captured
 from clbench.utils.seeding import global_seed
 
@@ -50,6 +58,18 @@ class HookRunner:
         if start is not None:
             check_adapter(self._spec, start, self.where("begin_task()", ctx.position))
         return start
+
+    def new_tokens(self, ctx: Context, state: State, widths: Sequence[int]) -> Tokens:
+        """The tokens to train; `widths` are those of their vectors."""
+        tokens = self._call("new_tokens", ctx.position, ctx, state)
+        check_tokens(tokens, widths, self.where("new_tokens()", ctx.position))
+        return tokens
+
+    def tokens(self, position: int, state: State, widths: Sequence[int] | None = None) -> Tokens:
+        """The tokens that the state has; `widths` are those of their vectors, if they are known."""
+        tokens = self._call("tokens", position, state)
+        check_tokens(tokens, widths, self.where("tokens()", position))
+        return tokens
 
     def frozen(self, position: int, state: State) -> Delta:
         delta = self._call("frozen", position, state)

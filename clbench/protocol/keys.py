@@ -52,9 +52,14 @@ class TrackKeys:
         self.drift = recipe_key("drift", recipe)
         """The base model's images of the unrelated prompts, embedded."""
 
-    def cell(self, task: str, prompts: list[str], weights: str) -> str:
-        """The key of a cell drawn with weights of that digest."""
-        return recipe_key("cell", {**self._recipe, "task": task, "prompts": prompts, "weights": weights})
+    def cell(self, task: str, prompts: list[str], weights: str, tokens: str | None = None) -> str:
+        """The key of a cell drawn with weights of that digest.
+
+        Args:
+            tokens: digest of the learned tokens that are in the prompts, if there are any.
+        """
+        recipe = {"task": task, "prompts": prompts, "weights": weights, **({"tokens": tokens} if tokens else {})}
+        return recipe_key("cell", {**self._recipe, **recipe})
 
     def first_training(self, task: str, seed: int, start: str, frozen: str, learning_rate: float | None = None) -> str:
         """The key of a first task's training that no method shapes, by the digests of what it starts from.

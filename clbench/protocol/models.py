@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from clbench.backbones.architecture import adapted_shapes
+from clbench.backbones.architecture import adapted_shapes, token_widths
 from clbench.backbones.sdxl import Backbone, BackboneSource, PipelineSource
 from clbench.encoders import Encoder, load_encoder
 from clbench.protocol.device import DeviceConfig
@@ -78,6 +78,11 @@ class Models:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Adapted layer -> (out, in); read from the configuration, without loading the model."""
         return adapted_shapes(self.folders["backbone"], self.suite.training)
+
+    @cached_property
+    def token_widths(self) -> tuple[int, ...]:
+        """Width of a learned token's vector in each text encoder; read from the configurations."""
+        return token_widths(self.folders["backbone"])
 
     def encoder(self, name: str) -> Encoder:
         """One of the suite's encoders, by name."""

@@ -15,6 +15,7 @@ from clbench.lora import Delta
 from clbench.metrics import METRICS
 from clbench.state import digest
 from clbench.suite import Task, Track
+from clbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from clbench.protocol.track_runtime import TrackRuntime
@@ -24,11 +25,19 @@ Prompts = Callable[[Track, Task], list[str]]
 
 
 def leak(
-    runtime: TrackRuntime, tasks: list[Task], weights: Delta, weights_digest: str, prompts: Prompts = Track.leak_prompts
+    runtime: TrackRuntime,
+    tasks: list[Task],
+    weights: Delta,
+    weights_digest: str,
+    prompts: Prompts = Track.leak_prompts,
+    tokens: Callable[[Task], Tokens] = lambda task: {},
 ) -> dict[str, list[float]] | None:
     """Headline metric -> for each task, the score of images that do not ask for its look; None if not measured.
 
     Tasks whose prompts are the same share their images.
+
+    Args:
+        tokens: gives the learned tokens that a task's prompts may contain.
     """
     metrics, evaluator = runtime.track.headline_metrics, runtime.models.evaluator(runtime.track.name)
     if not runtime.track.leak_prompt_templates:
@@ -38,7 +47,7 @@ def leak(
     for task in tasks:
         asked = prompts(runtime.track, task)
         if tuple(asked) not in drawn:
-            images = runtime.draw(asked, weights, weights_digest, f"what {task.name!r} leaks into")
+            images = runtime.draw(asked, weights, weights_digest, f"what {task.name!r} leaks into", tokens(task))
             drawn[tuple(asked)] = evaluator.embed(images, metrics)
         scores.append(evaluator.compare(task, drawn[tuple(asked)], metrics))
     return {metric: [own[metric] for own in scores] for metric in metrics}

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from clbench.backbones.sdxl import Backbone
+from clbench.backbones.text_tokens import token_vectors, token_widths
 from clbench.errors import WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Context, Example, Method
-from clbench.protocol.hook_checks import AdapterSpec, check_no_hooks
+from clbench.protocol.hook_checks import AdapterSpec, check_no_hooks, check_words_are_used
 from clbench.protocol.hook_runner import HookRunner
 from clbench.protocol.sampling import draw_for_method
 from clbench.protocol.trainer import TaskDataset, fit
 from clbench.state import State, digest
 from clbench.suite import Sampling, Training
+from clbench.tokens import Tokens
 from clbench.utils.seeding import generator
 
 EmitEvent = Callable[[dict[str, Any]], None]
@@ -64,6 +68,7 @@ class TaskView:
         modules: Mapping[str, Any] | None = None,
         sample: Callable[..., Tensor] | None = None,
         base_weight: Callable[[str], Tensor] | None = None,
+        token_vectors: Callable[[str], list[Tensor]] | None = None,
     ) -> Context:
         """What hooks see; without the model where that is not given."""
         return Context(
@@ -80,6 +85,7 @@ class TaskView:
             sample=sample or _no_model,
             base_weight=base_weight or _no_model,
             training=training,
+            token_vectors=token_vectors or _no_model,
         )
 
 
@@ -178,12 +184,20 @@ class TrainRequest(Request):
         task, before = self.task, self.task.state
         backbone.passes.clear()
         noise = generator(task.seed, "method samples", task.position)
+        known = hooks.tokens(task.position, before, token_widths(backbone.pipeline))
+
+        def tokens() -> Tokens:
+            return {**known, **ctx.tokens}
 
         def sample(prompts: Sequence[str], images_each: int, weights: Mapping[str, Tensor]) -> Tensor:
-            return draw_for_method(backbone, prompts, images_each, weights, noise, self.sampling, task.resolution)
+            rest = noise, self.sampling, task.resolution, tokens()
+            return draw_for_method(backbone, prompts, images_each, weights, *rest)
 
-        ctx = task.context(self.training, backbone.layers, sample, backbone.base_weight)
-        adapter = self._adapter(hooks, backbone, ctx, emit)
+        def vectors(text: str) -> list[Tensor]:
+            return token_vectors(backbone.pipeline, text, tokens())
+
+        ctx = task.context(self.training, backbone.layers, sample, backbone.base_weight, vectors)
+        adapter = self._train(hooks, backbone, ctx, tokens, emit)
         live = backbone.use_adapter(adapter)  # found or trained: these values, no gradients
         if live is not None:
             ctx.adapter = live
@@ -193,40 +207,53 @@ class TrainRequest(Request):
         with_gradient, without = backbone.passes[True], backbone.passes[False]
         return Reply({"passes_with_gradient": with_gradient, "passes_without": without}, state)
 
-    def _adapter(self, hooks: HookRunner, backbone: Backbone, ctx: Context, emit: EmitEvent) -> Adapter | None:
-        """The task's trained adapter; the context is ready for `end_task`. None where the method trains nothing."""
+    def _train(
+        self, hooks: HookRunner, backbone: Backbone, ctx: Context, tokens: Callable[[], Tokens], emit: EmitEvent
+    ) -> Adapter | None:
+        """The task's trained adapter; the context is ready for `end_task`. None where the method trains none."""
         task, before = self.task, self.task.state
         start = hooks.begin_task(ctx, before)
-        if start is None:
+        new = hooks.new_tokens(ctx, before, token_widths(backbone.pipeline))
+        if start is None and not new:
             emit({"event": "work", "made": self.work})
             return None
         frozen = hooks.frozen(task.position, before)
         examples = hooks.data(ctx, list(self.examples))
         prompts = hooks.prompts(task.position, before, [example.prompt for example in examples])
         examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
+        check_words_are_used(new, [example.prompt for example in examples], hooks.where("new_tokens()", task.position))
         backbone.deploy(frozen, digest(frozen))
-        dataset = TaskDataset(backbone, examples, task.resolution)
-        own = generator(task.seed, "method batches", task.position)
-        ctx.batches = lambda count: dataset.batches(count, self.training, own)
-        ctx.denoising_loss, ctx.predict = dataset.loss, dataset.predict
-        if hooks.prepares:
-            ctx.adapter = _live(backbone, start)
-            start = hooks.prepare(ctx, start)
-        if self.trained:
-            return self.trained
-        ctx.training = self.training.model_copy(update={"steps": hooks.steps(ctx)})
-        return hooks.call_plugin(
-            "training",
-            task.position,
-            lambda: _fit(task, self.work, hooks.method, ctx, dataset, start, emit),
-        )
+        ctx.tokens = {
+            word: tuple(torch.nn.Parameter(one.detach().to(backbone.device, copy=True)) for one in vectors)
+            for word, vectors in new.items()
+        }
+        encoding: AbstractContextManager[None] = backbone.text_encoders() if new else nullcontext()
+        with encoding:
+            dataset = TaskDataset(backbone, examples, task.resolution, tokens)
+            own = generator(task.seed, "method batches", task.position)
+            ctx.batches = lambda count: dataset.batches(count, self.training, own)
+            ctx.denoising_loss, ctx.predict = dataset.loss, dataset.predict
+            if hooks.prepares and start is not None:
+                ctx.adapter = _live(backbone, start)
+                start = hooks.prepare(ctx, start)
+            trained = self.trained
+            if not trained:
+                ctx.training = self.training.model_copy(update={"steps": hooks.steps(ctx)})
+                trained = hooks.call_plugin(
+                    "training",
+                    task.position,
+                    lambda: _fit(task, self.work, hooks.method, ctx, dataset, start, emit),
+                )
+        ctx.tokens = {word: tuple(vector.detach().cpu() for vector in own) for word, own in ctx.tokens.items()}
+        return trained
 
 
 @dataclass(frozen=True)
 class DeployRequest(Request):
     """What is evaluated after a task, or what is for images of one task: the reply's state has it, as `merged`.
 
-    Its field `words` has the words that the evaluation's prompts get: task -> field of the prompt templates -> words.
+    Its field `words` has the words that the evaluation's prompts get: task -> field of the prompt templates -> words;
+    the state's `extra` has the learned tokens among them.
     """
 
     words: Mapping[str, Mapping[str, str]]
@@ -241,7 +268,7 @@ class DeployRequest(Request):
         changed = {}
         for task, fields in self.words.items():
             changed[task] = dict(zip(fields, hooks.prompts(position, state, list(fields.values())), strict=True))
-        return Reply({"words": changed}, State(Delta(weights)))
+        return Reply({"words": changed}, State(Delta(weights)).with_tokens(hooks.tokens(position, state)))
 
 
 def _fit(
@@ -250,9 +277,9 @@ def _fit(
     method: Method,
     ctx: Context,
     dataset: TaskDataset,
-    start: Adapter,
+    start: Adapter | None,
     emit: EmitEvent,
-) -> Adapter:
+) -> Adapter | None:
     def on_step(step: int, loss: float) -> None:
         emit({"event": "loss", "step": step, "loss": loss})
         emit({"event": "work", "made": work / ctx.training.steps})
@@ -268,5 +295,6 @@ def _live(backbone: Backbone, adapter: Adapter) -> Adapter:
 
 def _no_model(*_: Any) -> Any:
     raise WorkFailed(
-        "ctx.sample and ctx.base_weight are not available where the first task's start is asked for without the model"
+        "ctx.sample, ctx.base_weight and ctx.token_vectors are not available where the first task's start is asked for "
+        "without the model"
     )

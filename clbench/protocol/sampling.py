@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clbench.backbones.sdxl import Backbone
 from clbench.suite import Sampling
+from clbench.tokens import Tokens
 
 
 def shared_noise(backbone: Backbone, count: int, seed: int, resolution: int) -> Tensor:
@@ -20,14 +21,17 @@ def shared_noise(backbone: Backbone, count: int, seed: int, resolution: int) -> 
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def draw_cell(backbone: Backbone, prompts: list[str], sampling: Sampling, resolution: int) -> Tensor:
-    """Images of the deployed weights, prompt by prompt: float [P * N, 3, H, W] in [0, 1].
+def draw_cell(
+    backbone: Backbone, prompts: list[str], sampling: Sampling, resolution: int, tokens: Tokens | None = None
+) -> Tensor:
+    """Images of the deployed weights and of learned tokens, prompt by prompt: float [P * N, 3, H, W] in [0, 1].
 
     A cell is one batch, whatever else is to be drawn, so that its bits do not depend on what is already in the store.
     """
     noise = shared_noise(backbone, sampling.images_per_prompt, sampling.noise_seed, resolution)
     repeated = [prompt for prompt in prompts for _ in range(sampling.images_per_prompt)]
-    return backbone.generate(repeated, noise.repeat(len(prompts), 1, 1, 1), sampling.steps, sampling.guidance_scale)
+    latents = noise.repeat(len(prompts), 1, 1, 1)
+    return backbone.generate(repeated, latents, sampling.steps, sampling.guidance_scale, tokens)
 
 
 def draw_for_method(
@@ -38,6 +42,7 @@ def draw_for_method(
     source: torch.Generator,
     sampling: Sampling,
     resolution: int,
+    tokens: Tokens | None = None,
 ) -> Tensor:
     """Images of any model, for methods that replay: float [N, 3, H, W] in [-1, 1]; what is deployed stays so.
 
@@ -47,4 +52,4 @@ def draw_for_method(
     noise_seed = int(torch.randint(2**62, (), generator=source))
     own = sampling.model_copy(update={"images_per_prompt": images_each, "noise_seed": noise_seed})
     with backbone.temporary_weights(weights):
-        return draw_cell(backbone, list(prompts), own, resolution) * 2 - 1
+        return draw_cell(backbone, list(prompts), own, resolution, tokens) * 2 - 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from clbench.lora import Adapter, Delta
 from clbench.method import Example, Method
 from clbench.protocol import probes
 from clbench.protocol.device import peak_memory, reset_peak_memory
-from clbench.protocol.hook_checks import check_adapter, check_delta, check_state
+from clbench.protocol.hook_checks import check_adapter, check_delta, check_state, check_tokens
 from clbench.protocol.hook_runner import HookRunner
 from clbench.protocol.method_host import MethodHere, MethodHost
 from clbench.protocol.requests import DeployRequest, FitRequest, Reply, Request, StartRequest, TaskView, TrainRequest
@@ -30,6 +30,7 @@ from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Run
 from clbench.state import State, StateSize, digest
 from clbench.suite import Task, Track, Training
+from clbench.tokens import Tokens, tokens_among, tokens_in
 from clbench.utils.seeding import generator
 
 _TEXT = TypeAdapter(str).validate_python
@@ -42,6 +43,8 @@ class Deployed:
     weights: Delta
     words: Mapping[str, Mapping[str, str]]
     """Task -> field of the prompt templates -> the words that the method put in its place."""
+    tokens: Tokens = field(default_factory=dict)
+    """The learned tokens."""
 
     def prompts(self, track: Track, task: Task) -> list[str]:
         """A task's evaluation prompts, as the model gets them."""
@@ -50,6 +53,10 @@ class Deployed:
     def leak_prompts(self, track: Track, task: Task) -> list[str]:
         """Prompts that do not ask for the task's look, as the model gets them."""
         return track.leak_prompts(self._worded(task))
+
+    def tokens_of(self, task: Task) -> Tokens:
+        """The learned tokens that the method put into a task's prompts: no word of the prompts' own becomes another."""
+        return tokens_in(self.tokens, list(self.words.get(task.name, {}).values()))
 
     def _worded(self, task: Task) -> Task:
         return task.model_copy(update={"fields": {**task.fields, **self.words.get(task.name, {})}})
@@ -117,7 +124,8 @@ class TaskSequence:
                 scores[metric].append(value)
         leak = drift = None
         if learned == len(self.tasks):
-            leak = probes.leak(runtime, self.tasks, deployed.weights, weights_digest, deployed.leak_prompts)
+            own = deployed.leak_prompts, deployed.tokens_of
+            leak = probes.leak(runtime, self.tasks, deployed.weights, weights_digest, *own)
             drift = probes.drift(runtime, deployed.weights, weights_digest)
             runtime.report_work(probes.leak_passes(runtime) + probes.drift_passes(runtime))
         cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
@@ -135,7 +143,8 @@ class TaskSequence:
 
     def _cell(self, task: Task, deployed: Deployed, weights_digest: str | None = None) -> tuple[str, dict[str, float]]:
         prompts = deployed.prompts(self.runtime.track, task)
-        return self.runtime.cell(task, prompts, deployed.weights, weights_digest or digest(deployed.weights))
+        weights_digest = weights_digest or digest(deployed.weights)
+        return self.runtime.cell(task, prompts, deployed.weights, weights_digest, deployed.tokens_of(task))
 
     @property
     def is_told(self) -> bool:
@@ -151,15 +160,18 @@ class TaskSequence:
         Raises:
             WorkFailed: a hook raised or returned something unusable.
         """
-        own, weights, words = self.host.own_hooks, Method().weights(state), {}
+        own, weights, words, tokens = self.host.own_hooks, Method().weights(state), {}, {}
         if told or not own.isdisjoint({"weights", "prompts"}):
             seen = self.tasks[: position + 1] if "prompts" in own else ()
             words = {task.name: self.runtime.training_words(task) for task in seen}
             reply = self._ask(DeployRequest(self._view(position, state), words, told.name if told else None))
             weights, words = reply.state.merged, self._changed_words(words, reply.fields.get("words"))
-        where = f"method {self.host.name}: weights() after task {self.tasks[position].name!r}"
-        check_delta(self.runtime.adapter_spec, weights, where)
-        return Deployed(weights, words)
+            tokens = tokens_among(reply.state.extra)
+        after = f"after task {self.tasks[position].name!r}"
+        check_delta(self.runtime.adapter_spec, weights, f"method {self.host.name}: weights() {after}")
+        if tokens:
+            check_tokens(tokens, self.runtime.models.token_widths, f"method {self.host.name}: tokens() {after}")
+        return Deployed(weights, words, tokens)
 
     def _changed_words(self, words: dict[str, dict[str, str]], changed: Any) -> dict[str, dict[str, str]]:
         try:

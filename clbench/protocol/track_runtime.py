@@ -32,6 +32,7 @@ from clbench.results.schema import Controls
 from clbench.state import digest
 from clbench.storage.store import Store
 from clbench.suite import Suite, Task
+from clbench.tokens import Tokens, named_tensors, tokens_in
 from clbench.utils.images import to_pil
 
 _SCORES = TypeAdapter(dict[str, FiniteFloat])
@@ -115,15 +116,21 @@ class TrackRuntime:
         images = load_images(task.train, self.suite.resolution, self.assets.folders)
         return make_examples(images, self.track.train_prompt(task), self.suite.resolution, source)
 
-    def cell(self, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> tuple[str, dict[str, float]]:
+    def cell(
+        self, task: Task, prompts: list[str], weights: Delta, weights_digest: str, tokens: Tokens | None = None
+    ) -> tuple[str, dict[str, float]]:
         """A cell's key in the store and its scores; it is drawn only if the store does not have it.
 
         Beside the scores the store keeps a strip of the first image of each prompt, for the sample grids.
+
+        Args:
+            tokens: learned tokens that the prompts may contain.
         """
-        key = self.keys.cell(task.name, prompts, weights_digest)
+        used = named_tensors(tokens_in(tokens or {}, prompts))
+        key = self.keys.cell(task.name, prompts, weights_digest, digest(used) if used else None)
         with self.store.lock(key):  # other methods may end with the same weights, at the same time
             found = self.store.get_json(key, self._scores) if self.has_images([key]) else None
-            scores = found or self._draw(key, task, prompts, weights, weights_digest)
+            scores = found or self._draw(key, task, prompts, weights, weights_digest, tokens)
         self.report_work(self.cell_work)
         self.emit({"event": "cell", "task": task.name, "cell": key, "scores": scores, "found": found is not None})
         return key, scores
@@ -140,10 +147,12 @@ class TrackRuntime:
         last = image_suffix(len(self.track.eval_prompt_templates) * self.suite.sampling.images_per_prompt - 1)
         return not self.keep_images or all(self.store.has(cell, last) for cell in cells)
 
-    def _draw(self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str) -> dict[str, float]:
+    def _draw(
+        self, key: str, task: Task, prompts: list[str], weights: Delta, weights_digest: str, tokens: Tokens | None
+    ) -> dict[str, float]:
         """Draw, score and store one cell."""
         each = self.suite.sampling.images_per_prompt
-        images = self.draw(prompts, weights, weights_digest, f"task {task.name!r}")
+        images = self.draw(prompts, weights, weights_digest, f"task {task.name!r}", tokens)
         if self.keep_images:
             for number, image in enumerate(images):
                 self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
@@ -151,7 +160,9 @@ class TrackRuntime:
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
 
-    def draw(self, prompts: list[str], weights: Delta, weights_digest: str, what: str) -> list[Image.Image]:
+    def draw(
+        self, prompts: list[str], weights: Delta, weights_digest: str, what: str, tokens: Tokens | None = None
+    ) -> list[Image.Image]:
         """The images of a model, prompt by prompt; `what` they show is for the message of an error.
 
         Raises:
@@ -159,7 +170,7 @@ class TrackRuntime:
         """
         self.backbone.use_adapter(None)
         self.backbone.deploy(weights, weights_digest)
-        drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution)
+        drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution, tokens)
         if not bool(torch.isfinite(drawn).all()):
             raise WorkFailed(f"the model draws {what} as NaN or infinity{KEPT}")
         return to_pil(drawn)

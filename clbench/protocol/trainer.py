@@ -19,6 +19,7 @@ from clbench.lora import Adapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.protocol.hook_runner import KEPT
 from clbench.suite import Training
+from clbench.tokens import Tokens, tokens_in
 from clbench.utils.seeding import generator
 
 
@@ -42,13 +43,28 @@ def make_examples(images: list[Image.Image], prompt: str, resolution: int, sourc
 
 
 class TaskDataset:
-    """The training data of one task, encoded once, and the diffusion loss on it."""
+    """The training data of one task, encoded once, and the diffusion loss on it.
 
-    def __init__(self, backbone: Backbone, examples: list[Example], resolution: int) -> None:
-        self.backbone = backbone
+    Args:
+        tokens: gives the learned tokens, with their present vectors. Prompts that contain one whose vectors are trained
+            are encoded whenever they are used.
+
+    Attributes:
+        parameters: the tokens' vectors that are trained.
+    """
+
+    def __init__(
+        self, backbone: Backbone, examples: list[Example], resolution: int, tokens: Callable[[], Tokens] = dict
+    ) -> None:
+        self.backbone, self.tokens = backbone, tokens
         pixels = torch.stack([example.pixels for example in examples])
         self.mean, self.std = backbone.encode_images(pixels)
-        self.hidden, self.pooled = backbone.encode_prompts([example.prompt for example in examples])
+        self.prompts = [example.prompt for example in examples]
+        with torch.no_grad():
+            self.hidden, self.pooled = backbone.encode_prompts(self.prompts, tokens())
+        trained = {word: own for word, own in tokens().items() if any(vector.requires_grad for vector in own)}
+        self.parameters = [vector for own in trained.values() for vector in own]
+        self._changing = {number for number, prompt in enumerate(self.prompts) if tokens_in(trained, [prompt])}
         # SDXL's micro-conditioning: original size, crop corner, target size.
         target = (resolution, resolution)
         ids = [(*(example.original_size or target), *example.corner, *target) for example in examples]
@@ -81,7 +97,7 @@ class TaskDataset:
 
     def prediction(self, batch: Batch) -> Tensor:
         """The U-Net's prediction under the live weights, float [N, C, h, w], with its gradient."""
-        return self._predicted(batch, self._own_prompts(batch)).float()
+        return self._predicted(batch, self._encoded(batch.examples)).float()
 
     def error(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of a prediction (noise or velocity, as the backbone was trained)."""
@@ -97,12 +113,22 @@ class TaskDataset:
         """As `Context.predict`."""
         if prompts is not None and len(prompts) != len(batch.latents):
             raise ValueError(f"predict() got {len(prompts)} prompts for a batch of {len(batch.latents)}")
-        encoded = self._own_prompts(batch) if prompts is None else self.backbone.encode_prompts(list(prompts))
+        if prompts is None:
+            encoded = self._encoded(batch.examples)
+        else:
+            encoded = self.backbone.encode_prompts(list(prompts), self.tokens())
         return self._predicted(batch, encoded, weights).float()
 
-    def _own_prompts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The encoded prompts of a batch's examples."""
-        return self.hidden[batch.examples], self.pooled[batch.examples]
+    def _encoded(self, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoded prompts of examples, with the present vectors of the tokens that are trained."""
+        hidden, pooled = self.hidden[examples], self.pooled[examples]
+        changing = [row for row, example in enumerate(examples.tolist()) if example in self._changing]
+        if not changing:
+            return hidden, pooled
+        prompts = [self.prompts[int(examples[row])] for row in changing]
+        rows = torch.tensor(changing, device=hidden.device)
+        own_hidden, own_pooled = self.backbone.encode_prompts(prompts, self.tokens())
+        return hidden.index_copy(0, rows, own_hidden), pooled.index_copy(0, rows, own_pooled)
 
     def _predicted(
         self, batch: Batch, encoded: tuple[Tensor, Tensor], weights: Mapping[str, Tensor] | None = None
@@ -116,19 +142,23 @@ def fit(
     method: Method,
     ctx: Context,
     dataset: TaskDataset,
-    start: Adapter,
+    start: Adapter | None,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> Adapter:
-    """Train the adapter from `start` over the weights that are deployed; returns it detached, on the CPU.
+) -> Adapter | None:
+    """Train the data's tokens, and the adapter from `start` over the weights that are deployed.
+
+    Returns:
+        The adapter, detached, on the CPU; None without a start.
 
     Raises:
         WorkFailed: the loss is not finite (says which task and step).
     """
     adapter, training = backbone.use_adapter(start), ctx.training
-    assert adapter is not None
-    ctx.adapter = adapter
-    parameters = [*adapter.A.values(), *adapter.B.values()]
+    parameters = dataset.parameters
+    if adapter is not None:
+        ctx.adapter = adapter
+        parameters = [*adapter.A.values(), *adapter.B.values(), *parameters]
     optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
@@ -148,6 +178,8 @@ def fit(
         optimizer.step()
         method.after_step(ctx)
         on_step(step, value)
+    if adapter is None:
+        return None
     return Adapter(
         {name: value.detach().cpu().clone() for name, value in adapter.A.items()},
         {name: value.detach().cpu().clone() for name, value in adapter.B.items()},

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from PIL import Image
 
+from clbench.backbones.architecture import token_widths
 from clbench.backbones.sdxl import BackboneSource
 from clbench.backbones.toy import ToySource
 from clbench.data.locate import bundled_folder
@@ -58,6 +59,10 @@ class ToyModels(Models):
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         return self.backbone.shapes
+
+    @cached_property
+    def token_widths(self) -> tuple[int, ...]:
+        return token_widths(bundled_folder("pipeline"))
 
     def evaluator(self, track: str) -> Evaluator:
         return _NoScores(self.suite, self.suite.track(track), self.encoder, self.folders)

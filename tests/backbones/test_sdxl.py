@@ -121,6 +121,7 @@ def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, runti
     losses: list[float] = []
     runtime.backbone.deploy({})
     trained = fit(runtime.backbone, get_method("naive"), ctx, data, adapter, 0, lambda step, loss: losses.append(loss))
+    assert trained is not None
     assert ctx.adapter.A["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"].grad is not None
 
     # Plain: the photo, its latent, its prompt, its sizes, one noisy copy, the loss, the step.

@@ -14,6 +14,7 @@ from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.state import digest
 from clbench.storage.store import Store
+from clbench.tokens import named_tensors
 
 FILES = sorted((ROOT / "methods").glob("*.py"))
 FIRST = {"frozen_base", "magmax", "merge_init", "merge_ortho", "merge_ortho_products", "naive"}
@@ -96,7 +97,9 @@ def test_two_runs_give_the_same_bits_also_if_every_task_has_an_instance_of_its_o
         sequence, digests = TaskSequence(own, host, "forward", 0), []
         for position in range(3):
             state = sequence.state(position)
-            digests += [digest(state.tensors()), digest(sequence.hooks.weights(position, state))]
+            hooks = sequence.hooks
+            used = {**hooks.weights(position, state), **named_tensors(hooks.tokens(position, state))}
+            digests += [digest(state.tensors()), digest(used)]
         return digests
 
     digests = run("one", renewed=False)

@@ -23,7 +23,8 @@ _HIDDEN: list[ModuleType] = []
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "NVIDIA_")
 """Environment variables on which libraries' results or their working depends."""
-PUBLIC = ("clbench", *(f"clbench.{name}" for name in ("errors", "lora", "method", "replay", "state", "subspace")))
+_NAMES = ("errors", "lora", "method", "replay", "state", "subspace", "tokens")
+PUBLIC = ("clbench", *(f"clbench.{name}" for name in _NAMES))
 """The modules of this package that a method may import."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/sys", "/proc/self", "/proc/cpuinfo", "/proc/meminfo")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
