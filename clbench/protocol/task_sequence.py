@@ -120,7 +120,8 @@ class TaskSequence:
         cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
         peak = max(cost.peak_memory_bytes or 0, peak_memory(runtime.config.device) or 0) or None
         seconds = time.perf_counter() - began
-        row = Row(scores, StateSize.of(state), cells, cost.train_seconds, seconds, peak, leak, drift)
+        size, trained = StateSize.of(state), cost.trained_parameters
+        row = Row(scores, size, cells, cost.train_seconds, seconds, peak, leak, drift, trained)
         row.write(runtime, key)
         return row
 
@@ -273,7 +274,8 @@ class TaskSequence:
         gradients, without = (_count(reply.fields.get(name)) for name in ("passes_with_gradient", "passes_without"))
         seconds = saved + time.perf_counter() - began
         peak = _count(reply.fields.get("peak_memory_bytes")) or None
-        return reply.state, Cost(seconds, peak, gradients + shared_passes, without)
+        count = _count(reply.fields.get("trained_parameters"))
+        return reply.state, Cost(seconds, peak, gradients + shared_passes, without, count)
 
     def _examples(self, position: int) -> tuple[Example, ...]:
         return tuple(self.runtime.examples(self.tasks[position], generator(self.seed, "crop", position)))

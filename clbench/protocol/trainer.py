@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from clbench.backbones.sdxl import Backbone
 from clbench.errors import WorkFailed
-from clbench.lora import Adapter
+from clbench.lora import AnyAdapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.protocol.hook_runner import KEPT
 from clbench.suite import Training
@@ -106,10 +106,10 @@ def fit(
     method: Method,
     ctx: Context,
     dataset: TaskDataset,
-    start: Adapter,
+    start: AnyAdapter,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> Adapter:
+) -> AnyAdapter:
     """Train the adapter from `start` over the weights that are deployed; returns it detached, on the CPU.
 
     Raises:
@@ -118,7 +118,7 @@ def fit(
     adapter, training = backbone.use_adapter(start), ctx.training
     assert adapter is not None
     ctx.adapter = adapter
-    parameters = [*adapter.A.values(), *adapter.B.values()]
+    parameters = adapter.parameters()
     optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
@@ -137,8 +137,4 @@ def fit(
         optimizer.step()
         method.after_step(ctx)
         on_step(step, value)
-    return Adapter(
-        {name: value.detach().cpu().clone() for name, value in adapter.A.items()},
-        {name: value.detach().cpu().clone() for name, value in adapter.B.items()},
-        adapter.scale,
-    )
+    return backbone.trained(adapter)
