@@ -105,7 +105,7 @@ class PeftAdapter:
     """The layers that it changes."""
     seed: int
     """Of the first values."""
-    tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Layer -> PEFT's name of a parameter -> its values, fp32; empty: as PEFT initialises them when training starts."""
     change: Delta | None = None
     """The dense change of the frozen weights under which it was trained; None before."""
@@ -122,11 +122,11 @@ class PeftAdapter:
 
     def detach(self, device: str | None = None) -> PeftAdapter:
         """A copy without gradients, on a device if one is given."""
-        return replace(self, tensors={name: _copied(values, device) for name, values in self.tensors.items()})
+        return replace(self, values={name: _copied(own, device) for name, own in self.values.items()})
 
     def parameters(self) -> list[Tensor]:
         """All values, layer by layer."""
-        return [value for values in self.tensors.values() for value in values.values()]
+        return [value for own in self.values.values() for value in own.values()]
 
 
 AnyAdapter = Adapter | PeftAdapter

@@ -106,7 +106,7 @@ class Context:
     step: int = 0
     """The current training step."""
     adapter: Any = None
-    """From `prepare` on: the live adapter, whose A and B (of a `PeftAdapter`: tensors) are the trained parameters."""
+    """From `prepare` on: the live adapter, whose A and B (of a `PeftAdapter`: values) are the trained parameters."""
     batches: Callable[[int], Iterator[Batch]] = _not_available
     """From `prepare` on: `batches(count)` draws more training batches, with a generator of its own."""
     denoising_loss: Callable[[Batch], Tensor] = _not_available
@@ -149,7 +149,7 @@ class Context:
         from clbench.lora import PeftAdapter
 
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        return PeftAdapter(kind, settings, tuple(self.shapes if layers is None else layers), seed)
+        return PeftAdapter(kind, settings, tuple(dict.fromkeys(self.shapes if layers is None else layers)), seed)
 
 
 FAMILIES = ("paper", "bound", "regularization", "orthogonal", "merging", "replay", "distillation")

@@ -5,7 +5,7 @@ class MergeOft(Method):
     """Rotate each layer's inputs in blocks, which keeps the angles between the layer's neurons, and merge the rotation.
 
     W_t = W_{t-1} R, with R = diag(R_1, R_2, ...) and R_i = (I + Q_i)(I - Q_i)^-1, orthogonal for the trained
-    skew-symmetric Q_i, which start at 0. arXiv 2306.07280, Section 3.2.
+    skew-symmetric Q_i, which start at 0. arXiv 2306.07280.
 
     Passed on: the merged model.
     Settings: blocks are 2 r wide for the suite's rank r, so that there are no more trained values than in the suite's
@@ -17,10 +17,10 @@ class MergeOft(Method):
     paper = "Controlling Text-to-Image Diffusion by Orthogonal Finetuning"
     arxiv = "2306.07280"
     year = "2023"
-    code = "https://github.com/huggingface/peft"
+    code = "https://github.com/Zeju1997/oft"
     departures = (
-        "The paper divides every layer into the same number of blocks, here blocks are of the same width. No constraint "
-        "on the distance from the identity (COFT), and no scaling of outputs."
+        "The code divides the inputs of every layer into four blocks, and its example constrains the distance from the "
+        "identity (COFT); here blocks are of one width, without a constraint."
     )
 
     def begin_task(self, ctx, state):

@@ -49,10 +49,7 @@ def build(adapter: PeftAdapter, weights: Mapping[str, Tensor]) -> dict[str, Any]
     """
     kind = KINDS.get(adapter.kind)
     if kind is None:
-        raise ClbenchError(
-            f"there is no adapter kind {adapter.kind!r}{did_you_mean(adapter.kind, list(KINDS))}; there are "
-            f"{', '.join(KINDS)}, and LoRA as an Adapter"
-        )
+        raise ClbenchError(f"there is no adapter kind {adapter.kind!r}{did_you_mean(adapter.kind, list(KINDS))}")
     for name in adapter.settings:
         if name not in kind.settings:
             raise ClbenchError(f"{adapter.kind} takes no setting {name!r}, only {', '.join(kind.settings)}")
@@ -71,7 +68,7 @@ def build(adapter: PeftAdapter, weights: Mapping[str, Tensor]) -> dict[str, Any]
         raise ClbenchError(f"PEFT builds no {adapter.kind} with {dict(adapter.settings)}: {reason}") from error
     layers = dict(zip(adapter.layers, linears.eval(), strict=True))  # PEFT put its layers in their places
     with torch.no_grad():
-        for layer, values in adapter.tensors.items():
+        for layer, values in adapter.values.items():
             for name, parameter in parameters(layers[layer]).items():
                 parameter.copy_(values[name])
     return layers
@@ -90,7 +87,7 @@ def parameter_shapes(adapter: PeftAdapter, shapes: Mapping[str, tuple[int, int]]
         ClbenchError: PEFT builds no such adapter.
     """
     weights = {layer: torch.empty(shape, device="meta") for layer, shape in shapes.items()}
-    return {name: {**parameters(layer)} for name, layer in build(replace(adapter, tensors={}), weights).items()}
+    return {name: {**parameters(layer)} for name, layer in build(replace(adapter, values={}), weights).items()}
 
 
 def change(adapter: PeftAdapter, weights: Mapping[str, Tensor]) -> Delta:

@@ -175,7 +175,7 @@ class Backbone:
         if isinstance(adapter, PeftAdapter):
             self._insert(peft_layers.build(adapter, self._frozen_weights(adapter)))
             live = {name: {**peft_layers.parameters(layer)} for name, layer in self._inserted.items()}
-            return replace(adapter, tensors=live)
+            return replace(adapter, values=live)
         for name, layer in self.layers.items():  # a layer that the adapter lacks gets rank 0
             outputs, inputs = self.shapes[name]
             _set_values(layer.lora_A["default"], adapter.A.get(name, torch.empty(0, inputs)))
@@ -370,9 +370,8 @@ class Backbone:
 def _set_values(linear: Any, values: Tensor) -> None:
     """Give a factor of LoRA its values, and their shape; one of rank 0 needs no gradient."""
     if values.shape != linear.weight.shape:
-        empty = torch.empty(values.shape, device=linear.weight.device)
-        linear.weight = nn.Parameter(empty, requires_grad=values.numel() > 0)
-    linear.weight.copy_(values)
+        linear.weight = nn.Parameter(torch.empty(values.shape, device=linear.weight.device))
+    linear.weight.requires_grad_(values.numel() > 0).copy_(values)
     linear.weight.grad = None
 
 

@@ -99,11 +99,11 @@ def _check_peft_adapter(spec: AdapterSpec, adapter: PeftAdapter, where: str) -> 
             f"{where}: the {adapter.kind} adapter has {count:,} parameters, and the suite's, the most that is allowed, "
             f"has {most:,}"
         )
-    if not adapter.tensors:
+    if not adapter.values:
         return
     for layer, values in expected.items():
         for name, value in values.items():
-            own = adapter.tensors.get(layer, {}).get(name)
+            own = adapter.values.get(layer, {}).get(name)
             _check_tensor(own, tuple(value.shape), f"{where}: {name} of layer {layer!r}")
 
 
