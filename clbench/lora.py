@@ -141,8 +141,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
     """Write tensors of any device and layout as safetensors."""
     from safetensors.torch import save_file
 
-    # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`.
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata)
+    kept, memory = {}, set()
+    for name, value in tensors.items():
+        whole = value.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`, or a view.
+        storage = whole.untyped_storage()
+        shared = storage.data_ptr() in memory or storage.nbytes() != whole.nbytes
+        kept[name] = whole.clone() if shared else whole
+        memory.add(kept[name].untyped_storage().data_ptr())
+    save_file(kept, path, metadata)
 
 
 def load_groups(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

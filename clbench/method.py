@@ -102,7 +102,8 @@ class Context:
     base_weight: Callable[[str], Tensor]
     """`base_weight(layer)`: the layer's weight in the untouched model, fp32 [out, in], on the CPU."""
     training: Training
-    """The suite's training settings, such as `steps`; its `learning_rate` is the method's own where that is set."""
+    """The suite's training settings; its `learning_rate` is the method's own where that is set, and from the first step
+    on its `steps` are those that the method's hook gave."""
     step: int = 0
     """The current training step."""
     adapter: Any = None
@@ -118,6 +119,8 @@ class Context:
     the examples' own. `weights`: the weight changes of another model, such as `self.weights(ctx.state)`, which then
     predicts without the live adapter. May be called in `loss`.
     """
+    predicted: Tensor = None  # type: ignore[assignment]
+    """In `loss`: the live U-Net's output for the step's batch, float [N, C, h, w], with its gradient; None before."""
 
     def fresh_adapter(self, ranks: Mapping[str, int] | None = None) -> Adapter:
         """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0.
@@ -152,7 +155,9 @@ class Context:
         return PeftAdapter(kind, settings, tuple(dict.fromkeys(self.shapes if layers is None else layers)), seed)
 
 
-FAMILIES = ("paper", "bound", "regularization", "orthogonal", "merging", "replay", "distillation")
+BOUND = "bound"
+"""The family of methods that are not continual, such as one that keeps all data."""
+FAMILIES = ("paper", BOUND, "regularization", "orthogonal", "merging", "replay", "distillation")
 """What a method's `family` may be, in the order in which methods are listed."""
 
 
@@ -185,7 +190,7 @@ class Method:
     """The name that `--method` takes; a class without one is not registered."""
     version: ClassVar[str] = "1"
     family: ClassVar[str] = ""
-    """One of `FAMILIES`, or empty."""
+    """One of `FAMILIES`, or empty. A "bound" may train longer than the suite allows, and has no rank."""
     paper: ClassVar[str] = ""
     """The title of the paper that it comes from."""
     arxiv: ClassVar[str] = ""
@@ -256,6 +261,10 @@ class Method:
         """
         return adapter
 
+    def steps(self, ctx: Context) -> int:
+        """The number of steps of the task's training; only a bound may take more than the suite allows."""
+        return ctx.training.steps
+
     def optimizer(self, ctx: Context, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of a task's training; `parameters` are the live adapter's factors."""
         import torch
@@ -287,13 +296,21 @@ class Method:
         """The weight changes to deploy, and so to evaluate."""
         return state.merged if state.adapter is None else state.merged + state.adapter.delta()
 
+    def weights_for(self, state: State, task: str) -> Delta:
+        """The weight changes for images of one of the tasks so far, for a method that is told the task at sampling.
+
+        A method that defines this is ranked apart. What is drawn without a task in mind, such as unrelated prompts,
+        gets `weights`.
+        """
+        return self.weights(state)
+
     def shapes_training(self) -> bool:
         """Whether this class changes the training itself, because it overrides a hook that acts inside it.
 
         If it does not, the first task's training is shared with other methods. A method that observes training through
         forward hooks on `ctx.modules` must override this to return True.
         """
-        hooks = ("data", "prompts", "prepare", "optimizer", "loss", "on_gradients", "after_step")
+        hooks = ("data", "prompts", "prepare", "steps", "optimizer", "loss", "on_gradients", "after_step")
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 

@@ -267,10 +267,22 @@ class Training(FrozenModel):
     """True: a batch of n has one timestep from each n-th of the range. Else its timesteps are independent."""
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    budget: float | None = Field(default=None, ge=1)
+    """The most U-Net passes with a gradient that a method may take for a task, in multiples of `passes`; None = 2."""
     adapted_layers: int | None = None
     """Number of layers that `targets` must match, to detect another architecture."""
     adapter_parameters: int | None = None
     """Number of values that one adapter must have."""
+
+    @property
+    def passes(self) -> int:
+        """U-Net passes of one image in a task's training: its steps times its batch size."""
+        return self.steps * self.batch_size
+
+    @property
+    def most_passes(self) -> int:
+        """The passes with a gradient that a method may take for a task, in its training and its hooks."""
+        return int(self.passes * (2.0 if self.budget is None else self.budget))
 
 
 class Sampling(FrozenModel):
@@ -283,6 +295,11 @@ class Sampling(FrozenModel):
     """Seed of the initial noise, which is the same for every prompt, task, model and method."""
     scheduler: Literal["EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"] | None = None
     """The sampler; None = the one that the model's folder names."""
+
+    @property
+    def passes_a_step(self) -> int:
+        """U-Net passes of each image in a step of the sampler: with its prompt, and without where there is guidance."""
+        return 2 if self.guidance_scale > 1 else 1
 
 
 class Suite(FrozenModel):
@@ -334,6 +351,13 @@ class Suite(FrozenModel):
         chosen = self.track(track)
         own = chosen.seeds
         return [(order, seed) for order in chosen.orders for seed in ((own[order],) if own else self.seeds or ())]
+
+    @property
+    def largest_cell(self) -> int:
+        """The most images that are drawn together: of a task's prompts, or of the unrelated ones."""
+        prompts = [track.eval_prompt_templates for track in self.tracks.values()]
+        prompts += [track.drift.prompts for track in self.tracks.values() if track.drift]
+        return self.sampling.images_per_prompt * max(map(len, prompts))
 
     @cached_property
     def sha256(self) -> str:

@@ -28,7 +28,7 @@ from clbench.scores import INSTEAD, STATISTICS, Statistic, shown
 from clbench.suite import Suite, Track, load_suite
 from clbench.utils.parallel import parallel_map
 
-Record = dict[str, str | int | float | None]
+Record = dict[str, str | int | float | bool | None]
 MOST_ERRORS = 5
 """How many invalid results one message names."""
 
@@ -89,12 +89,26 @@ class Board:
     def ranked(self) -> tuple[Analysis, ...]:
         """The complete results, ranked on all runs; where there are none, the partial ones, on the runs they share.
 
-        Where only verified results are ranked, those of them that are verified, if any is.
+        Bounds and methods that are told the task are not among them, unless there are no others. Where only verified
+        results are ranked, those of them that are verified, if any is.
         """
-        complete = tuple(method for method in self.methods if not method.result.partial) or self.methods
-        return tuple(filter(self._may_be_ranked, complete)) or complete
+        return self._best_known(self._together or self.methods)
 
-    def _may_be_ranked(self, method: Analysis) -> bool:
+    @cached_property
+    def ranked_apart(self) -> tuple[Analysis, ...]:
+        """In the same way, the methods that are told the task: ranked among themselves."""
+        told = [method for method in self.methods if method.told_task and not method.is_bound]
+        return self._best_known(told) if told and self._together else ()
+
+    @property
+    def _together(self) -> list[Analysis]:
+        return [method for method in self.methods if not apart(method)]
+
+    def _best_known(self, methods: Sequence[Analysis]) -> tuple[Analysis, ...]:
+        complete = tuple(method for method in methods if not method.result.partial) or tuple(methods)
+        return tuple(filter(self._is_verified_enough, complete)) or complete
+
+    def _is_verified_enough(self, method: Analysis) -> bool:
         return not self.verified_alone or self.level(method) != UNVERIFIED
 
     @cached_property
@@ -143,7 +157,7 @@ class Board:
     def remark(self, method: Analysis) -> str:
         """What a row says beside the method's configuration, e.g. that it is partial, or not above the base model."""
         above, count = self.ranking.above, self.replicates.get(method.variant, 1)
-        says = [method.missing_runs, "" if self._may_be_ranked(method) else "unverified, no rank"]
+        says = [method.missing_runs, "" if self._is_verified_enough(method) else "unverified, no rank", apart(method)]
         says += [f"mean of {count} submissions"] if count > 1 else []
         if above is not None and method in self.ranked and method.result.method.name != FROZEN_BASE:
             says.append("" if method.variant in above else "not separably above the untouched model")
@@ -153,8 +167,11 @@ class Board:
     def ranks(self) -> dict[str, str]:
         """Variant -> its rank, such as "1–2", or "–" where it has none: partial beside complete ones, or unverified."""
         ranks = {standing.method: standing.rank for standing in self.ranking.standings}
+        if self.ranked_apart:
+            told = rank_methods(self.ranked_apart, self.metrics[0].name, self.ranked_by)
+            ranks |= {standing.method: f"†{standing.rank}" for standing in told.standings}
         return {
-            method.variant: ranks.get(method.variant, "–") if self._may_be_ranked(method) else "–"
+            method.variant: ranks.get(method.variant, "–") if self._is_verified_enough(method) else "–"
             for method in self.methods
         }
 
@@ -211,6 +228,8 @@ class Board:
             "runs": len(method.result.runs),
             "state_bytes": method.state_bytes,
             "regime": "+".join(method.regimes),
+            "told_task": method.told_task,
+            "training_passes": method.training_passes,
             "train_seconds_a_task": method.train_seconds,
             "eval_seconds_a_task": method.eval_seconds,
             "verified": self.level(method),
@@ -257,13 +276,23 @@ def make_boards(
             }
             best = _best_first([method for method, _, _ in rows.values()])
             levels = {variant: level for variant, (_, level, _) in rows.items()}
-            own = tuple(sorted(best, key=lambda method: verified_alone and levels[method.variant] == UNVERIFIED))
+
+            def last(method: Analysis, levels: Mapping[str, str] = levels) -> tuple[bool, bool, bool]:
+                unverified = verified_alone and levels[method.variant] == UNVERIFIED
+                return unverified, method.is_bound, method.told_task
+
+            own = tuple(sorted(best, key=last))
             counts = {variant: count for variant, (_, _, count) in rows.items()}
             images = sorted((samples / name / track.name).glob("*.png")) if samples else ()
             grids = {image.stem: image for image in images}
             printed = (published or {}).get(name)
             boards.append(Board(suite, track, own, printed, levels, grids, counts, verified_alone))
     return boards
+
+
+def apart(method: Analysis) -> str:
+    """Why a method is not ranked among the others; "" where it is."""
+    return "a bound, no rank" if method.is_bound else "told the task, ranked apart" if method.told_task else ""
 
 
 def _rows(methods: Iterable[Analysis], verified: Mapping[str, Verification]) -> list[tuple[Analysis, str, int]]:

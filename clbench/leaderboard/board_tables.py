@@ -39,9 +39,14 @@ class Fact:
         return Cell(self.text(value), round(value, 3) if isinstance(value, float) else value, source=source)
 
 
+def _passes(multiple: float | None) -> str:
+    return "–" if multiple is None else f"{multiple:.2f}"
+
+
 FACTS = (
     Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
     Fact("Regime", "what that state is", "regime", align="left"),
+    Fact("Passes", "training passes, in multiples of the suite's own training", "training_passes", _passes),
     Fact("Train s/task", "mean seconds of training a task", "train_seconds", "{:.1f}".format),
     Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", "{:.1f}".format),
     Fact("Verified", "how far somebody else has checked the numbers", align="left"),

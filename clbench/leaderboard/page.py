@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from clbench.leaderboard.board import Board
+from clbench.leaderboard.board import Board, apart
 from clbench.leaderboard.board_tables import (
     margin_text,
     pairs_table,
@@ -46,6 +46,7 @@ def board_page(board: Board, path: Path) -> str:
         "cannot be told apart with so many runs; see below.",
         *_about_partial(board),
         *_about_unverified(board),
+        *_about_apart(board),
         "",
         "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
         "  defaults.",
@@ -53,6 +54,8 @@ def board_page(board: Board, path: Path) -> str:
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",
+        "- *Passes*: U-Net passes with a gradient, in trainings and in what a method adds to them, in multiples of the",
+        "  suite's own training.",
         "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
         "  submitted images give), `rerun` (a whole run and chosen cells were repeated).",
         "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",
@@ -85,6 +88,16 @@ def _about_partial(board: Board) -> list[str]:
     if board.ranked == board.methods:
         return [f"All results are partial: they are ranked on the {counted(board.ranking.runs, 'run')} that all share."]
     return ["Partial results have no rank: their figures are means over the runs that they have."]
+
+
+def _about_apart(board: Board) -> list[str]:
+    """What bounds and methods that are told the task mean for the table; empty where there are none."""
+    if not any(map(apart, board.methods)):
+        return []
+    return [
+        "Bounds have no rank. Methods that are told, at sampling, which task is asked for are ranked among themselves "
+        "(†). Both stand below the others."
+    ]
 
 
 def _about_unverified(board: Board) -> list[str]:

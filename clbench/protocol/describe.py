@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.method import Method
+from clbench.method import BOUND, Method
 from clbench.plugins import file_of, get_method, load_plugin, source_of
 from clbench.protocol.hook_lint import hook_warnings, own_hooks
 from clbench.protocol.sandbox.client import sandbox
@@ -38,6 +38,8 @@ class MethodDescription(FrozenModel):
     """The file that defines its class."""
     own_hooks: tuple[str, ...]
     """The hooks that it defines itself."""
+    is_bound: bool
+    """Whether it is a bound: not continual, and without a rank."""
     warnings: tuple[str, ...]
     """What looks wrong about its hooks."""
 
@@ -136,6 +138,7 @@ def _described(method: Method, plugins: Sequence[Path]) -> dict[str, Any]:
             },
             "file": _text(file_of(method.name, plugins)),
             "own_hooks": own_hooks(type(method)),
+            "is_bound": method.family == BOUND,
             "warnings": hook_warnings(method),
         }
         json.dumps(described)

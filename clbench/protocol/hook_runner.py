@@ -81,15 +81,22 @@ class HookRunner:
         check_adapter(self._spec, start, self.where("prepare()", ctx.position))
         return start.detach()
 
+    def steps(self, ctx: Context) -> int:
+        count = self._call("steps", ctx.position, ctx)
+        if type(count) is not int or count < 1:
+            raise WorkFailed(f"{self.where('steps()', ctx.position)} returned {count!r}, expected a number of steps")
+        return count
+
     def end_task(self, ctx: Context, state: State, adapter: AnyAdapter | None) -> State:
         after = self._call("end_task", ctx.position, ctx, state, adapter)
         check_state(self._spec, after, self.where("end_task()", ctx.position))
         return after
 
-    def weights(self, position: int, state: State) -> Delta:
-        """The weight changes that are deployed after the task at `position`."""
-        delta = self._call("weights", position, state)
-        check_delta(self._spec, delta, f"method {self.method.name}: weights() after task {self._tasks[position]!r}")
+    def weights(self, position: int, state: State, told: str | None = None) -> Delta:
+        """The weight changes that are deployed after the task at `position`, for images of a task if it is told."""
+        hook, task = ("weights", ()) if told is None else ("weights_for", (told,))
+        delta = self._call(hook, position, state, *task)
+        check_delta(self._spec, delta, f"method {self.method.name}: {hook}() after task {self._tasks[position]!r}")
         return delta
 
     def shapes_training(self) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from clbench.errors import WorkFailed
-from clbench.method import Method
+from clbench.method import BOUND, Method
 from clbench.plugins import open_method, source_of
 from clbench.protocol.describe import MethodDescription
-from clbench.protocol.device import DeviceConfig, peak_memory, prepare_process
+from clbench.protocol.device import DeviceConfig, peak_memory, prepare_process, reset_peak_memory
 from clbench.protocol.hook_lint import own_hooks
 from clbench.protocol.models import Models
 from clbench.protocol.requests import EmitEvent, Reply, Request
@@ -42,6 +42,11 @@ class MethodHost(Protocol):
     @property
     def own_hooks(self) -> frozenset[str]:
         """The hooks that the method defines itself; of the others it has the defaults."""
+        ...
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the method is a bound: not continual, and without a rank."""
         ...
 
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
@@ -72,6 +77,10 @@ class MethodProcess:
     @property
     def own_hooks(self) -> frozenset[str]:
         return frozenset(self.description.own_hooks)
+
+    @property
+    def is_bound(self) -> bool:
+        return self.description.is_bound
 
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         job = RequestJob(
@@ -156,11 +165,16 @@ class MethodHere:
     def own_hooks(self) -> frozenset[str]:
         return frozenset(own_hooks(type(self.method)))
 
+    @property
+    def is_bound(self) -> bool:
+        return self.method.family == BOUND
+
     def ask(self, request: Request, models: Models, emit: EmitEvent) -> Reply:
         method = self._make() if request.needs_method else Method()
         backbone = models.backbone if request.needs_backbone else None
         if backbone is not None:  # as it is in a new process, whatever was deployed before
             backbone.use_adapter(None)
             backbone.deploy({})
+        reset_peak_memory(models.config.device)
         reply = request.answer(request.task.hooks(method, emit), backbone, emit)
         return replace(reply, fields={**reply.fields, "peak_memory_bytes": peak_memory(models.config.device)})

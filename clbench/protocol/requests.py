@@ -217,7 +217,10 @@ class TrainRequest(Request):
         if hooks.prepares:
             ctx.adapter = _live(backbone, start)
             start = hooks.prepare(ctx, start)
-        return self.trained or hooks.call_plugin(
+        if self.trained:
+            return self.trained
+        ctx.training = self.training.model_copy(update={"steps": hooks.steps(ctx)})
+        return hooks.call_plugin(
             "training",
             task.position,
             lambda: _fit(task, self.work, hooks.method, ctx, dataset, start, emit),
@@ -226,18 +229,20 @@ class TrainRequest(Request):
 
 @dataclass(frozen=True)
 class DeployRequest(Request):
-    """What is evaluated after a task: the reply's state has the weight changes, as `merged`.
+    """What is evaluated after a task, or what is for images of one task: the reply's state has it, as `merged`.
 
     Its field `words` has the words that the evaluation's prompts get: task -> field of the prompt templates -> words.
     """
 
     words: Mapping[str, Mapping[str, str]]
     """The same, with the words of the training prompts; of the tasks so far."""
+    told: str | None = None
+    """The task whose images are to be drawn, for a method that is told; None: any."""
     hook: ClassVar[str] = "weights()"
 
     def answer(self, hooks: HookRunner, backbone: Backbone | None, emit: EmitEvent) -> Reply:
         position, state = self.task.position, self.task.state
-        weights = hooks.weights(position, state)
+        weights = hooks.weights(position, state, self.told)
         changed = {}
         for task, fields in self.words.items():
             changed[task] = dict(zip(fields, hooks.prompts(position, state, list(fields.values())), strict=True))

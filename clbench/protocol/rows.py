@@ -115,16 +115,26 @@ def read_run(sequence: TaskSequence) -> Run:
         seed=sequence.seed,
         scores={metric: to_rows(score_matrix(metric, base_scores, found)) for metric in metrics},
         state_bytes=tuple(row.size.total for row in found),
-        regime=regime([row.size for row in found], runtime.suite.training.rank),
+        regime="bound" if sequence.host.is_bound else regime([row.size for row in found], runtime.suite.training.rank),
         train_seconds=sum(row.train_seconds for row in found),
         eval_seconds=sum(row.eval_seconds for row in found),
         peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in found) or None,
         trainable_parameters=max(
             runtime.trainable_parameters if row.trained_parameters is None else row.trained_parameters for row in found
         ),
+        training_passes=_training_passes(sequence),
+        told_task=sequence.is_told,
         leak=leak or None,
         drift={metric: tuple(own) for metric, own in last.drift.items()} if last.drift else None,
     )
+
+
+def _training_passes(sequence: TaskSequence) -> float | None:
+    """Passes with a gradient in all trainings, in multiples of the suite's own; None where they were not counted."""
+    store, count = sequence.runtime.store, len(sequence.tasks)
+    costs = [store.get_json(sequence.keys.cost(position), COST.validate_python) for position in range(count)]
+    passes = [cost.passes_with_gradient for cost in costs if cost and cost.passes_with_gradient is not None]
+    return sum(passes) / (count * sequence.training.passes) if len(passes) == count else None
 
 
 def read_controls(runtime: TrackRuntime) -> Controls:

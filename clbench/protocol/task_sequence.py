@@ -20,7 +20,7 @@ from clbench.errors import WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Example, Method
 from clbench.protocol import probes
-from clbench.protocol.device import peak_memory
+from clbench.protocol.device import peak_memory, reset_peak_memory
 from clbench.protocol.hook_checks import check_adapter, check_delta, check_state
 from clbench.protocol.hook_runner import HookRunner
 from clbench.protocol.method_host import MethodHere, MethodHost
@@ -104,11 +104,14 @@ class TaskSequence:
         state = self.state(position)
         deployed = self.deployed(position, state)
         began = time.perf_counter()
+        reset_peak_memory(runtime.config.device)
         cells, scores = [], {metric: [] for metric in runtime.track.metrics}
         weights_digest, learned = digest(deployed.weights), position + 1
-        for task in self.tasks[: runtime.track.measured(learned)]:
-            prompts = deployed.prompts(runtime.track, task)
-            cell, found = runtime.cell(task, prompts, deployed.weights, weights_digest)
+        for column, task in enumerate(self.tasks[: runtime.track.measured(learned)]):
+            if self.is_told and column < learned:
+                cell, found = self._cell(task, self.deployed(position, state, task))
+            else:
+                cell, found = self._cell(task, deployed, weights_digest)
             cells.append(cell)
             for metric, value in found.items():
                 scores[metric].append(value)
@@ -127,21 +130,33 @@ class TaskSequence:
 
     def cell_scores(self, position: int, column: int) -> dict[str, float]:
         """Metric -> score of the task at `column` after the one at `position`, trained and drawn, or from the store."""
-        deployed, task = self.deployed(position, self.state(position)), self.tasks[column]
-        prompts = deployed.prompts(self.runtime.track, task)
-        return self.runtime.cell(task, prompts, deployed.weights, digest(deployed.weights))[1]
+        task, state = self.tasks[column], self.state(position)
+        told = task if self.is_told and column <= position else None
+        return self._cell(task, self.deployed(position, state, told))[1]
 
-    def deployed(self, position: int, state: State) -> Deployed:
+    def _cell(self, task: Task, deployed: Deployed, weights_digest: str | None = None) -> tuple[str, dict[str, float]]:
+        prompts = deployed.prompts(self.runtime.track, task)
+        return self.runtime.cell(task, prompts, deployed.weights, weights_digest or digest(deployed.weights))
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the method is told which task's images are to be drawn."""
+        return "weights_for" in self.host.own_hooks
+
+    def deployed(self, position: int, state: State, told: Task | None = None) -> Deployed:
         """What is evaluated after the task at `position`, as the method says; it gets words of training prompts alone.
+
+        Args:
+            told: the task whose images are to be drawn, for a method that is told; None: any.
 
         Raises:
             WorkFailed: a hook raised or returned something unusable.
         """
         own, weights, words = self.host.own_hooks, Method().weights(state), {}
-        if not own.isdisjoint({"weights", "prompts"}):
+        if told or not own.isdisjoint({"weights", "prompts"}):
             seen = self.tasks[: position + 1] if "prompts" in own else ()
             words = {task.name: self.runtime.training_words(task) for task in seen}
-            reply = self._ask(DeployRequest(self._view(position, state), words))
+            reply = self._ask(DeployRequest(self._view(position, state), words, told.name if told else None))
             weights, words = reply.state.merged, self._changed_words(words, reply.fields.get("words"))
         where = f"method {self.host.name}: weights() after task {self.tasks[position].name!r}"
         check_delta(self.runtime.adapter_spec, weights, where)
@@ -257,7 +272,7 @@ class TaskSequence:
         trained, saved, shared_passes = None, 0.0, 0
         if position == 0 and self.shared_training_key:
             trained, saved = self.train_first_task()
-            shared_passes = training.steps * training.batch_size
+            shared_passes = training.passes
         reply = self._ask(
             TrainRequest(
                 self._view(position, before),
@@ -272,10 +287,16 @@ class TaskSequence:
         )
         check_state(runtime.adapter_spec, reply.state, self._where("end_task()", position))
         gradients, without = (_count(reply.fields.get(name)) for name in ("passes_with_gradient", "passes_without"))
+        gradients += shared_passes
+        if gradients > training.most_passes and not self.host.is_bound:
+            raise WorkFailed(
+                f"{self._where('training', position)} took {gradients} U-Net passes with a gradient, and the "
+                f'suite allows {training.most_passes}; train less, or let the method be a bound (family = "bound")'
+            )
         seconds = saved + time.perf_counter() - began
         peak = _count(reply.fields.get("peak_memory_bytes")) or None
         count = _count(reply.fields.get("trained_parameters"))
-        return reply.state, Cost(seconds, peak, gradients + shared_passes, without, count)
+        return reply.state, Cost(seconds, peak, gradients, without, count)
 
     def _examples(self, position: int) -> tuple[Example, ...]:
         return tuple(self.runtime.examples(self.tasks[position], generator(self.seed, "crop", position)))

@@ -68,8 +68,24 @@ class Analysis(RunValues):
 
     @property
     def strict(self) -> bool:
-        """Whether all runs hand on no more than merged weights or one adapter."""
-        return set(self.regimes) <= {"model", "adapter"}
+        """Whether all runs hand on no more than merged weights or one adapter, and are told no task."""
+        return set(self.regimes) <= {"model", "adapter"} and not self.told_task
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is a bound: not continual, and without a rank."""
+        return "bound" in self.regimes
+
+    @property
+    def told_task(self) -> bool:
+        """Whether the method was told which task's images were to be drawn."""
+        return any(run.told_task for run in self.result.runs)
+
+    @property
+    def training_passes(self) -> float | None:
+        """Mean over the runs of the passes with a gradient, in multiples of the suite's training's; None if unknown."""
+        found = [run.training_passes for run in self.result.runs if run.training_passes is not None]
+        return float(np.mean(found)) if len(found) == len(self.result.runs) else None
 
     @property
     def state_bytes(self) -> int:

@@ -141,7 +141,7 @@ def _state_sizes_are_sizes(case: Case) -> Iterator[str]:
 
 @check("CLB013")
 def _costs_are_possible(case: Case) -> Iterator[str]:
-    for field in ("train_seconds", "eval_seconds", "peak_memory_bytes", "trainable_parameters"):
+    for field in ("train_seconds", "eval_seconds", "peak_memory_bytes", "trainable_parameters", "training_passes"):
         values = [(label, getattr(run, field)) for label, run in case.runs]
         wrong = [(label, value) for label, value in values if value is not None and not 0 <= value <= MOST]
         if wrong:
@@ -271,6 +271,16 @@ def _controls_are_the_known_ones(case: Case) -> Iterator[str]:
 def _probes_are_the_tracks(case: Case) -> Iterator[str]:
     """Leak and drift have the metrics, tasks and prompts of the track."""
     yield from (error for label, run in case.runs for error in case.probe_errors(label, run))
+
+
+@check("CLB028")
+def _training_keeps_to_the_budget(case: Case) -> Iterator[str]:
+    """Only a bound takes more passes with a gradient than the suite allows."""
+    training = case.suite.training
+    most = training.most_passes / training.passes
+    for label, run in case.runs:
+        if run.training_passes is not None and run.training_passes > most and run.regime != "bound":
+            yield f"training_passes of {label} is {run.training_passes:g}, and the suite allows {most:g}"
 
 
 # CLB024, a copy of another submission, CLB025, its name in other letters, and CLB026, another source or other settings

@@ -37,7 +37,9 @@ def _mean_run(runs: Sequence[Run]) -> Run:
     scores = {metric: to_rows(np.mean([run.matrix(metric) for run in runs], axis=0)) for metric in runs[0].scores}
     seconds = {name: float(np.mean([getattr(run, name) for run in runs])) for name in ("train_seconds", "eval_seconds")}
     probes = {name: _mean_probe([getattr(run, name) for run in runs]) for name in ("leak", "drift")}
-    return runs[0].model_copy(update={"scores": scores, **seconds, **probes})
+    passes = [run.training_passes for run in runs if run.training_passes is not None]
+    counted = float(np.mean(passes)) if len(passes) == len(runs) else None
+    return runs[0].model_copy(update={"scores": scores, "training_passes": counted, **seconds, **probes})
 
 
 def _mean_probe(values: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -142,6 +142,11 @@ class Run(_Record):
     """Highest memory use on the device; null where it cannot be read."""
     trainable_parameters: Integer
     """Number of values that one task trains."""
+    training_passes: float | None = None
+    """U-Net passes of one image with a gradient, in all trainings and their hooks, in multiples of those of the suite's
+    own training; null where they were not counted."""
+    told_task: bool = False
+    """Whether the method was told which task's images were to be drawn."""
     leak: dict[Name, tuple[tuple[float, ...], tuple[float, ...]]] | None = None
     """Metric id -> for the base model, then after the last task: each task's score, in this run's order, for images
     whose prompts do not ask for its look; null where the track does not measure it."""
@@ -351,14 +356,14 @@ def content_sha256(
 ) -> str:
     """The checksum of a result. It is no signature: whoever edits a file on purpose can write another.
 
-    A variant with its method's name does not count, nor does leak or drift that was not measured, so that earlier
-    results keep their checksums.
+    A variant with its method's name does not count, nor does what earlier results did not have where it is as they had
+    it, so that they keep their checksums.
     """
     parts = (suite, method, controls, *runs)
     content = [track, *(part.model_dump(mode="json", warnings=False, exclude={"changed"}) for part in parts)]
     for fields in content[-len(runs) :]:
-        for name in ("leak", "drift"):
-            if fields[name] is None:
+        for name in ("leak", "drift", "training_passes", "told_task"):
+            if fields[name] is None or fields[name] is False:
                 del fields[name]
     if variant != method.name:
         content.append(variant)

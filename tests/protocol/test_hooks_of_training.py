@@ -20,13 +20,18 @@ def sequence(runtime, method: Method) -> TaskSequence:
     return TaskSequence(runtime, method, "forward", 0)
 
 
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
+
+
 def test_prepare_sees_batches_and_gradients_and_its_adapter_is_the_one_that_is_trained(runtime):
     class Prepared(Method):
         def prepare(self, ctx, adapter):
             assert ctx.adapter.A.keys() == ctx.shapes.keys()
             [batch] = ctx.batches(1)
             ctx.denoising_loss(batch).backward()
-            self.seen = {layer: B.grad.clone() for layer, B in ctx.adapter.B.items()}
+            self.seen = {layer: gradient(B) for layer, B in ctx.adapter.B.items()}
             return replace(adapter, B={layer: value.sign() for layer, value in self.seen.items()})
 
         def loss(self, ctx, batch):
@@ -89,7 +94,8 @@ def test_base_weights_are_the_untouched_model_s_whatever_was_deployed_before(run
         def begin_task(self, ctx, state):
             layers = list(ctx.shapes)[:2]
             seen.append({layer: ctx.base_weight(layer) for layer in layers})
-            seen.append({layer: ctx.modules[layer].base_layer.weight.clone() for layer in layers})
+            modules: Any = ctx.modules
+            seen.append({layer: modules[layer].base_layer.weight.clone() for layer in layers})
             ctx.base_weight(layers[0]).zero_()  # a copy
             return ctx.fresh_adapter()
 
@@ -112,7 +118,7 @@ def test_predictions_of_another_model_are_those_that_it_makes_when_it_is_deploye
             backbone: Any = runtime.backbone
             [batch] = ctx.batches(1)
             other = Delta({layer: torch.full(shape, 0.01) for layer, shape in ctx.shapes.items()})
-            self.live, self.frozen = ctx.predict(batch), ctx.predict(batch, weights=self.frozen_weights(state))
+            self.live, self.without = ctx.predict(batch), ctx.predict(batch, weights=state.merged)
             self.other = ctx.predict(batch, weights=other)
             self.reworded = ctx.predict(batch, prompts=["a boot"] * len(batch.latents))
             self.again = ctx.predict(batch)
@@ -122,15 +128,12 @@ def test_predictions_of_another_model_are_those_that_it_makes_when_it_is_deploye
                 self.deployed_nothing = ctx.predict(batch)
             return super().end_task(ctx, state, adapter)
 
-        def frozen_weights(self, state):
-            return state.merged
-
     method = Teacher()
     sequence(runtime, method).state(0)
     assert torch.equal(method.live, method.again)
     assert torch.equal(method.other, method.deployed_other)
-    assert torch.equal(method.frozen, method.deployed_nothing)
-    assert not torch.equal(method.live, method.frozen)
+    assert torch.equal(method.without, method.deployed_nothing)
+    assert not torch.equal(method.live, method.without)
     assert not torch.equal(method.live, method.reworded)
 
 
@@ -147,6 +150,52 @@ def test_a_prediction_within_the_loss_leaves_the_gradients_as_they_are(runtime):
         asks = True
 
     assert states_of(runtime, Watches()) == states_of(runtime, Asks())
+
+
+def test_the_live_prediction_is_at_hand_in_the_loss_with_its_gradient_and_at_no_cost(runtime):
+    class Looks(Method):
+        seen = 0
+
+        def loss(self, ctx, batch):
+            backbone: Any = runtime.backbone
+            self.seen += 1
+            assert backbone.passes[True] == self.seen * len(batch.latents)
+            assert ctx.predicted.requires_grad
+            assert torch.equal(ctx.predicted.detach(), ctx.predict(batch))
+            return 0.0
+
+    method = Looks()
+    sequence(runtime, method).state(0)
+    assert method.seen == runtime.suite.training.steps
+
+
+def test_a_method_chooses_the_number_of_steps(runtime):
+    class Longer(Method):
+        seen = 0
+
+        def steps(self, ctx):
+            return ctx.training.steps + 2
+
+        def loss(self, ctx, batch):
+            self.seen += 1
+            assert ctx.training.steps == runtime.suite.training.steps + 2
+            return 0.0
+
+    method = Longer()
+    own = sequence(runtime, method)
+    own.state(0)
+    assert method.seen == runtime.suite.training.steps + 2
+    assert own.shared_training_key is None
+
+
+@pytest.mark.parametrize("count", [0, 2.5, None])
+def test_a_number_of_steps_is_a_positive_whole_number(runtime, count):
+    class Broken(Method):
+        def steps(self, ctx):
+            return count
+
+    with pytest.raises(WorkFailed, match=rf"steps\(\) at task '.*' returned {count}, expected a number of steps"):
+        sequence(runtime, Broken()).state(0)
 
 
 def states_of(runtime, method: Method) -> str:

@@ -54,6 +54,7 @@ def tiny_suite(weights: dict[str, Weights], tasks: int = 3, steps: int = 2) -> S
                 "learning_rate": 1e-2,
                 "weight_decay": 1e-4,
                 "max_grad_norm": 1.0,
+                "budget": 5,
             },
             "sampling": {"steps": 1, "guidance_scale": 2.0, "images_per_prompt": 2, "noise_seed": 42},
             "seeds": [0, 5],
