@@ -1,19 +1,20 @@
-"""Low-rank algebra on {layer: tensor}.
+"""Adapters, and low-rank algebra on {layer: tensor}.
 
     adapter = Adapter(A={"attn.to_q": A}, B={"attn.to_q": B}, scale=1.0)
     merged = previous + 0.5 * adapter.delta()           # dense, fp32
     kept = max_magnitude(previous, merged)              # per entry, ties to the newest
 
-A layer's A is [r, in] and its B is [out, r], both fp32; its weight changes by `scale * B @ A`.
+A layer's A is [r, in] and its B is [out, r], both fp32; its weight changes by `scale * B @ A`. `PeftAdapter` is any of
+PEFT's other adapters, whose change is a dense `delta()` too.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must not load torch
     from torch import Tensor
@@ -36,17 +37,17 @@ class Delta(dict[str, "Tensor"]):
 
 @dataclass(frozen=True)
 class Adapter:
-    """One low-rank adapter over all adapted layers."""
+    """One low-rank adapter over all adapted layers, or some of them; ranks may differ between layers."""
 
     A: dict[str, Tensor]
     """Layer -> [r, in]."""
     B: dict[str, Tensor]
     """Layer -> [out, r]."""
     scale: float = 1.0
-    """alpha / r."""
+    """alpha / r of the suite, whatever the rank of a layer."""
 
     def delta(self) -> Delta:
-        """`scale * B @ A` of every layer, in fp32."""
+        """`scale * B @ A` of every layer that the adapter has, in fp32."""
         return Delta({name: self.scale * product(A, self.B[name]) for name, A in self.A.items()})
 
     def __add__(self, other: Adapter) -> Adapter:
@@ -59,17 +60,18 @@ class Adapter:
             self.scale,
         )
 
-    def detach(self) -> Adapter:
-        """A copy without gradients."""
-        return Adapter(
-            {name: A.detach().clone() for name, A in self.A.items()},
-            {name: B.detach().clone() for name, B in self.B.items()},
-            self.scale,
-        )
+    def detach(self, device: str | None = None) -> Adapter:
+        """A copy without gradients, on a device if one is given."""
+        return Adapter(_copied(self.A, device), _copied(self.B, device), self.scale)
+
+    def parameters(self) -> list[Tensor]:
+        """All values: each layer's A, then each layer's B."""
+        return [*self.A.values(), *self.B.values()]
 
     @property
     def rank(self) -> int:
-        return next(iter(self.A.values())).shape[0]
+        """The largest rank of a layer."""
+        return max(A.shape[0] for A in self.A.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """All factors under the names they have in a file: `adapter.A/<layer>` and `adapter.B/<layer>`."""
@@ -89,6 +91,50 @@ class Adapter:
         """
         groups, metadata = load_groups(path)
         return cls(groups["adapter.A"], groups["adapter.B"], float(metadata["scale"]))
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """One of PEFT's adapters other than LoRA, over adapted layers; it is trained, then merged by its `delta()`."""
+
+    kind: str
+    """DORA, LOHA, LOKR, OFT or VERA."""
+    settings: Mapping[str, Any]
+    """PEFT's own, such as {"r": 8}; those that are not given have PEFT's defaults."""
+    layers: tuple[str, ...]
+    """The layers that it changes."""
+    seed: int
+    """Of the first values."""
+    values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Layer -> PEFT's name of a parameter -> its values, fp32; empty: as PEFT initialises them when training starts."""
+    change: Delta | None = None
+    """The dense change of the frozen weights under which it was trained; None before."""
+
+    def delta(self) -> Delta:
+        """The merged weights minus the frozen weights, in fp32.
+
+        Raises:
+            ValueError: the adapter is not trained. What DoRA and OFT change depends on the frozen weights.
+        """
+        if self.change is None:
+            raise ValueError(f"the change of a {self.kind} adapter is known after training alone")
+        return self.change
+
+    def detach(self, device: str | None = None) -> PeftAdapter:
+        """A copy without gradients, on a device if one is given."""
+        return replace(self, values={name: _copied(own, device) for name, own in self.values.items()})
+
+    def parameters(self) -> list[Tensor]:
+        """All values, layer by layer."""
+        return [value for own in self.values.values() for value in own.values()]
+
+
+AnyAdapter = Adapter | PeftAdapter
+"""What a task may train."""
+
+
+def _copied(tensors: Mapping[str, Tensor], device: str | None) -> dict[str, Tensor]:
+    return {name: value.detach().to(device or value.device, copy=True) for name, value in tensors.items()}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

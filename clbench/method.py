@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # `clbench list methods` must not load torch
     import torch
     from torch import Tensor, nn
 
-    from clbench.lora import Adapter, Delta
+    from clbench.lora import Adapter, AnyAdapter, Delta, PeftAdapter
     from clbench.state import State
     from clbench.suite import Training
     from clbench.tokens import Tokens
@@ -116,8 +116,8 @@ class Context:
     """
     step: int = 0
     """The current training step."""
-    adapter: Adapter = None  # type: ignore[assignment]
-    """From `prepare` on: the live adapter, whose A and B are the trained parameters; None before."""
+    adapter: Any = None
+    """From `prepare` on: the live adapter, whose A and B (of a `PeftAdapter`: values) are the trained parameters."""
     tokens: Tokens = field(default_factory=dict)
     """From `prepare` on: the tokens of `new_tokens`, whose vectors are trained parameters; in `end_task` detached."""
     batches: Callable[[int], Iterator[Batch]] = _not_available
@@ -134,17 +134,37 @@ class Context:
     predicted: Tensor = None  # type: ignore[assignment]
     """In `loss`: the live U-Net's output for the step's batch, float [N, C, h, w], with its gradient; None before."""
 
-    def fresh_adapter(self) -> Adapter:
-        """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0."""
+    def fresh_adapter(self, ranks: Mapping[str, int] | None = None) -> Adapter:
+        """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0.
+
+        Args:
+            ranks: layer -> its rank r, at most the suite's; other layers are not trained. Default the suite's on all.
+        """
         import torch
 
         from clbench.lora import Adapter
 
+        ranks = dict.fromkeys(self.shapes, self.rank) if ranks is None else ranks
         A = {
-            name: torch.randn(self.rank, inputs, generator=self.generator) / self.rank
-            for name, (_, inputs) in self.shapes.items()
+            name: torch.randn(rank, self.shapes[name][1], generator=self.generator) / rank
+            for name, rank in ranks.items()
         }
-        return Adapter(A, {name: torch.zeros(out, self.rank) for name, (out, _) in self.shapes.items()}, self.scale)
+        return Adapter(A, {name: torch.zeros(self.shapes[name][0], rank) for name, rank in ranks.items()}, self.scale)
+
+    def peft_adapter(self, kind: str, layers: Sequence[str] | None = None, **settings: Any) -> PeftAdapter:
+        """A new adapter of another kind, such as `ctx.peft_adapter("DORA", r=8, lora_alpha=8)`, as PEFT initialises it.
+
+        Args:
+            kind: DORA, LOHA, LOKR, OFT or VERA.
+            layers: the layers that it changes; default all.
+            settings: PEFT's own. The parameters may be at most as many as those of the suite's adapter.
+        """
+        import torch
+
+        from clbench.lora import PeftAdapter
+
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        return PeftAdapter(kind, settings, tuple(dict.fromkeys(self.shapes if layers is None else layers)), seed)
 
 
 BOUND = "bound"
@@ -221,8 +241,12 @@ class Method:
         if cls.name:
             REGISTRY[cls.name] = cls
 
-    def begin_task(self, ctx: Context, state: State) -> Adapter | None:
-        """The adapter to train; None trains none in this task, and `end_task` then receives None."""
+    def begin_task(self, ctx: Context, state: State) -> AnyAdapter | None:
+        """The adapter to train; None trains none in this task, and `end_task` then receives None.
+
+        An `Adapter` may have fewer layers than `ctx.shapes`, and smaller ranks than `ctx.rank`; what it has is trained.
+        A `PeftAdapter` is trained too, but `end_task` merges it: a state's adapter is an `Adapter`.
+        """
         return ctx.fresh_adapter()
 
     def frozen(self, state: State) -> Delta:

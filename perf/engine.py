@@ -26,7 +26,7 @@ import numpy as np
 from nothing import open_nothing
 from rich.console import Console
 
-from clbench.lora import Delta
+from clbench.lora import Adapter, Delta
 from clbench.method import Context
 from clbench.plugins import get_method
 from clbench.protocol import requests, track_runtime
@@ -84,7 +84,7 @@ def bare_loop() -> list[float]:
         examples = runtime.examples(task, generator(seed, "crop", position))
         data = TaskDataset(runtime.backbone, examples, suite.resolution)
         adapter = fit(runtime.backbone, method, ctx, data, start, seed)
-        assert adapter is not None
+        assert isinstance(adapter, Adapter)
         runtime.backbone.use_adapter(None)
         state = method.end_task(ctx, state, adapter)
         last = [score(runtime, seen, method.weights(state)) for seen in tasks[: position + 1]]

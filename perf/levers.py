@@ -85,7 +85,7 @@ class Lab:
     def step(self) -> None:
         live = self.backbone.use_adapter(self.adapter) if not self.backbone._adapter_enabled else None
         if live:
-            self.parameters = [*live.A.values(), *live.B.values()]
+            self.parameters = live.parameters()
             self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)
         self.optimizer.zero_grad(set_to_none=True)
         self.data.loss(self.batch).backward()

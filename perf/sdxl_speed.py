@@ -115,7 +115,7 @@ class Trial:
         data = TaskDataset(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
         live = self.backbone.use_adapter(self.adapter)
         assert live is not None
-        parameters = [*live.A.values(), *live.B.values()]
+        parameters = live.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
         for batch in data.batches(steps, self.training, generator(0)):
             loss = data.loss(batch)

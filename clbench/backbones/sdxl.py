@@ -1,9 +1,10 @@
 """An SDXL-class pipeline on a device: encode prompts and images, deploy weight changes, train one adapter.
 
-PEFT injects the adapter once. Training enables it; sampling disables it and adds dense changes to the base weights
-instead, so that a deployed model costs as much as the base model. On an accelerator only the U-Net stays in memory: the
-VAE and the text encoders are moved there while they are in use, and the fp32 base weights, to which changes are added,
-stay on the CPU.
+PEFT injects the LoRA adapter once. Training enables it; sampling disables it and adds dense changes to the base weights
+instead, so that a deployed model costs as much as the base model. An adapter of another kind is built when it is used:
+its layers then lie between LoRA's, which are disabled, and the linear layers. On an accelerator only the U-Net stays in
+memory: the VAE and the text encoders are moved there while they are in use, and the fp32 base weights, to which changes
+are added, stay on the CPU.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import diffusers
 import torch
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from clbench.backbones import peft_layers
 from clbench.backbones.architecture import add_adapter, check_architecture
 from clbench.backbones.text_tokens import encode_with_tokens
 from clbench.errors import ClbenchError
-from clbench.lora import Adapter
+from clbench.lora import Adapter, AnyAdapter, PeftAdapter
 from clbench.suite import Training
 from clbench.tokens import Tokens, tokens_in
 from clbench.utils.pretrained import load_whole
@@ -73,6 +75,7 @@ class Backbone:
         self._deployed: Mapping[str, Tensor] = {}
         self._digest: str | None = None
         self._adapter_enabled = True
+        self._inserted: dict[str, Any] = {}
         self.passes: Counter[bool] = Counter()
         self._encoded_prompts: dict[str, tuple[Tensor, Tensor]] = {}
         self._other: tuple[Mapping[str, Tensor], dict[str, Tensor]] | None = None
@@ -137,15 +140,13 @@ class Backbone:
         self._digest = self._other = None  # until all weights are set
         with torch.no_grad():
             for name, layer in self.layers.items():
-                weight = self._base[name]
-                changed = weight + delta[name].to(weight) if name in delta else weight
-                layer.base_layer.weight.copy_(changed)
+                layer.base_layer.weight.copy_(self._changed(name, delta))
         self._deployed, self._digest = delta, digest
 
     @contextmanager
     def temporary_weights(self, delta: Mapping[str, Tensor]) -> Iterator[None]:
         """Deploy other weights, with the adapter disabled, inside a `with` block; then restore both."""
-        deployed, enabled = self._deployed, self._adapter_enabled
+        deployed, enabled, inserted = self._deployed, self._adapter_enabled, self._inserted
         self.use_adapter(None)
         self.deploy(delta)
         try:
@@ -154,26 +155,61 @@ class Backbone:
             self.deploy(deployed)
             if enabled:
                 self._set_adapter_enabled(True)
+            self._insert(inserted)
 
-    def use_adapter(self, adapter: Adapter | None) -> Adapter | None:
+    def _changed(self, name: str, delta: Mapping[str, Tensor]) -> Tensor:
+        """A layer's weight with a change, fp32."""
+        weight = self._base[name]
+        return weight + delta[name].to(weight) if name in delta else weight
+
+    def use_adapter(self, adapter: AnyAdapter | None) -> AnyAdapter | None:
         """Copy an adapter's values into the model and enable it; None disables the adapter.
+
+        A `PeftAdapter` without values gets those that PEFT gives it over the deployed weights.
 
         Returns:
             The live adapter, whose tensors are the model's parameters, without gradients; None if disabled.
         """
-        self._set_adapter_enabled(adapter is not None)
+        self._insert({})
+        self._set_adapter_enabled(isinstance(adapter, Adapter))
         if adapter is None:
             return None
-        with torch.no_grad():
-            for name, layer in self.layers.items():
-                for factor, values in ((layer.lora_A, adapter.A), (layer.lora_B, adapter.B)):
-                    factor["default"].weight.copy_(values[name])
-                    factor["default"].weight.grad = None
+        if isinstance(adapter, PeftAdapter):
+            self._insert(peft_layers.build(adapter, self._frozen_weights(adapter)))
+            live = {name: {**peft_layers.parameters(layer)} for name, layer in self._inserted.items()}
+            return replace(adapter, values=live)
+        for name, layer in self.layers.items():  # a layer that the adapter lacks gets rank 0
+            outputs, inputs = self.shapes[name]
+            _set_values(layer.lora_A["default"], adapter.A.get(name, torch.empty(0, inputs)))
+            _set_values(layer.lora_B["default"], adapter.B.get(name, torch.empty(outputs, 0)))
         return Adapter(
-            {name: layer.lora_A["default"].weight for name, layer in self.layers.items()},
-            {name: layer.lora_B["default"].weight for name, layer in self.layers.items()},
+            {name: self.layers[name].lora_A["default"].weight for name in adapter.A},
+            {name: self.layers[name].lora_B["default"].weight for name in adapter.B},
             self.scale,
         )
+
+    def trained(self, live: AnyAdapter) -> AnyAdapter:
+        """A copy of the live adapter on the CPU, which knows its change of the deployed weights."""
+        adapter = live.detach("cpu")
+        if isinstance(adapter, PeftAdapter):
+            return replace(adapter, change=peft_layers.change(adapter, self._frozen_weights(adapter)))
+        return adapter
+
+    def _frozen_weights(self, adapter: PeftAdapter) -> dict[str, Tensor]:
+        """The weights that an adapter changes, as they are deployed, fp32."""
+        return {name: self._changed(name, self._deployed) for name in adapter.layers}
+
+    def _insert(self, layers: Mapping[str, Any]) -> None:
+        """Put PEFT's layers of another kind around linear layers, in the place of those that are there.
+
+        LoRA's layers stay outermost, so that forward hooks on them and the names of weights are the same for all kinds.
+        """
+        for name, layer in self._inserted.items():
+            self.layers[name].base_layer = layer.base_layer
+        for name, layer in layers.items():
+            layer.base_layer = self.layers[name].base_layer
+            self.layers[name].base_layer = layer.to(self.device)
+        self._inserted = dict(layers)
 
     def _set_adapter_enabled(self, on: bool) -> None:
         if on != self._adapter_enabled:  # PEFT visits all modules, which is slow
@@ -273,7 +309,12 @@ class Backbone:
         with self.autocast():
             if weights is None:
                 return self.unet(*inputs, **options).sample
-            return functional_call(self.unet, self._other_parameters(weights), inputs, options).sample
+            inserted = self._inserted
+            self._insert({})
+            try:
+                return functional_call(self.unet, self._other_parameters(weights), inputs, options).sample
+            finally:
+                self._insert(inserted)
 
     def _other_parameters(self, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The U-Net's parameters that differ under other weight changes without the adapter; the last are kept."""
@@ -283,8 +324,7 @@ class Backbone:
                 up, weight = layer.lora_B["default"].weight, layer.base_layer.weight
                 parameters[f"{name}.lora_B.default.weight"] = torch.zeros_like(up)
                 if delta is not self._deployed:
-                    changed = self._base[name] + delta[name].to(self._base[name]) if name in delta else self._base[name]
-                    parameters[f"{name}.base_layer.weight"] = changed.to(weight)
+                    parameters[f"{name}.base_layer.weight"] = self._changed(name, delta).to(weight)
             self._other = delta, parameters
         return self._other[1]
 
@@ -349,41 +389,13 @@ class Backbone:
         return self.pipeline.image_processor.postprocess(torch.cat(images), output_type="pt").float()
 
 
-class BackboneSource(Protocol):
-    """What loads the same backbone in any process; it is hashable, and can be pickled."""
-
-    def load(self, device: str) -> Backbone:
-        """The backbone on a device.
-
-        Raises:
-            ClbenchError: it cannot be loaded.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class PipelineSource:
-    """Where a backbone is loaded from, and how; the arguments are those of `Backbone.load`."""
-
-    folder: Path
-    training: Training
-    precision: str = "fp32"
-    vae: Path | None = None
-    scheduler: str | None = None
-    gradient_checkpointing: bool = False
-    sample_batch_size: int | None = None
-
-    def load(self, device: str) -> Backbone:
-        return Backbone.load(
-            self.folder,
-            self.training,
-            device,
-            self.precision,
-            vae=self.vae,
-            scheduler=self.scheduler,
-            gradient_checkpointing=self.gradient_checkpointing,
-            sample_batch_size=self.sample_batch_size,
-        )
+@torch.no_grad()
+def _set_values(linear: Any, values: Tensor) -> None:
+    """Give a factor of LoRA its values, and their shape; one of rank 0 needs no gradient."""
+    if values.shape != linear.weight.shape:
+        linear.weight = nn.Parameter(torch.empty(values.shape, device=linear.weight.device))
+    linear.weight.requires_grad_(values.numel() > 0).copy_(values)
+    linear.weight.grad = None
 
 
 def _cast_like_autocast(unet: nn.Module) -> None:

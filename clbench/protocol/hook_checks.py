@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clbench.errors import WorkFailed
-from clbench.lora import Adapter
+from clbench.backbones.architecture import adapter_parameters
+from clbench.backbones.peft_layers import parameter_shapes
+from clbench.errors import ClbenchError, WorkFailed
+from clbench.lora import Adapter, PeftAdapter
 from clbench.method import Example
 from clbench.state import State
 from clbench.tokens import WORD
@@ -48,21 +50,67 @@ def check_delta(spec: AdapterSpec, delta: Any, where: str) -> None:
 
 
 def check_adapter(spec: AdapterSpec, adapter: Any, where: str) -> None:
-    if not isinstance(adapter, Adapter):
+    if isinstance(adapter, PeftAdapter):
+        _check_peft_adapter(spec, adapter, where)
+    elif isinstance(adapter, Adapter):
+        _check_lora(spec, adapter, where)
+    else:
         raise WorkFailed(f"{where} returned {type(adapter).__name__}, expected an Adapter")
+
+
+def _check_lora(spec: AdapterSpec, adapter: Adapter, where: str) -> None:
     if adapter.scale != spec.scale:
         raise WorkFailed(f"{where}: the adapter's scale is {adapter.scale}, expected {spec.scale}")
-    for factor, shapes in (
-        ("A", {layer: (spec.rank, inputs) for layer, (_, inputs) in spec.shapes.items()}),
-        ("B", {layer: (outputs, spec.rank) for layer, (outputs, _) in spec.shapes.items()}),
-    ):
-        tensors = getattr(adapter, factor)
+    for factor, tensors in (("A", adapter.A), ("B", adapter.B)):
         if not isinstance(tensors, Mapping):
             raise WorkFailed(f"{where}: the adapter's {factor} is {type(tensors).__name__}, expected a mapping")
-        if missing := sorted(set(shapes) - set(tensors)):
+    for factor, other, tensors in (("A", adapter.B, adapter.A), ("B", adapter.A, adapter.B)):
+        if missing := sorted(set(other or spec.shapes) - set(tensors)):
             raise WorkFailed(f"{where}: the adapter's {factor} lacks {len(missing)} layers, e.g. {missing[0]!r}")
-        for layer, value in tensors.items():
-            _check_tensor(value, shapes.get(layer), f"{where}: {factor} of layer {layer!r}")
+    for layer, A in adapter.A.items():
+        rank = _check_rank(spec, layer, A, where)
+        outputs, inputs = spec.shapes[layer]
+        _check_tensor(A, (rank, inputs), f"{where}: A of layer {layer!r}")
+        _check_tensor(adapter.B[layer], (outputs, rank), f"{where}: B of layer {layer!r}")
+
+
+def _check_rank(spec: AdapterSpec, layer: str, A: Any, where: str) -> int:
+    """The rank of a layer whose A may be a tensor of that rank; else the suite's, for the message of its shape."""
+    _check_known(spec, layer, f"{where}: A of layer {layer!r}")
+    if not isinstance(A, Tensor) or A.shape[1:] != spec.shapes[layer][1:]:
+        return spec.rank
+    if not 1 <= len(A) <= spec.rank:
+        raise WorkFailed(f"{where}: rank {len(A)} on layer {layer!r}, allowed are 1 to the suite's {spec.rank}")
+    return len(A)
+
+
+def _check_peft_adapter(spec: AdapterSpec, adapter: PeftAdapter, where: str) -> None:
+    if not adapter.layers:
+        raise WorkFailed(f"{where}: the {adapter.kind} adapter has no layers")
+    for layer in adapter.layers:
+        _check_known(spec, layer, f"{where}: layer {layer!r}")
+    try:
+        expected = parameter_shapes(adapter, spec.shapes)
+    except ClbenchError as error:
+        raise WorkFailed(f"{where}: {error}") from error
+    count = sum(value.numel() for values in expected.values() for value in values.values())
+    most = adapter_parameters(spec.shapes, spec.rank)
+    if count > most:
+        raise WorkFailed(
+            f"{where}: the {adapter.kind} adapter has {count:,} parameters, and the suite's, the most that is allowed, "
+            f"has {most:,}"
+        )
+    if not adapter.values:
+        return
+    for layer, values in expected.items():
+        for name, value in values.items():
+            own = adapter.values.get(layer, {}).get(name)
+            _check_tensor(own, tuple(value.shape), f"{where}: {name} of layer {layer!r}")
+
+
+def _check_known(spec: AdapterSpec, layer: Any, where: str) -> None:
+    if layer not in spec.shapes:
+        raise WorkFailed(f"{where} is not an adapted layer of this backbone")
 
 
 def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
@@ -70,7 +118,10 @@ def check_state(spec: AdapterSpec, state: Any, where: str) -> None:
         raise WorkFailed(f"{where} returned {type(state).__name__}, expected a State")
     check_delta(spec, state.merged, where)
     if state.adapter is not None and not isinstance(state.adapter, Adapter):
-        raise WorkFailed(f"{where}: the state's adapter is {type(state.adapter).__name__}, expected an Adapter or None")
+        raise WorkFailed(
+            f"{where}: the state's adapter is {type(state.adapter).__name__}, expected an Adapter or None; adapters of "
+            f"other kinds are merged, as in state.with_merged(state.merged + adapter.delta())"
+        )
     factors = [state.adapter.A, state.adapter.B] if state.adapter else []
     if not all(isinstance(part, Mapping) for part in (*factors, state.extra)):
         raise WorkFailed(f"{where}: the state holds something else than mappings of names to tensors")

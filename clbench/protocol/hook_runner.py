@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from clbench.errors import ClbenchError, WorkFailed
-from clbench.lora import Adapter, Delta
+from clbench.lora import AnyAdapter, Delta
 from clbench.method import Context, Example, Method
 from clbench.plugins import describe_error, files_of
 from clbench.protocol.hook_checks import (
@@ -53,7 +53,7 @@ class HookRunner:
         self.method, self._tasks, self._seed = method, tasks, seed
         self._spec, self._resolution, self._emit = spec, resolution, emit
 
-    def begin_task(self, ctx: Context, state: State) -> Adapter | None:
+    def begin_task(self, ctx: Context, state: State) -> AnyAdapter | None:
         start = self._call("begin_task", ctx.position, ctx, state)
         if start is not None:
             check_adapter(self._spec, start, self.where("begin_task()", ctx.position))
@@ -96,7 +96,7 @@ class HookRunner:
         """Whether the method defines `prepare`."""
         return type(self.method).prepare is not Method.prepare
 
-    def prepare(self, ctx: Context, adapter: Adapter) -> Adapter:
+    def prepare(self, ctx: Context, adapter: AnyAdapter) -> AnyAdapter:
         start = self._call("prepare", ctx.position, ctx, adapter)
         check_adapter(self._spec, start, self.where("prepare()", ctx.position))
         return start.detach()
@@ -107,7 +107,7 @@ class HookRunner:
             raise WorkFailed(f"{self.where('steps()', ctx.position)} returned {count!r}, expected a number of steps")
         return count
 
-    def end_task(self, ctx: Context, state: State, adapter: Adapter | None) -> State:
+    def end_task(self, ctx: Context, state: State, adapter: AnyAdapter | None) -> State:
         after = self._call("end_task", ctx.position, ctx, state, adapter)
         check_state(self._spec, after, self.where("end_task()", ctx.position))
         return after

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from clbench.backbones.architecture import adapted_shapes, token_widths
-from clbench.backbones.sdxl import Backbone, BackboneSource, PipelineSource
+from clbench.backbones.sdxl import Backbone
+from clbench.backbones.source import BackboneSource, PipelineSource
 from clbench.encoders import Encoder, load_encoder
 from clbench.protocol.device import DeviceConfig
 from clbench.protocol.evaluator import Evaluator

@@ -18,7 +18,7 @@ from torch import Tensor
 from clbench.backbones.sdxl import Backbone
 from clbench.backbones.text_tokens import token_vectors, token_widths
 from clbench.errors import WorkFailed
-from clbench.lora import Adapter, Delta
+from clbench.lora import Adapter, AnyAdapter, Delta
 from clbench.method import Context, Example, Method
 from clbench.protocol.hook_checks import AdapterSpec, check_no_hooks, check_words_are_used
 from clbench.protocol.hook_runner import HookRunner
@@ -119,7 +119,7 @@ class StartRequest(Request):
     """What the training of a first task starts from, without the model.
 
     The reply's state has the adapter and, as `merged`, the frozen weight changes; no adapter where the training may not
-    be shared with other methods, or cannot be said without the model.
+    be shared with other methods, such as that of another adapter than LoRA, or cannot be said without the model.
     """
 
     training: Training
@@ -129,6 +129,8 @@ class StartRequest(Request):
         if hooks.shapes_training():
             return Reply()
         start = hooks.begin_task(self.task.context(self.training), self.task.state)
+        if start is not None and not isinstance(start, Adapter):
+            return Reply()
         frozen = hooks.frozen(self.task.position, self.task.state)
         return Reply({}, State(Delta(frozen), start))
 
@@ -157,6 +159,7 @@ class FitRequest(Request):
         dataset = TaskDataset(backbone, list(self.examples), self.task.resolution)
         adapter = _fit(self.task, self.work, hooks.method, ctx, dataset, self.start, emit)
         backbone.use_adapter(None)
+        assert isinstance(adapter, Adapter)
         return Reply({}, State(adapter=adapter))
 
 
@@ -164,7 +167,8 @@ class FitRequest(Request):
 class TrainRequest(Request):
     """A task's training, from state to state: the reply's state is the one to pass on.
 
-    Its fields are `passes_with_gradient` and `passes_without`: U-Net passes of one image, by the training and hooks.
+    Its fields are `passes_with_gradient` and `passes_without`, U-Net passes of one image by the training and hooks, and
+    `trained_parameters`, the number of values that the task trained.
     """
 
     examples: tuple[Example, ...]
@@ -204,12 +208,14 @@ class TrainRequest(Request):
         state = hooks.end_task(ctx, before, adapter)
         check_no_hooks(backbone.unet, hooks.where("end_task()", task.position))
         backbone.use_adapter(None)
-        with_gradient, without = backbone.passes[True], backbone.passes[False]
-        return Reply({"passes_with_gradient": with_gradient, "passes_without": without}, state)
+        fields = {"passes_with_gradient": backbone.passes[True], "passes_without": backbone.passes[False]}
+        trained = [*(adapter.parameters() if adapter else ()), *(one for own in ctx.tokens.values() for one in own)]
+        count = sum(value.numel() for value in trained)
+        return Reply({**fields, "trained_parameters": count}, state)
 
     def _train(
         self, hooks: HookRunner, backbone: Backbone, ctx: Context, tokens: Callable[[], Tokens], emit: EmitEvent
-    ) -> Adapter | None:
+    ) -> AnyAdapter | None:
         """The task's trained adapter; the context is ready for `end_task`. None where the method trains none."""
         task, before = self.task, self.task.state
         start = hooks.begin_task(ctx, before)
@@ -277,9 +283,9 @@ def _fit(
     method: Method,
     ctx: Context,
     dataset: TaskDataset,
-    start: Adapter | None,
+    start: AnyAdapter | None,
     emit: EmitEvent,
-) -> Adapter | None:
+) -> AnyAdapter | None:
     def on_step(step: int, loss: float) -> None:
         emit({"event": "loss", "step": step, "loss": loss})
         emit({"event": "work", "made": work / ctx.training.steps})
@@ -287,7 +293,7 @@ def _fit(
     return fit(dataset.backbone, method, ctx, dataset, start, task.seed, on_step)
 
 
-def _live(backbone: Backbone, adapter: Adapter) -> Adapter:
+def _live(backbone: Backbone, adapter: AnyAdapter) -> AnyAdapter:
     live = backbone.use_adapter(adapter)
     assert live is not None
     return live

@@ -32,6 +32,8 @@ class Cost(NamedTuple):
     """U-Net passes of one image in the training and its hooks; None where they were not counted."""
     passes_without: Annotated[int, Field(ge=0)] | None = None
     """Those without a gradient: what hooks drew and predicted."""
+    trained_parameters: Annotated[int, Field(ge=0)] | None = None
+    """Number of values that the task trained; None where they were not counted."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Row:
     drift: dict[str, list[FiniteFloat]] | None = None
     """After the last task, where it is measured: metric -> for each unrelated prompt, the mean cosine of its images
     with the base model's own."""
+    trained_parameters: int | None = None
+    """As `Cost.trained_parameters`."""
 
     @classmethod
     def read(cls, runtime: TrackRuntime, key: str, position: int) -> Row | None:
@@ -115,7 +119,9 @@ def read_run(sequence: TaskSequence) -> Run:
         train_seconds=sum(row.train_seconds for row in found),
         eval_seconds=sum(row.eval_seconds for row in found),
         peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in found) or None,
-        trainable_parameters=runtime.trainable_parameters,
+        trainable_parameters=max(
+            runtime.trainable_parameters if row.trained_parameters is None else row.trained_parameters for row in found
+        ),
         training_passes=_training_passes(sequence),
         told_task=sequence.is_told,
         leak=leak or None,

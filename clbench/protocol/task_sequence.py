@@ -131,7 +131,8 @@ class TaskSequence:
         cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
         peak = max(cost.peak_memory_bytes or 0, peak_memory(runtime.config.device) or 0) or None
         seconds = time.perf_counter() - began
-        row = Row(scores, StateSize.of(state), cells, cost.train_seconds, seconds, peak, leak, drift)
+        size, trained = StateSize.of(state), cost.trained_parameters
+        row = Row(scores, size, cells, cost.train_seconds, seconds, peak, leak, drift, trained)
         row.write(runtime, key)
         return row
 
@@ -261,8 +262,8 @@ class TaskSequence:
             check_adapter(runtime.adapter_spec, reply.state.adapter, self._where("training", 0))
             assert reply.state.adapter is not None
             store.put_json(key, time.perf_counter() - began)
-            store.put(key, ".safetensors", reply.state.adapter.save)
-            return reply.state.adapter, 0.0
+            path = store.put(key, ".safetensors", reply.state.adapter.save)
+            return Adapter.load(path), 0.0  # its layers in the order in which others find them
 
     def _start(self) -> State:
         """The adapter and the weight changes that a first training starts from; no adapter where it is not shared."""
@@ -306,7 +307,8 @@ class TaskSequence:
             )
         seconds = saved + time.perf_counter() - began
         peak = _count(reply.fields.get("peak_memory_bytes")) or None
-        return reply.state, Cost(seconds, peak, gradients, without)
+        count = _count(reply.fields.get("trained_parameters"))
+        return reply.state, Cost(seconds, peak, gradients, without, count)
 
     def _examples(self, position: int) -> tuple[Example, ...]:
         return tuple(self.runtime.examples(self.tasks[position], generator(self.seed, "crop", position)))

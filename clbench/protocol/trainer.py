@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from clbench.backbones.sdxl import Backbone
 from clbench.errors import WorkFailed
-from clbench.lora import Adapter
+from clbench.lora import AnyAdapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.protocol.hook_runner import KEPT
 from clbench.suite import Training
@@ -142,10 +142,10 @@ def fit(
     method: Method,
     ctx: Context,
     dataset: TaskDataset,
-    start: Adapter | None,
+    start: AnyAdapter | None,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> Adapter | None:
+) -> AnyAdapter | None:
     """Train the data's tokens, and the adapter from `start` over the weights that are deployed.
 
     Returns:
@@ -158,7 +158,7 @@ def fit(
     parameters = dataset.parameters
     if adapter is not None:
         ctx.adapter = adapter
-        parameters = [*adapter.A.values(), *adapter.B.values(), *parameters]
+        parameters = [*adapter.parameters(), *parameters]
     optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
@@ -178,10 +178,4 @@ def fit(
         optimizer.step()
         method.after_step(ctx)
         on_step(step, value)
-    if adapter is None:
-        return None
-    return Adapter(
-        {name: value.detach().cpu().clone() for name, value in adapter.A.items()},
-        {name: value.detach().cpu().clone() for name, value in adapter.B.items()},
-        adapter.scale,
-    )
+    return None if adapter is None else backbone.trained(adapter)

@@ -13,7 +13,7 @@ from functools import cached_property
 from PIL import Image
 
 from clbench.backbones.architecture import token_widths
-from clbench.backbones.sdxl import BackboneSource
+from clbench.backbones.source import BackboneSource
 from clbench.backbones.toy import ToySource
 from clbench.data.locate import bundled_folder
 from clbench.protocol.evaluator import Evaluator

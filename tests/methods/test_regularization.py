@@ -87,7 +87,7 @@ def test_ewcs_information_is_the_mean_squared_gradient_added_to_the_decayed_past
 
 def started(method: Method, state: State) -> Adapter:
     start = method.begin_task(in_training(state, TRAINED[0]), state)
-    assert start is not None
+    assert isinstance(start, Adapter)
     return start
 
 
