@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from clbench.backbones.sdxl import Backbone
-from clbench.errors import WorkFailed
+from clbench.errors import MethodFailed
 from clbench.lora import Adapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.protocol.hook_runner import KEPT
@@ -113,7 +113,7 @@ def fit(
     """Train the adapter from `start` over the weights that are deployed; returns it detached, on the CPU.
 
     Raises:
-        WorkFailed: the loss is not finite (says which task and step).
+        MethodFailed: the loss is not finite (says which task and step).
     """
     adapter, training = backbone.use_adapter(start), ctx.training
     assert adapter is not None
@@ -126,7 +126,7 @@ def fit(
         loss = dataset.loss(batch) + method.loss(ctx, batch)
         value = loss.item()
         if not math.isfinite(value):
-            raise WorkFailed(
+            raise MethodFailed(
                 f"the loss became {value} in task {ctx.task!r} (position {ctx.position + 1}) at step {step + 1} of "
                 f"{training.steps}{KEPT}"
             )
