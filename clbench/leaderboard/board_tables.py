@@ -40,6 +40,7 @@ class Fact:
 
 
 FACTS = (
+    Fact("Tuning", "where the settings come from", "tuning", align="left"),
     Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
     Fact("Regime", "what that state is", "regime", align="left"),
     Fact("Train s/task", "mean seconds of training a task", "train_seconds", "{:.1f}".format),

@@ -249,6 +249,12 @@ def check_source(search: Search, source_sha256: str) -> None:
         )
 
 
-def tuned_text(tuning: Tuning | None) -> str:
-    """Such as "tuned (8 trials)"; "" without a search."""
-    return f"tuned ({counted(tuning.trials, 'trial')})" if tuning else ""
+def tuning_text(tuning: Tuning | None, changed: Mapping[str, object]) -> str:
+    """Where settings come from: "default", "set by hand", or such as "tuned (8 trials)".
+
+    Args:
+        changed: the settings that differ from the method's defaults.
+    """
+    if tuning:
+        return f"tuned ({counted(tuning.trials, 'trial')})"
+    return "set by hand" if changed else "default"
