@@ -183,8 +183,8 @@ def test_a_killed_search_goes_on_and_writes_the_same_file(tuned, tmp_path):
     (tmp_path / "dev").symlink_to(tuned / "dev")
     events = tmp_path / "events.jsonl"
     command = [CLBENCH, *words(tmp_path, "--events", str(events))]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(list(map(str, command)), cwd=tmp_path, **silent) as first:
+    said, silent = list(map(str, command)), subprocess.DEVNULL
+    with subprocess.Popen(said, cwd=tmp_path, stdout=silent, stderr=silent) as first:
         while not events.exists() or events.read_text().count('"loss"') < 3:
             assert first.poll() is None
             time.sleep(0.05)
