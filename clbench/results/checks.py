@@ -274,7 +274,7 @@ def _probes_are_the_tracks(case: Case) -> Iterator[str]:
     yield from (error for label, run in case.runs for error in case.probe_errors(label, run))
 
 
-@check("CLB028")
+@check("CLB029")
 def _settings_are_those_that_the_search_chose(case: Case) -> Iterator[str]:
     tuning, method = case.result.tuning, case.result.method
     if tuning is None:

@@ -367,11 +367,11 @@ TUNING = Tuning(
         ({"suite": GOOD.suite}, "on whose own tasks nothing may be tuned"),
     ],
 )
-def test_clb028_the_settings_are_those_that_a_search_chose_elsewhere(edit, says):
+def test_clb029_the_settings_are_those_that_a_search_chose_elsewhere(edit, says):
     good = make_result(SUITE, settings={"scale": 1.0}).model_copy(update={"tuning": TUNING})
     assert codes(good) == []
     wrong = good.model_copy(update={"tuning": TUNING.model_copy(update=edit)})
-    assert codes(wrong) == ["CLB028"]
+    assert codes(wrong) == ["CLB029"]
     assert says in " ".join(finding.message for finding in check_result(wrong, SUITE))
 
 
