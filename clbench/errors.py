@@ -17,6 +17,10 @@ class WorkFailed(ClbenchError):
     exit_code = 1
 
 
+class MethodFailed(WorkFailed):
+    """A method raised, returned something unusable, or its loss became NaN; with other settings it may not."""
+
+
 class DeviceFailed(WorkFailed):
     """A GPU failed, and this process cannot use it any more; another process can do the same work."""
 

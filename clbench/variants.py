@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from clbench.errors import ClbenchError
 from clbench.suite import FrozenModel, Name
@@ -30,6 +30,11 @@ VariantName = Annotated[Name, AfterValidator(_no_partial)]
 """A name of at most 64 letters, digits, `-`, `_` and `.`; it begins with a letter or digit."""
 
 
+def _default_name(fields: dict[str, Any]) -> str:
+    """The method's name, which says that it was tuned. "" where the method is none, which has an error of its own."""
+    return fields.get("method", "") + ("_tuned" if fields.get("tuned") else "")
+
+
 class Variant(FrozenModel):
     """One configuration of a method."""
 
@@ -37,11 +42,21 @@ class Variant(FrozenModel):
     """Its registered name."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The hyper-parameters that differ from the method's defaults."""
-    name: VariantName = Field(default_factory=lambda fields: fields.get("method", ""), validate_default=True)
-    """Its result's name; default the method's."""
+    tuned: bool = False
+    """Whether its settings are those that `clbench tune` chose for the track (`clbench.results.tuning`)."""
+    name: VariantName = Field(default_factory=_default_name, validate_default=True)
+    """Its result's name; default the method's, or `<method>_tuned`."""
+
+    @model_validator(mode="after")
+    def _has_settings_from_one_place(self) -> Variant:
+        if self.tuned and self.settings:
+            raise ValueError("a tuned variant has the settings of its tuning file, and is given no others")
+        return self
 
     @classmethod
-    def of(cls, method: str, settings: Mapping[str, Any] | None = None, name: str | None = None) -> Variant:
+    def of(
+        cls, method: str, settings: Mapping[str, Any] | None = None, name: str | None = None, tuned: bool = False
+    ) -> Variant:
         """A variant.
 
         Raises:
@@ -49,9 +64,11 @@ class Variant(FrozenModel):
         """
         try:
             named = {} if name is None else {"name": name}
-            return cls(method=method, settings=dict(settings or {}), **named)
+            return cls(method=method, settings=dict(settings or {}), tuned=tuned, **named)
         except ValidationError as error:
             what = f"variant {name!r}" if name is not None else f"method {method!r}: its name cannot be recorded"
+            if tuned and settings:
+                what = f"method {method!r}"
             raise ClbenchError(f"{what}: {_first(error)}") from None
 
 
@@ -65,6 +82,7 @@ def read_variants(path: Path) -> list[Variant]:
 
         - {method: naive}
         - {name: ewc-weak, method: ewc, settings: {strength: 0.1}}
+        - {method: ewc, tuned: true}
 
     Raises:
         ClbenchError: the file cannot be read, or an entry does not fit (names it).

@@ -103,6 +103,7 @@ def test_a_wheel_carries_the_definition_the_methods_and_the_weights(tmp_path):
         "clbench/content/benchmark/mini-v2-dev/suite.yaml",
         "clbench/content/tasks/mini-v2-styles.yaml",
         "clbench/content/tasks/mini-v2-dev-styles.yaml",
+        "clbench/content/tuning/README.md",
         "clbench/content/methods/naive.py",
         "clbench/miniworld/weights/pipeline/model_index.json",
         "clbench/results/result.schema.json",

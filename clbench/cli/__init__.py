@@ -24,6 +24,7 @@ from clbench.errors import ClbenchError
 
 for name in (
     "run",
+    "tune",
     "check",
     "results",
     "verify",

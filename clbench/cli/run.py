@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +29,19 @@ from clbench.cli.run_options import RunOptions, with_run_options
 from clbench.errors import ClbenchError
 from clbench.plugins import list_methods
 from clbench.protocol.describe import describe
+from clbench.results.tuning import find_search
 from clbench.suite import load_suite
 from clbench.variants import Variant, check_distinct, grid, read_variants, settings_of
 
 if TYPE_CHECKING:  # they need torch
     from clbench.results.schema import Result
+    from clbench.runner.engine import EventHandler
     from clbench.runner.prepare import ExecutionPlan
 
+Tuned = Annotated[
+    bool,
+    typer.Option("--tuned", help="Take the settings that `clbench tune` chose, and call the variant `<method>_tuned`."),
+]
 SHOWN = {"variant", "method", "track", "summary", "partial"}
 """Fields of each result in a sweep's JSON."""
 
@@ -62,14 +68,18 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyper-parameter, `key=value`; repeatable.")
     ] = None,
+    tuned: Tuned = False,
     variant: Annotated[
-        str | None, typer.Option(help="A name for this configuration and its result; default: the method's name.")
+        str | None,
+        typer.Option(
+            help="A name for this configuration and its result; default: the method's name, or `<method>_tuned`."
+        ),
     ] = None,
 ) -> None:
     """Run a method through the ten-task protocol and write a result."""
-    load_suite(suite).track(track)  # bad input is refused before torch is loaded
-    chosen = Variant.of(method, settings_of(settings or []), variant)
-    look_at([chosen], options)
+    tuned = tuned_alone(tuned, settings, options)
+    chosen = Variant.of(method, settings_of(settings or []), variant, tuned)
+    look_at([chosen], [track], suite, options)
     for result, path in compute([chosen], [track], suite, options):
         if options.as_json:
             typer.echo(path.read_text(), nl=False)
@@ -104,17 +114,19 @@ def sweep(
             "with commas between, make a variant each; repeatable.",
         ),
     ] = None,
+    tuned: Tuned = False,
 ) -> None:
     """Run several variants on several tracks, equal work only once; a second call goes on where the first stopped."""
-    known = load_suite(suite)
-    for track in split_list(tracks) or []:
-        known.track(track)
-    del known  # `compute` forks this process
-    chosen = grid(split_list(methods) or [], settings or []) + (read_variants(variants) if variants else [])
+    named, known = split_list(tracks) or [], split_list(methods) or []
+    if tuned_alone(tuned, settings, options):
+        chosen = [Variant.of(method, tuned=True) for method in known]
+    else:
+        chosen = grid(known, settings or [])
+    chosen += read_variants(variants) if variants else []
     if not chosen:
         raise ClbenchError("give --methods, --variants or both: no method was named")
-    look_at(check_distinct(chosen), options)
-    done = compute(chosen, split_list(tracks) or [], suite, options, plan_first=True)
+    look_at(check_distinct(chosen), named, suite, options)
+    done = compute(chosen, named, suite, options, plan_first=True)
     if options.as_json and not options.dry_run:
         rows = [result.model_dump(mode="json", include=SHOWN) for result, _ in done]
         typer.echo(json.dumps(rows, indent=1))
@@ -123,12 +135,32 @@ def sweep(
         show(result, path)
 
 
-def look_at(variants: Iterable[Variant], options: RunOptions) -> None:
-    """Refuse unknown methods and settings, before this process loads torch."""
+def tuned_alone(tuned: bool, settings: list[str] | None, options: RunOptions) -> bool:
+    """Whether the settings are those of tuning files, which the path of one says too.
+
+    Raises:
+        ClbenchError: others are given beside them.
+    """
+    tuned = tuned or options.config["tuning"] is not None
+    if tuned and settings:
+        raise ClbenchError("--tuned takes the settings of a tuning file; give it, or --set, but not both")
+    return tuned
+
+
+def look_at(variants: Sequence[Variant], tracks: list[str], suite: str, options: RunOptions) -> None:
+    """Refuse unknown tracks, methods and settings, and missing tuning files, before this process loads torch.
+
+    No suite is held at the end, because `load_libraries` forks this process.
+    """
+    for track in tracks:
+        load_suite(suite).track(track)
     if not options.config["debug"]:
         fork_server()
         for variant in variants:
             describe(variant.method, variant.settings, options.config["plugins"])
+    for variant in (variant for variant in variants if variant.tuned):
+        for track in tracks:
+            find_search(variant.method, load_suite(suite), track, options.config["tuning"])
 
 
 def compute(
@@ -143,12 +175,9 @@ def compute(
     Args:
         plan_first: whether the plan is printed before the work too.
     """
-    result_path = import_harness().result_path
-    if not options.config["debug"]:
-        fork_server(libraries=True)
-    from clbench.runner.monitor.trackers import usable
+    tracker = load_libraries(options)
+    from clbench.runner.harness import carry_out, result_path
 
-    tracker = usable(options.tracker)  # or it is refused before any work
     plan = planned(variants, tracks, suite, options)
     if options.dry_run and options.as_json:
         typer.echo(json.dumps(plan.summary(), indent=1))
@@ -156,7 +185,18 @@ def compute(
         print_plan(plan)
     if options.dry_run:
         return []
-    return [(result, result_path(plan.output, result)) for result in carry_out(plan, options, tracker)]
+    with shown(plan, options, tracker) as on_event:
+        return [(result, result_path(plan.output, result)) for result in carry_out(plan, on_event)]
+
+
+def load_libraries(options: RunOptions) -> str:
+    """Load what the work needs; returns the tracker's name, which is refused here if it cannot be used."""
+    import_harness()
+    if not options.config["debug"]:
+        fork_server(libraries=True)
+    from clbench.runner.monitor.trackers import usable
+
+    return usable(options.tracker)
 
 
 def show(result: Result, path: Path) -> None:
@@ -187,9 +227,9 @@ def planned(variants: list[Variant], tracks: list[str], suite: str, options: Run
         return prepare(variants, tracks, suite, config, show_stage, dry_run=options.dry_run)
 
 
-def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Result]:
-    """Do the work with a live display; events go to the events file and the tracker too."""
-    from clbench.runner import harness
+@contextmanager
+def shown(plan: ExecutionPlan, options: RunOptions, tracker: str) -> Iterator[EventHandler]:
+    """A live display of the work; events go to the events file and the tracker too."""
     from clbench.runner.monitor.events import event_file
     from clbench.runner.monitor.progress import Display
     from clbench.runner.monitor.trackers import trackers
@@ -211,7 +251,7 @@ def carry_out(plan: ExecutionPlan, options: RunOptions, tracker: str) -> list[Re
             on_event({"event": "warning", "message": str(message)})
 
         warnings.showwarning = warn  # as the warnings of workers
-        return harness.carry_out(plan, on_event)
+        yield on_event
 
 
 def print_plan(plan: ExecutionPlan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -36,6 +36,10 @@ def run_options(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("runs"),
     store: Store = None,
     plugin: Plugins = None,
+    tuning: Annotated[
+        Path | None,
+        typer.Option(help="For --tuned: a tuning file, or a folder of them; default: the project's `tuning/`."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: a GPU if there is one.")] = None,
     precision: Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default: as the suite says.")] = None,
     memory: Annotated[
@@ -91,6 +95,7 @@ def run_options(
         "output": output,
         "store": store,
         "plugins": tuple(plugin or ()),
+        "tuning": tuning,
         "device": device,
         "precision": precision,
         "memory": memory,
@@ -107,10 +112,15 @@ def run_options(
     return RunOptions(config, dry_run, events, tracker, as_json)
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the parameters of `run_options` to a command, which gets what they say as `options`."""
+def with_run_options(command: Callable[..., None], leave_out: Collection[str] = ()) -> Callable[..., None]:
+    """Add the parameters of `run_options` to a command, which gets what they say as `options`.
+
+    Args:
+        leave_out: parameters that the command does not have; their options keep their defaults.
+    """
     own = inspect.signature(command, eval_str=True).parameters
-    added = inspect.signature(run_options, eval_str=True).parameters
+    known = inspect.signature(run_options, eval_str=True).parameters
+    added = {name: one for name, one in known.items() if name not in leave_out}
     parameters = [one for name, one in own.items() if name != "options"] + list(added.values())
 
     @wraps(command)

@@ -212,6 +212,8 @@ class Board:
             "variant": method.variant,
             "method": method.result.method.name,
             "settings": json.dumps(method.result.method.changed_settings),
+            "tuned": method.result.tuning is not None,
+            "tuning_trials": method.result.tuning.trials if method.result.tuning else None,
         }
         for metric, summary in method.summary.items():
             for statistic, own in summary.items():

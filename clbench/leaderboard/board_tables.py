@@ -44,6 +44,7 @@ def _passes(multiple: float | None) -> str:
 
 
 FACTS = (
+    Fact("Tuning", "where the settings come from", "tuning", align="left"),
     Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
     Fact("Regime", "what that state is", "regime", align="left"),
     Fact("Passes", "training passes, in multiples of the suite's own training", "training_passes", _passes),

@@ -51,6 +51,8 @@ def board_page(board: Board, path: Path) -> str:
         "- *Variant*: one configuration of a method; beside it the method, and the settings that differ from its",
         "  defaults.",
         *_legend(board),
+        "- *Tuning*: where the settings come from: `default` (the method's own), `tuned` (the best of so many trials",
+        "  of `clbench tune`, on a suite for development), `set by hand` (no search is on record).",
         "- *State*: what is handed on after the last task. *Regime*, read off that state: `model` (merged weights",
         "  only), `adapter` (one adapter), `constant` (a constant amount of more), `growing` (grows with the tasks or",
         "  keeps data), `bound` (a bound, not continual).",

@@ -22,7 +22,9 @@ from clbench.plugins import file_of, get_method, load_plugin, source_of
 from clbench.protocol.hook_lint import hook_warnings, own_hooks
 from clbench.protocol.sandbox.client import sandbox
 from clbench.protocol.sandbox.confine import confine
+from clbench.protocol.search_space import search_space
 from clbench.results.schema import MethodRef, unprintable
+from clbench.results.tuning import Space
 from clbench.suite import FrozenModel
 from clbench.utils.files import file_sha256
 
@@ -42,6 +44,8 @@ class MethodDescription(FrozenModel):
     """Whether it is a bound: not continual, and without a rank."""
     warnings: tuple[str, ...]
     """What looks wrong about its hooks."""
+    space: Space
+    """The settings that `clbench tune` searches, and where."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def describe(name: str, settings: Mapping[str, Any], plugins: Sequence[Path] = (
     """Describe a method; what its file prints when it is imported goes to stderr, once a process.
 
     Raises:
-        ClbenchError: it is unknown, a setting is not its own, or it cannot be recorded in a result. WorkFailed: a
-            plugin file does not load, or the method cannot be made.
+        ClbenchError: it is unknown, a setting is not its own or has an unusable search range, or it cannot be recorded
+            in a result. WorkFailed: a plugin file does not load, or the method cannot be made.
     """
     paths = tuple(Path(path).resolve() for path in plugins)
     key = (name, json.dumps(settings, sort_keys=True, default=repr), _contents(paths))
@@ -140,6 +144,7 @@ def _described(method: Method, plugins: Sequence[Path]) -> dict[str, Any]:
             "own_hooks": own_hooks(type(method)),
             "is_bound": method.family == BOUND,
             "warnings": hook_warnings(method),
+            "space": {name: found.model_dump(mode="json") for name, found in search_space(method).items()},
         }
         json.dumps(described)
     except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError, MethodFailed
 from clbench.lora import AnyAdapter, Delta
 from clbench.method import Context, Example, Method
 from clbench.plugins import describe_error, files_of
@@ -86,9 +86,9 @@ class HookRunner:
         changed = self._call("prompts", position, state, prompts)
         where = self.where("prompts()", position)
         if not isinstance(changed, list) or not all(isinstance(prompt, str) for prompt in changed):
-            raise WorkFailed(f"{where} returned {type(changed).__name__}, expected a list of texts")
+            raise MethodFailed(f"{where} returned {type(changed).__name__}, expected a list of texts")
         if len(changed) != len(prompts):
-            raise WorkFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
+            raise MethodFailed(f"{where} returned {len(changed)} prompts for {len(prompts)}")
         return changed
 
     @property
@@ -104,7 +104,7 @@ class HookRunner:
     def steps(self, ctx: Context) -> int:
         count = self._call("steps", ctx.position, ctx)
         if type(count) is not int or count < 1:
-            raise WorkFailed(f"{self.where('steps()', ctx.position)} returned {count!r}, expected a number of steps")
+            raise MethodFailed(f"{self.where('steps()', ctx.position)} returned {count!r}, expected a number of steps")
         return count
 
     def end_task(self, ctx: Context, state: State, adapter: AnyAdapter | None) -> State:
@@ -131,7 +131,7 @@ class HookRunner:
         before = [_versions(state) for state in states]
         returned = self.call_plugin(f"{hook}()", position, lambda: getattr(self.method, hook)(*arguments))
         if [_versions(state) for state in states] != before:
-            raise WorkFailed(
+            raise MethodFailed(
                 f"{self.where(f'{hook}()', position)} changed the state that it was given; a state is never changed, "
                 f"but followed by a new one"
             )
@@ -141,7 +141,7 @@ class HookRunner:
         """Call what runs a plugin's code.
 
         Raises:
-            WorkFailed: it raised; the sentence names the hook, the task, and the line of the plugin's file.
+            MethodFailed: it raised; the sentence names the hook, the task, and the line of the plugin's file.
         """
         try:
             with global_seed(self._seed, what, position), captured(self._pass_on):
@@ -149,7 +149,7 @@ class HookRunner:
         except (ClbenchError, torch.OutOfMemoryError, torch.AcceleratorError, BdbQuit):  # none is the plugin's fault
             raise
         except (Exception, SystemExit) as error:
-            raise WorkFailed(
+            raise MethodFailed(
                 f"method {self.method.name} failed in {what} at task {self._tasks[position]!r}: "
                 f"{describe_error(error, files_of(type(self.method)))}{KEPT}"
             ) from error

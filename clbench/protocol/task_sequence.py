@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clbench.errors import WorkFailed
+from clbench.errors import MethodFailed, WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Example, Method
 from clbench.protocol import probes
@@ -301,7 +301,7 @@ class TaskSequence:
         gradients, without = (_count(reply.fields.get(name)) for name in ("passes_with_gradient", "passes_without"))
         gradients += shared_passes
         if gradients > training.most_passes and not self.host.is_bound:
-            raise WorkFailed(
+            raise MethodFailed(
                 f"{self._where('training', position)} took {gradients} U-Net passes with a gradient, and the "
                 f'suite allows {training.most_passes}; train less, or let the method be a bound (family = "bound")'
             )

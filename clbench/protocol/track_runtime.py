@@ -17,7 +17,7 @@ from clbench.backbones.sdxl import Backbone
 from clbench.data.assets import TrackAssets, resolve_assets
 from clbench.data.images import image_suffix, load_images, side_by_side, thumbnail
 from clbench.data.locate import AssetPaths, default_data_root
-from clbench.errors import WorkFailed
+from clbench.errors import MethodFailed
 from clbench.lora import Delta
 from clbench.method import Example
 from clbench.protocol import probes
@@ -166,13 +166,13 @@ class TrackRuntime:
         """The images of a model, prompt by prompt; `what` they show is for the message of an error.
 
         Raises:
-            WorkFailed: they are not finite.
+            MethodFailed: they are not finite.
         """
         self.backbone.use_adapter(None)
         self.backbone.deploy(weights, weights_digest)
         drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution, tokens)
         if not bool(torch.isfinite(drawn).all()):
-            raise WorkFailed(f"the model draws {what} as NaN or infinity{KEPT}")
+            raise MethodFailed(f"the model draws {what} as NaN or infinity{KEPT}")
         return to_pil(drawn)
 
     # --- words ---

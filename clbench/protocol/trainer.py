@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from clbench.backbones.sdxl import Backbone
-from clbench.errors import WorkFailed
+from clbench.errors import MethodFailed
 from clbench.lora import AnyAdapter
 from clbench.method import Batch, Context, Example, Method
 from clbench.protocol.hook_runner import KEPT
@@ -152,7 +152,7 @@ def fit(
         The adapter, detached, on the CPU; None without a start.
 
     Raises:
-        WorkFailed: the loss is not finite (says which task and step).
+        MethodFailed: the loss is not finite (says which task and step).
     """
     adapter, training = backbone.use_adapter(start), ctx.training
     parameters = dataset.parameters
@@ -167,7 +167,7 @@ def fit(
         loss = dataset.error(ctx.predicted, batch) + method.loss(ctx, batch)
         value = loss.item()
         if not math.isfinite(value):
-            raise WorkFailed(
+            raise MethodFailed(
                 f"the loss became {value} in task {ctx.task!r} (position {ctx.position + 1}) at step {step + 1} of "
                 f"{training.steps}{KEPT}"
             )

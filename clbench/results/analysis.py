@@ -14,6 +14,7 @@ from clbench.metrics import METRICS, Metric
 from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, over_orders, rank, t_intervals
 from clbench.results.summary import RunValues, run_values, spread
+from clbench.results.tuning import tuning_text
 from clbench.scores import INSTEAD, RANKED_BY, STATISTICS, Statistic
 from clbench.suite import Track
 from clbench.utils.formatting import counted
@@ -46,6 +47,11 @@ class Analysis(RunValues):
     def configuration(self) -> str:
         """The method and the settings that differ from its defaults."""
         return self.result.method.configuration
+
+    @property
+    def tuning(self) -> str:
+        """Where the settings come from, such as "tuned (8 trials)"."""
+        return tuning_text(self.result.tuning, self.result.method.changed_settings)
 
     @property
     def missing_runs(self) -> str:

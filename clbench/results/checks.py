@@ -16,6 +16,7 @@ from clbench.results.case import Case
 from clbench.results.copies import copied_run
 from clbench.results.find import replicate_number, replicate_place
 from clbench.results.schema import Spread, content_sha256, unprintable
+from clbench.results.tuning import outside
 from clbench.utils.files import is_device_name
 
 Check = Callable[[Case], Iterator[str]]
@@ -281,6 +282,24 @@ def _training_keeps_to_the_budget(case: Case) -> Iterator[str]:
     for label, run in case.runs:
         if run.training_passes is not None and run.training_passes > most and run.regime != "bound":
             yield f"training_passes of {label} is {run.training_passes:g}, and the suite allows {most:g}"
+
+
+@check("CLB029")
+def _settings_are_those_that_the_search_chose(case: Case) -> Iterator[str]:
+    tuning, method = case.result.tuning, case.result.method
+    if tuning is None:
+        return
+    if tuning.track != case.result.track:
+        yield f"tuning.track is {tuning.track!r}, but the result is of {case.result.track!r}"
+    if tuning.suite.sha256 == case.suite.sha256 and not case.suite.for_development:
+        yield f"tuning.suite is {tuning.suite.name!r}, on whose own tasks nothing may be tuned"
+    if wrong := outside(tuning.chosen, tuning.space):
+        yield f"tuning.chosen: {wrong}"
+    for name, value in tuning.chosen.items():
+        if method.config.get(name) != value:
+            yield f"tuning.chosen.{name} is {value:g}, but the method was run with {method.config.get(name)!r}"
+    if others := sorted(set(method.changed_settings) - set(tuning.chosen)):
+        yield f"the method's {others[0]} differs from its default, but the search did not choose that"
 
 
 # CLB024, a copy of another submission, CLB025, its name in other letters, and CLB026, another source or other settings

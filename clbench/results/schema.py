@@ -10,14 +10,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AwareDatetime, Field, JsonValue
 
 from clbench.errors import ClbenchError, did_you_mean
-from clbench.suite import FrozenModel, Name
+from clbench.results.fields import HttpsUrl, Integer, Licence, Line, Record, Sha256, SuiteRef, Text
+from clbench.results.tuning import Tuning
+from clbench.suite import Name
 from clbench.utils.formatting import printable
 from clbench.variants import VariantName, configuration_text
 
@@ -26,51 +28,12 @@ if TYPE_CHECKING:
 
     from clbench.results.plot import ResultFigure
 
-Text = Annotated[str, StringConstraints(max_length=4000)]
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
-        raise ValueError("is not one line of printable text without spaces around it")
-    return text
-
-
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
-"""Text that cannot change how the text around it is shown: no control or direction characters."""
-HttpsUrl = Annotated[
-    str,
-    StringConstraints(
-        max_length=400,
-        pattern=r"^https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]{1,5})?([/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?$",
-    ),
-]
-"""A web address without a user's name in it; other than ASCII letters are percent-encoded."""
-Licence = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+() -]*$", max_length=100)]
-"""An SPDX identifier or expression, e.g. "Apache-2.0"."""
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""Small enough for arithmetic with floats."""
 Regime = Literal["model", "adapter", "constant", "growing", "bound"]
 Rows = tuple[tuple[float | None, ...], ...]
 """A score matrix as JSON has it: null where not measured."""
 
 
-class _Record(FrozenModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class SuiteRef(_Record):
-    """Which definition was run."""
-
-    name: Name
-    """The suite's name."""
-    version: Text
-    """The suite's version."""
-    sha256: Sha256
-    """SHA-256 of the definition's content (`Suite.sha256`)."""
-
-
-class MethodRef(_Record):
+class MethodRef(Record):
     """Which method was run, and from which source."""
 
     name: Name
@@ -110,7 +73,7 @@ class MethodRef(_Record):
         return all(self.config[name] == other.config[name] for name in both)
 
 
-class BackboneRef(_Record):
+class BackboneRef(Record):
     """Which base model was adapted."""
 
     id: Text
@@ -119,7 +82,7 @@ class BackboneRef(_Record):
     """Its checksum or commit."""
 
 
-class Run(_Record):
+class Run(Record):
     """One sequence of tasks."""
 
     order: Text
@@ -159,7 +122,7 @@ class Run(_Record):
         return np.array(self.scores[metric], dtype=float)
 
 
-class Controls(_Record):
+class Controls(Record):
     """Reference scores to read a method's by; task indices are the definition's, whatever a run's order."""
 
     real_against_real: dict[Name, tuple[float, ...]]
@@ -168,7 +131,7 @@ class Controls(_Record):
     """Metric id -> T x T: row = last task, column = scored task; real images in the last task's look."""
 
 
-class Spread(_Record):
+class Spread(Record):
     """A statistic over the runs."""
 
     mean: float
@@ -183,7 +146,7 @@ MetricSummary = dict[str, Spread | None]
 """Statistic (`clbench.scores.STATISTICS`) -> its spread; null where it is undefined in any run."""
 
 
-class Environment(_Record):
+class Environment(Record):
     """Where it was run, as far as that could be read."""
 
     python: Text | None = None
@@ -202,7 +165,7 @@ class Environment(_Record):
     """Commit of the checkout, "-dirty" appended where it had changes."""
 
 
-class Submission(_Record):
+class Submission(Record):
     """Who submits a result, and where its method comes from."""
 
     submitter: Line
@@ -222,7 +185,7 @@ def _name_of_its_method(fields: dict[str, Any]) -> str:
     return fields["method"].name if "method" in fields else ""
 
 
-class Result(_Record):
+class Result(Record):
     """All runs of one variant of a method on one track of one suite."""
 
     schema_version: Literal["1", "2"]
@@ -259,6 +222,8 @@ class Result(_Record):
     """Who submits it, in results from before `submission`."""
     submission: Submission | None = None
     """Who submits it, and where its method comes from; null until `clbench submit`."""
+    tuning: Tuning | None = None
+    """The search that chose the method's settings; null where no search of `clbench tune` did."""
 
     @property
     def submitted_by(self) -> str | None:

@@ -14,9 +14,10 @@ from pydantic import AwareDatetime, ValidationError
 
 from clbench.errors import ClbenchError
 from clbench.results.baselines import on_record
+from clbench.results.fields import Sha256
 from clbench.results.find import replicate_place
 from clbench.results.reproduction import ENCODER_NOISE, Rerun
-from clbench.results.schema import Environment, Result, Sha256
+from clbench.results.schema import Environment, Result
 from clbench.suite import FrozenModel
 from clbench.utils.files import read_limited, write_text
 

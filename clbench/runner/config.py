@@ -13,6 +13,7 @@ from clbench.errors import ClbenchError, did_you_mean
 from clbench.protocol.describe import MethodDescription
 from clbench.protocol.device import DeviceConfig
 from clbench.results.schema import MethodRef
+from clbench.results.tuning import Tuning
 from clbench.suite import FrozenModel, Suite
 from clbench.variants import Variant
 
@@ -32,6 +33,8 @@ class RunConfig(FrozenModel):
     """A folder or an fsspec URL for what is kept in between; default `<output>/store`."""
     plugins: tuple[Path, ...] = ()
     """Files with methods."""
+    tuning: Path | None = None
+    """A tuning file, or a folder of them, for variants that are tuned; default the project's folder."""
     device: str | None = None
     """Default CUDA where there is one, else the CPU."""
     precision: Literal["fp32", "bf16"] | None = None
@@ -99,6 +102,7 @@ class RunOptions(TypedDict, total=False):
     output: str | Path
     store: str | None
     plugins: Iterable[str | Path]
+    tuning: str | Path | None
     device: str | None
     precision: Literal["fp32", "bf16"] | None
     memory: Literal["auto", "low", "high"]
@@ -126,6 +130,8 @@ class RunSpec(FrozenModel):
     """The command line that makes the same result."""
     partial: bool
     """Whether these are fewer runs than the protocol has."""
+    tuning: Tuning | None = None
+    """The search that chose the settings, if one did."""
 
     @property
     def name(self) -> str:

@@ -104,6 +104,13 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> lis
     Raises:
         WorkFailed: as `sweep`.
     """
+    results, failures = attempt(plan, on_event)
+    refuse_failures(failures)
+    return [results[spec.name] for spec in plan.sweep.specs]
+
+
+def attempt(plan: ExecutionPlan, on_event: EventHandler = print_output) -> tuple[dict[str, Result], dict[str, Failed]]:
+    """Do what was planned, and write the results of what does not fail: (results, failures) by `RunSpec.name`."""
     graph = plan.graph
     remember_plugins(plan.executor.store, plan.sweep)
     with one_thread(plan.sweep.config.device):
@@ -113,15 +120,22 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> lis
         if graph.units:  # else no worker need be started
             with plan.engine.start(pool_request(plan)) as pool:
                 failures = execute(graph.units, pool, collector.on_event)
-        if failures:
-            on_event({"event": "stage", "what": "failed"})
-            messages = list(dict.fromkeys(failure.message for failure in failures.values()))
-            first = next(iter(failures.values()))
-            more = f" (and {len(messages) - 1} more: {'; '.join(messages[1:])})" if len(messages) > 1 else ""
-            kind = WorkFailed if any(failure.exit_code == 1 for failure in failures.values()) else ClbenchError
-            raise kind(messages[0] + more) from first.cause
-        on_event({"event": "stage", "what": "done"})
-        return [collector.results[spec.name] for spec in plan.sweep.specs]
+        on_event({"event": "stage", "what": "failed" if failures else "done"})
+        return collector.results, failures
+
+
+def refuse_failures(failures: Mapping[str, Failed]) -> None:
+    """Say what failed, if anything did.
+
+    Raises:
+        WorkFailed: something did. ClbenchError: the user can mend all of it.
+    """
+    if failures:
+        messages = list(dict.fromkeys(failure.message for failure in failures.values()))
+        first = next(iter(failures.values()))
+        more = f" (and {len(messages) - 1} more: {'; '.join(messages[1:])})" if len(messages) > 1 else ""
+        kind = WorkFailed if any(failure.exit_code == 1 for failure in failures.values()) else ClbenchError
+        raise kind(messages[0] + more) from first.cause
 
 
 def pool_request(plan: ExecutionPlan) -> PoolRequest:
@@ -209,6 +223,7 @@ def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:
         command=spec.command,
         created_at=datetime.now(UTC).replace(microsecond=0),
         submitter=None,
+        tuning=spec.tuning,
     )
 
 

@@ -23,6 +23,7 @@ from clbench.protocol.device import DeviceConfig, one_thread
 from clbench.protocol.models import Models
 from clbench.results.io import load_result
 from clbench.results.schema import Environment, MethodRef, unprintable
+from clbench.results.tuning import Tuning, check_source, find_search
 from clbench.runner.config import RunConfig, RunSpec, SweepSpec
 from clbench.runner.engine import Engine, EventHandler
 from clbench.runner.engine.inline import InlineEngine
@@ -108,29 +109,28 @@ def prepare(
 
     Raises:
         ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written, or
-            that holds a result of another configuration of that name.
+            that holds a result of another configuration of that name, a tuned variant without a tuning file that fits.
         WorkFailed: a method of a plugin file fails the check of its hooks.
     """
     definition = load_suite(suite)
     if not tracks:
         raise ClbenchError("no track was given")
     chosen = [definition.track(track).name for track in dict.fromkeys(tracks)]
-    methods = [(variant, _described(variant, config)) for variant in check_distinct(variants)]
+    variants = check_distinct(variants)
+    configured = [(track, *_configured(one, definition, track, config)) for track in chosen for one in variants]
     on_event({"event": "stage", "what": "looking at models and data"})
     places = AssetPaths(config.data_root or default_data_root(), suite_folder(suite))
     obstacles = Obstacles(tell=dry_run)
     assets = obstacles.assets(definition, suite, chosen, places)
-    specs = [
-        _spec(definition, suite, track, variant, method, config) for track in chosen for variant, method in methods
-    ]
+    specs = [_spec(definition, suite, *configuration, config) for configuration in configured]
     for track in chosen:
-        _check_writable(config.output / definition.name / track, "--output")
+        check_writable(config.output / definition.name / track, "--output")
     for spec in specs:
         _check_place(config.output / definition.name / spec.track, spec)
     store = config.store or default_store(config.output)
     if folder := local_folder(store):
         store = str(folder.absolute())  # workers elsewhere have other working folders
-        _check_writable(folder, "--store")
+        check_writable(folder, "--store")
 
     engine: Engine = RayEngine.join(config.address) if config.engine == "ray" else LocalEngine()
     device = engine.device(config.device)
@@ -194,8 +194,26 @@ def _described(variant: Variant, config: RunConfig) -> MethodDescription:
     return describe(variant.method, variant.settings, config.plugins)
 
 
+def _configured(
+    variant: Variant, definition: Suite, track: str, config: RunConfig
+) -> tuple[Variant, MethodDescription, Tuning | None]:
+    """A variant with its settings on a track, its method, and the search that chose the settings, if one did."""
+    if not variant.tuned:
+        return variant, _described(variant, config), None
+    search = find_search(variant.method, definition, track, config.tuning)
+    check_source(search, _described(Variant.of(variant.method), config).reference.source_sha256)
+    tuned = Variant.of(variant.method, search.chosen, variant.name)
+    return tuned, _described(tuned, config), search.record
+
+
 def _spec(
-    definition: Suite, suite: str, track: str, variant: Variant, method: MethodDescription, config: RunConfig
+    definition: Suite,
+    suite: str,
+    track: str,
+    variant: Variant,
+    method: MethodDescription,
+    tuning: Tuning | None,
+    config: RunConfig,
 ) -> RunSpec:
     """One variant on one track."""
     protocol = definition.runs(track)
@@ -207,10 +225,16 @@ def _spec(
         method=method,
         command=_command(definition, suite, track, variant.name, reference, runs, config),
         partial=len(runs) < len(protocol),
+        tuning=tuning,
     )
 
 
-def _check_writable(folder: Path, option: str) -> None:
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written, or made.
+
+    Raises:
+        ClbenchError: it cannot.
+    """
     try:
         with TemporaryFile(dir=nearest_existing(folder)):
             pass  # the folder itself is made when it is needed: no more than a plan may be asked for

@@ -16,17 +16,19 @@ from clbench.cli import app
 
 COSTLY = ("sdxl-v1 ", "--engine ray", "pretrain-mini", "--level rerun", "data fetch", "new-suite", "check-submission")
 """Parts of examples that need a GPU, a cluster, a download, a repository or minutes; other tests do what they do."""
-COMPUTES = ("run", "sweep")
+COMPUTES = ("run", "sweep", "tune")
 READS_STORE = ("samples", "export", "push", "store")
 PLUGIN = """
+from typing import Annotated
 from pydantic import BaseModel
 from clbench import Method
+from clbench.method import SearchRange
 
 class Mine(Method):
     name = "mine"
 
     class Config(BaseModel):
-        strength: float = 1.0
+        strength: Annotated[float, SearchRange(0.1, 10)] = 1.0
 """
 
 

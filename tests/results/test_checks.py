@@ -8,6 +8,7 @@ from builders import make_result, probing, signed, tiny_suite
 
 from clbench.results.schema import Result, Spread
 from clbench.results.summary import summarize
+from clbench.results.tuning import SettingRange, Tuning
 from clbench.results.validation import check_result
 from clbench.suite import load_suite
 
@@ -343,6 +344,35 @@ def test_clb027_leak_and_drift_are_those_of_the_track(edit):
     assert check_result(good, suite) == []
     wrong = good.model_copy(update={"runs": (good.runs[0].model_copy(update=edit), *good.runs[1:])})
     assert "CLB027" in [finding.code for finding in check_result(signed(wrong), suite)]
+
+
+TUNING = Tuning(
+    suite=GOOD.suite.model_copy(update={"name": "tiny-dev", "sha256": "d" * 64}),
+    track="styles",
+    orders=("0",),
+    trials=8,
+    space={"scale": SettingRange(low=0.1, high=10, log=True, relative=False, integer=False, default=0.5)},
+    chosen={"scale": 1.0},
+)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        ({"chosen": {"scale": 2.0}}, "tuning.chosen.scale is 2, but the method was run with 1.0"),
+        ({"chosen": {}}, "the method's scale differs from its default, but the search did not choose that"),
+        ({"chosen": {"scale": 20.0}}, "setting 'scale' is 20, outside its search range [0.1, 10]"),
+        ({"space": {}}, "setting 'scale' has no search range"),
+        ({"track": "objects"}, "tuning.track is 'objects', but the result is of 'styles'"),
+        ({"suite": GOOD.suite}, "on whose own tasks nothing may be tuned"),
+    ],
+)
+def test_clb029_the_settings_are_those_that_a_search_chose_elsewhere(edit, says):
+    good = make_result(SUITE, settings={"scale": 1.0}).model_copy(update={"tuning": TUNING})
+    assert codes(good) == []
+    wrong = good.model_copy(update={"tuning": TUNING.model_copy(update=edit)})
+    assert codes(wrong) == ["CLB029"]
+    assert says in " ".join(finding.message for finding in check_result(wrong, SUITE))
 
 
 def test_clb010_the_next_task_is_measured_where_the_track_wants_it():

@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from clbench.errors import ClbenchError, DeviceFailed, UnknownMethod, WorkFailed
+from clbench.errors import ClbenchError, DeviceFailed, MethodFailed, UnknownMethod, WorkFailed
 from clbench.protocol.sandbox import server
 from clbench.protocol.sandbox.confine import kept_environment
 from clbench.protocol.sandbox.wire import send_pickle
@@ -255,7 +255,8 @@ def _error(name: str, kind: str, message: str) -> Exception:
 
         return getattr(torch, kind)(message)
     message = " ".join(message.split())
-    known = {error.__name__: error for error in (ClbenchError, UnknownMethod, WorkFailed, DeviceFailed)}
+    errors = (ClbenchError, UnknownMethod, WorkFailed, MethodFailed, DeviceFailed)
+    known = {error.__name__: error for error in errors}
     return known[kind](message) if kind in known else WorkFailed(f"method {name} failed: {kind}: {message}")
 
 

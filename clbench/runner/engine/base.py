@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clbench.errors import ClbenchError, MethodFailed
 from clbench.runner.engine.schedule import Unit
 
 Event = dict[str, Any]
@@ -34,6 +35,12 @@ class Failed:
     exit_code: int = 1
     cause: BaseException | None = field(default=None, compare=False)
     """What was raised in the first place, with its traceback, if it was in this process."""
+    by_method: bool = False
+    """Whether it is the method that failed, which may do better with other settings."""
+
+    @classmethod
+    def of(cls, error: ClbenchError, cause: BaseException | None = None) -> Failed:
+        return cls(str(error), error.exit_code, cause, isinstance(error, MethodFailed))
 
 
 @dataclass(frozen=True)

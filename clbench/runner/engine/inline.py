@@ -39,5 +39,5 @@ class InlinePool:
         try:
             end = self._executor.do(unit, lambda event: on_event({"unit": unit.key, **event}))
         except ClbenchError as error:
-            end = Failed(str(error), error.exit_code, error.__cause__)
+            end = Failed.of(error, error.__cause__)
         yield unit, end

@@ -44,7 +44,7 @@ class RayWorker:
         try:
             self._executor = open_executor(setup)
         except ClbenchError as error:
-            self._refused = Failed(str(error), error.exit_code)
+            self._refused = Failed.of(error)
 
     def opened(self) -> Failed | None:
         """Why the executor cannot be opened, if so."""
@@ -58,7 +58,7 @@ class RayWorker:
         except DeviceFailed:
             raise  # which ends this actor, and another takes the unit up
         except ClbenchError as error:
-            end = Failed(str(error), error.exit_code)
+            end = Failed.of(error)
         return end, self.events()
 
     def events(self) -> list[dict[str, Any]]:

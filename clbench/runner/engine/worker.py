@@ -12,7 +12,7 @@ import threading
 import warnings
 from typing import Any
 
-from clbench.errors import ClbenchError, DeviceFailed
+from clbench.errors import ClbenchError, DeviceFailed, MethodFailed
 from clbench.runner.engine.schedule import Unit
 from clbench.utils.files import exit_between_writes
 
@@ -57,7 +57,8 @@ def main(place: str, at_start: str = "") -> None:
         except DeviceFailed as error:
             sys.exit(str(error))  # another process takes the unit up
         except ClbenchError as error:
-            send({"failed": {"message": str(error), "exit_code": error.exit_code}})
+            by_method = isinstance(error, MethodFailed)
+            send({"failed": {"message": str(error), "exit_code": error.exit_code, "by_method": by_method}})
         except Exception as error:
             sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])  # the caller quotes the last line
         else:
