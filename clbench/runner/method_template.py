@@ -44,7 +44,7 @@ HOOKS_HEADER = """
 INDENT = "    #     "
 """What begins the lines of a function's body that is a comment."""
 TEST = '''\
-"""Tests of the method {name}, on a small untrained model and three short tasks: `pytest test_{name}.py`."""
+"""Tests of the method in {name}.py, on three short tasks of a small untrained model."""
 
 from functools import cache
 from pathlib import Path
