@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from inspect import isfunction
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 from paths import ROOT
@@ -45,7 +46,7 @@ def test_the_hooks_stand_in_the_order_in_which_a_task_calls_them(runtime):
 
 def test_the_loop_on_the_page_calls_the_hooks_as_the_engine_does(runtime):
     [loop] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    known = {name: MagicMock() for name in re.findall(r"[a-z_]+", loop)}
+    known: dict[str, Any] = {name: MagicMock() for name in re.findall(r"[a-z_]+", loop)}
     known |= {"enumerate": enumerate, "ctx": SimpleNamespace(training=MagicMock(), adapter=None, step=0)}
     known["encode"].return_value.batches.return_value = range(runtime.suite.training.steps)
     exec(loop, known)
