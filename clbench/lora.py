@@ -106,8 +106,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
     """Write tensors of any device and layout as safetensors."""
     from safetensors.torch import save_file
 
-    # Cloned, since safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`.
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata)
+    kept, memory = {}, set()
+    for name, value in tensors.items():
+        whole = value.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, such as a factor that is also kept in `State.extra`, or a view.
+        storage = whole.untyped_storage()
+        shared = storage.data_ptr() in memory or storage.nbytes() != whole.nbytes
+        kept[name] = whole.clone() if shared else whole
+        memory.add(kept[name].untyped_storage().data_ptr())
+    save_file(kept, path, metadata)
 
 
 def load_groups(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
@@ -126,6 +133,21 @@ def load_groups(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str
 def product(A: Tensor, B: Tensor) -> Tensor:
     """The dense weight change B @ A, [out, in] fp32, from A [r, in] and B [out, r]."""
     return B.float() @ A.float()
+
+
+def low_rank(change: Tensor, rank: int, loss: float) -> tuple[Tensor, Tensor]:
+    """Factors A [k, in] and B [out, k], fp32, whose product comes closest to a weight change [out, in].
+
+    k is the smallest rank that loses at most the share `loss` of the change's Frobenius norm, and never more than
+    `rank`. By the SVD, in fp64, whose singular values are shared evenly between the factors (Eckart and Young 1936).
+    """
+    import torch
+
+    U, s, Vh = torch.linalg.svd(change.double(), full_matrices=False)
+    lost = s.square().flip(0).cumsum(0).flip(0).sqrt()  # by rank 0, 1, ...
+    k = min(rank, int((lost > loss * lost[0]).sum()))
+    root = s[:k].sqrt()
+    return (root[:, None] * Vh[:k]).float(), (U[:, :k] * root).float()
 
 
 def orthogonal_columns(A: Tensor) -> Tensor:

@@ -102,7 +102,8 @@ class Context:
     base_weight: Callable[[str], Tensor]
     """`base_weight(layer)`: the layer's weight in the untouched model, fp32 [out, in], on the CPU."""
     training: Training
-    """The suite's training settings, such as `steps`; its `learning_rate` is the method's own where that is set."""
+    """The suite's training settings; its `learning_rate` is the method's own where that is set, and from the first step
+    on its `steps` are those that the method's hook gave."""
     step: int = 0
     """The current training step."""
     adapter: Adapter = None  # type: ignore[assignment]
@@ -118,6 +119,8 @@ class Context:
     the examples' own. `weights`: the weight changes of another model, such as `self.weights(ctx.state)`, which then
     predicts without the live adapter. May be called in `loss`.
     """
+    predicted: Tensor = None  # type: ignore[assignment]
+    """In `loss`: the live U-Net's output for the step's batch, float [N, C, h, w], with its gradient; None before."""
 
     def fresh_adapter(self) -> Adapter:
         """A new adapter as PEFT's `gaussian` initialises it: A ~ N(0, (1/r)^2), B = 0."""
@@ -234,6 +237,10 @@ class Method:
         """
         return adapter
 
+    def steps(self, ctx: Context) -> int:
+        """The number of steps of the task's training; only a bound may take more than the suite allows."""
+        return ctx.training.steps
+
     def optimizer(self, ctx: Context, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of a task's training; `parameters` are the live adapter's factors."""
         import torch
@@ -279,7 +286,7 @@ class Method:
         If it does not, the first task's training is shared with other methods. A method that observes training through
         forward hooks on `ctx.modules` must override this to return True.
         """
-        hooks = ("data", "prompts", "prepare", "optimizer", "loss", "on_gradients", "after_step")
+        hooks = ("data", "prompts", "prepare", "steps", "optimizer", "loss", "on_gradients", "after_step")
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 

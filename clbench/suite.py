@@ -296,6 +296,11 @@ class Sampling(FrozenModel):
     scheduler: Literal["EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"] | None = None
     """The sampler; None = the one that the model's folder names."""
 
+    @property
+    def passes_a_step(self) -> int:
+        """U-Net passes of each image in a step of the sampler: with its prompt, and without where there is guidance."""
+        return 2 if self.guidance_scale > 1 else 1
+
 
 class Suite(FrozenModel):
     """A frozen, versioned benchmark definition."""
@@ -346,6 +351,13 @@ class Suite(FrozenModel):
         chosen = self.track(track)
         own = chosen.seeds
         return [(order, seed) for order in chosen.orders for seed in ((own[order],) if own else self.seeds or ())]
+
+    @property
+    def largest_cell(self) -> int:
+        """The most images that are drawn together: of a task's prompts, or of the unrelated ones."""
+        prompts = [track.eval_prompt_templates for track in self.tracks.values()]
+        prompts += [track.drift.prompts for track in self.tracks.values() if track.drift]
+        return self.sampling.images_per_prompt * max(map(len, prompts))
 
     @cached_property
     def sha256(self) -> str:

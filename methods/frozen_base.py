@@ -2,13 +2,7 @@ from clbench import Method
 
 
 class FrozenBase(Method):
-    """Learn nothing: the model stays the base model.
-
-    W_t = W_0. What other methods learn and keep is measured against this row.
-
-    Passed on: nothing.
-    Settings: none.
-    """
+    """Learn nothing: the model stays the base model. What other methods learn and keep is measured against this row."""
 
     name = "frozen_base"
 

@@ -2,20 +2,9 @@ from clbench import Method
 
 
 class MergeInit(Method):
-    """Merge each task's adapter into the weights and start the next from a fresh one.
-
-    W_t = W_{t-1} + scale B_t A_t, with A_t drawn anew and B_t = 0 at the start of task t.
-
-    Passed on: the merged model.
-    Settings: none.
-    """
+    """Merge each task's adapter into the weights and start the next from a fresh one: W_t = W_{t-1} + B_t A_t."""
 
     name = "merge_init"
-    family = "paper"
-    paper = "Low-Rank Continual Personalization of Diffusion Models"
-    arxiv = "2410.04891"
-    year = "2024"
-    departures = "Each task draws a new A, as the paper argues; its released code draws the same one."
 
     def end_task(self, ctx, state, adapter):
         return state.with_merged(state.merged + adapter.delta())

@@ -42,8 +42,10 @@ from clbench.method import Example
 from clbench.protocol.device import LOW_MEMORY_BATCH, default_device
 from clbench.protocol.sampling import draw_cell
 from clbench.protocol.trainer import TaskDataset
-from clbench.runner.estimate import count, format_time, matmul_rate
+from clbench.runner.estimate import matmul_rate
+from clbench.runner.footprint import count
 from clbench.suite import load_suite
+from clbench.utils.formatting import format_time
 from clbench.utils.images import to_pil
 from clbench.utils.seeding import generator
 

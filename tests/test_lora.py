@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clbench.lora import Adapter, Delta, max_magnitude, orthogonal_columns, product
+from clbench.lora import Adapter, Delta, low_rank, max_magnitude, orthogonal_columns, product
 from clbench.state import State, digest
 
 
@@ -206,3 +206,18 @@ def test_a_merged_model_equals_base_plus_live_adapter(backbone):
     assert (live - base).abs().max() > 1e-2
     torch.testing.assert_close(merged, live, atol=1e-5, rtol=0)
     assert torch.equal(predicted(), base)
+
+
+# --- low rank ---
+
+
+def test_a_sum_of_products_has_factors_of_its_rank_and_a_smaller_rank_is_the_closest():
+    one, other = (product(random(3, 40, seed=n), random(24, 3, seed=10 + n)) for n in range(2))
+    change = one + other
+    A, B = low_rank(change, 20, 1e-6)
+    assert (A.shape, B.shape) == ((6, 40), (24, 6))
+    torch.testing.assert_close(B @ A, change)
+    A, B = low_rank(change, 4, 1e-6)
+    closest = torch.linalg.svdvals(change.double())[4:].square().sum().sqrt()
+    assert float((change - B @ A).norm()) == pytest.approx(float(closest), rel=1e-4)
+    assert [len(low_rank(value, 20, 1e-6)[0]) for value in (torch.zeros(24, 40), 1e-20 * change)] == [0, 6]

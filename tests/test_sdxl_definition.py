@@ -9,7 +9,7 @@ from paths import SHARED
 
 from clbench.suite import PhotoImages, load_suite
 
-SDXL_V1 = "595888b775a7ea327e195239f161a7ab499efd5b2886b87a020650fb75e84116"
+SDXL_V1 = "e7cfb9b6101a57bf6e08e105a6eb57dc5a9ab444114b2542de94a62a86cb04ba"
 """If this differs, sdxl-v1 was edited. Once it has results, make a new version instead."""
 
 sdxl = load_suite("sdxl-v1")

@@ -22,7 +22,17 @@ from rich.text import Text
 from clbench.cli.options import app, err, own_process
 from clbench.errors import ClbenchError
 
-for name in ("run", "check", "results", "verify", "leaderboard", "export", "store", "catalog"):  # the order of --help
+for name in (
+    "run",
+    "check",
+    "results",
+    "verify",
+    "leaderboard",
+    "export",
+    "push",
+    "store",
+    "catalog",
+):  # the order of --help
     importlib.import_module(f"clbench.cli.{name}")
 
 

@@ -17,6 +17,12 @@ SIZES = {
 """Hub id -> bytes of the files that a suite takes of it, one of each where formats are alternatives. Counted from the
 numbers of fp32 parameters where the hub's own size is not on record (DINO, CSD)."""
 
+LICENCES = {
+    "hub:stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
+    "bundled:pipeline": "apache-2.0",
+}
+"""Source of a base model -> the licence, as the hub names it, under which what is made of it may be published."""
+
 
 def published_configuration(hub_id: str) -> Path | None:
     """A folder with the model's configurations, as its repository has them; None if they are not on record."""

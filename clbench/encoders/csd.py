@@ -108,7 +108,9 @@ def _published_weights(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path.name} is not a file of tensors: {reason}") from None
     for wrapper in ("model_state_dict", "state_dict"):
         loaded = loaded.get(wrapper, loaded)
-    state = {name.removeprefix("module."): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    state = {name.removeprefix("module.").removeprefix("model."): value for name, value in tensors.items()}
+    state.pop("backbone.proj", None)  # CLIP's projection, which CSD replaces; some copies keep it
     needed = ("backbone.conv1.weight", "backbone.positional_embedding", "last_layer_style", "last_layer_content")
     for name in needed:
         if name not in state:

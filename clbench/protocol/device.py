@@ -43,10 +43,17 @@ def prepare_process(config: DeviceConfig) -> None:
     """Set up a process of its own: one thread on a CPU; on a GPU, if asked, only operations that repeat their bits."""
     if config.device == "cpu":
         torch.set_num_threads(1)
-    elif config.deterministic:
+        return
+    if config.device.startswith("cuda"):
+        # PyTorch's defaults, said here since they change the last bits: only fp32 convolutions, which are the VAE's and
+        # the encoders', round their inputs to TF32.
+        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+    if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits with this alone
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it finds bugs, and costs a write of all memory
 
 
 @contextmanager
@@ -82,6 +89,12 @@ def peak_memory(device: str) -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+
+def reset_peak_memory(device: str) -> None:
+    """Let `peak_memory` begin anew, where the device can: a process's main memory has one peak."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def free_memory(device: str) -> int:

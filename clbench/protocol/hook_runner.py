@@ -81,6 +81,12 @@ class HookRunner:
         check_adapter(self._spec, start, self.where("prepare()", ctx.position))
         return start.detach()
 
+    def steps(self, ctx: Context) -> int:
+        count = self._call("steps", ctx.position, ctx)
+        if type(count) is not int or count < 1:
+            raise WorkFailed(f"{self.where('steps()', ctx.position)} returned {count!r}, expected a number of steps")
+        return count
+
     def end_task(self, ctx: Context, state: State, adapter: Adapter | None) -> State:
         after = self._call("end_task", ctx.position, ctx, state, adapter)
         check_state(self._spec, after, self.where("end_task()", ctx.position))

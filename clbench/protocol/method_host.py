@@ -15,7 +15,7 @@ from clbench.errors import WorkFailed
 from clbench.method import BOUND, Method
 from clbench.plugins import open_method, source_of
 from clbench.protocol.describe import MethodDescription
-from clbench.protocol.device import DeviceConfig, peak_memory, prepare_process
+from clbench.protocol.device import DeviceConfig, peak_memory, prepare_process, reset_peak_memory
 from clbench.protocol.hook_lint import own_hooks
 from clbench.protocol.models import Models
 from clbench.protocol.requests import EmitEvent, Reply, Request
@@ -175,5 +175,6 @@ class MethodHere:
         if backbone is not None:  # as it is in a new process, whatever was deployed before
             backbone.use_adapter(None)
             backbone.deploy({})
+        reset_peak_memory(models.config.device)
         reply = request.answer(request.task.hooks(method, emit), backbone, emit)
         return replace(reply, fields={**reply.fields, "peak_memory_bytes": peak_memory(models.config.device)})

@@ -212,7 +212,10 @@ class TrainRequest(Request):
         if hooks.prepares:
             ctx.adapter = _live(backbone, start)
             start = hooks.prepare(ctx, start)
-        return self.trained or hooks.call_plugin(
+        if self.trained:
+            return self.trained
+        ctx.training = self.training.model_copy(update={"steps": hooks.steps(ctx)})
+        return hooks.call_plugin(
             "training",
             task.position,
             lambda: _fit(task, self.work, hooks.method, ctx, dataset, start, emit),

@@ -20,7 +20,7 @@ from clbench.errors import WorkFailed
 from clbench.lora import Adapter, Delta
 from clbench.method import Example, Method
 from clbench.protocol import probes
-from clbench.protocol.device import peak_memory
+from clbench.protocol.device import peak_memory, reset_peak_memory
 from clbench.protocol.hook_checks import check_adapter, check_delta, check_state
 from clbench.protocol.hook_runner import HookRunner
 from clbench.protocol.method_host import MethodHere, MethodHost
@@ -104,6 +104,7 @@ class TaskSequence:
         state = self.state(position)
         deployed = self.deployed(position, state)
         began = time.perf_counter()
+        reset_peak_memory(runtime.config.device)
         cells, scores = [], {metric: [] for metric in runtime.track.metrics}
         weights_digest, learned = digest(deployed.weights), position + 1
         for column, task in enumerate(self.tasks[: runtime.track.measured(learned)]):

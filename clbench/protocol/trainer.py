@@ -76,12 +76,19 @@ class TaskDataset:
             yield Batch(self.mean[examples] + self.std[examples] * jitter, noise, timesteps, examples)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean squared error of the U-Net's prediction (noise or velocity, as the backbone was trained)."""
+        """As `Context.denoising_loss`."""
+        return self.error(self.prediction(batch), batch)
+
+    def prediction(self, batch: Batch) -> Tensor:
+        """The U-Net's prediction under the live weights, float [N, C, h, w], with its gradient."""
+        return self._predicted(batch, self._own_prompts(batch)).float()
+
+    def error(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error of a prediction (noise or velocity, as the backbone was trained)."""
         scheduler, target = self.backbone.noise_scheduler, batch.noise
         if scheduler.config.prediction_type == "v_prediction":
             target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        encoded = self.hidden[batch.examples], self.pooled[batch.examples]
-        return F.mse_loss(self._predicted(batch, encoded).float(), target)
+        return F.mse_loss(predicted, target)
 
     @torch.no_grad()
     def predict(
@@ -90,9 +97,12 @@ class TaskDataset:
         """As `Context.predict`."""
         if prompts is not None and len(prompts) != len(batch.latents):
             raise ValueError(f"predict() got {len(prompts)} prompts for a batch of {len(batch.latents)}")
-        own = self.hidden[batch.examples], self.pooled[batch.examples]
-        encoded = own if prompts is None else self.backbone.encode_prompts(list(prompts))
+        encoded = self._own_prompts(batch) if prompts is None else self.backbone.encode_prompts(list(prompts))
         return self._predicted(batch, encoded, weights).float()
+
+    def _own_prompts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The encoded prompts of a batch's examples."""
+        return self.hidden[batch.examples], self.pooled[batch.examples]
 
     def _predicted(
         self, batch: Batch, encoded: tuple[Tensor, Tensor], weights: Mapping[str, Tensor] | None = None
@@ -123,7 +133,8 @@ def fit(
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
     for step, batch in enumerate(batches):
         ctx.step = step
-        loss = dataset.loss(batch) + method.loss(ctx, batch)
+        ctx.predicted = dataset.prediction(batch)
+        loss = dataset.error(ctx.predicted, batch) + method.loss(ctx, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise WorkFailed(

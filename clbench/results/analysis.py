@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.errors import ClbenchError
-from clbench.metrics import METRICS
+from clbench.metrics import METRICS, Metric
 from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, over_orders, rank, t_intervals
 from clbench.results.summary import RunValues, run_values, spread
-from clbench.scores import INSTEAD, RANKED_BY, STATISTICS
+from clbench.scores import INSTEAD, RANKED_BY, STATISTICS, Statistic
 from clbench.suite import Track
 from clbench.utils.formatting import counted
 
@@ -115,6 +115,13 @@ class Analysis(RunValues):
                 interval = low, high
             self._estimates[key] = found and Estimate(found, interval)
         return self._estimates[key]
+
+    def estimates(self) -> Iterator[tuple[Metric, Statistic, Estimate]]:
+        """What other registries take: each statistic that is defined in all runs, without the base model's own."""
+        for metric in self.summary:
+            for statistic in STATISTICS.values():
+                if statistic.shown != "control" and (estimate := self.estimate(metric, statistic.name)):
+                    yield METRICS[metric], statistic, estimate
 
     @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:

@@ -11,13 +11,13 @@ from math import inf
 from typing import Any
 
 from clbench.errors import ClbenchError
-from clbench.metrics import METRICS, Metric
+from clbench.metrics import Metric
 from clbench.results.analysis import Analysis, Estimate
 from clbench.results.case import Case
 from clbench.results.schema import Result
 from clbench.results.significance import ALPHA
 from clbench.results.validation import validate
-from clbench.scores import STATISTICS, Statistic
+from clbench.scores import Statistic
 from clbench.suite import Suite
 from clbench.utils.formatting import sentence
 
@@ -58,12 +58,7 @@ def eee_record(result: Result, suite: Suite, retrieved: datetime | None = None) 
         },
         "eval_library": library | ({"additional_details": {"git_commit": commit}} if commit else {}),
         "model_info": model,
-        "evaluation_results": [
-            _evaluation(method, suite, METRICS[metric], statistic, estimate)
-            for metric in method.summary
-            for statistic in STATISTICS.values()
-            if statistic.shown != "control" and (estimate := method.estimate(metric, statistic.name))
-        ],
+        "evaluation_results": [_evaluation(method, suite, *estimate) for estimate in method.estimates()],
     }
 
 

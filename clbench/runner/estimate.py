@@ -1,39 +1,30 @@
-"""What a run will take, counted on the U-Net's graph before anything is loaded: time, device memory, disk.
+"""What a run will take, before anything is loaded: time, device memory, disk.
 
-    footprint = model_footprint(suite, folders)
-    machine = measure_machine("cuda", "bf16")
-    config = fit_memory(footprint, suite, config, "auto", machine.free_memory)
-    estimate(footprint, machine, ...)
-
-Shapes are enough for that, so the graph runs on PyTorch's `meta` device, which computes nothing.
+footprint = model_footprint(suite, folders, "bf16")
+machine = measure_machine("cuda", "bf16")
+config = fit_memory(footprint, suite, config, "auto", machine.free_memory, sharing=1)
+estimate(footprint, sweep, machine, ...)
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from clbench.backbones.architecture import adapted_unet, adapter_parameters
 from clbench.errors import ClbenchError
 from clbench.protocol.device import DeviceConfig, free_memory
 from clbench.results.environment import describe
 from clbench.results.schema import Environment
 from clbench.runner.config import SweepSpec
-from clbench.suite import Suite, Training
+from clbench.runner.footprint import ModelFootprint
+from clbench.suite import Suite
 from clbench.utils.files import nearest_existing
-from clbench.utils.formatting import format_bytes, format_time
+from clbench.utils.formatting import counted, format_bytes, format_time
 
 EFFICIENCY = 0.5
 """Share of a device's matrix multiplication rate that such a U-Net is taken to reach."""
@@ -46,28 +37,6 @@ IMAGE_BYTES = 1.5
 
 
 @dataclass(frozen=True)
-class ModelFootprint:
-    """What one U-Net takes."""
-
-    parameters: int
-    """Number of the U-Net's values."""
-    adapter: int
-    """Number of one adapter's values."""
-    adapted: int
-    """Number of values of the weights that an adapter changes."""
-    pass_flops: float
-    """FLOP of one forward pass for one image; a backward pass counts as two."""
-    saved: int
-    """fp32 bytes kept for a backward pass of one image."""
-    saved_low: int
-    """The same with gradient checkpointing."""
-    encoders: int = 0
-    """Bytes of the encoders' weights."""
-    decode: int = 0
-    """fp32 bytes that decoding one image needs, about: four of the VAE's largest feature maps."""
-
-
-@dataclass(frozen=True)
 class Machine:
     """What was measured where the work is done."""
 
@@ -75,6 +44,8 @@ class Machine:
     """Bytes that are free on the device."""
     flops: float
     """FLOP a second of a large matrix product, by one process."""
+    free_main_memory: int
+    """Bytes of main memory that are free there."""
     environment: Environment
 
 
@@ -98,94 +69,9 @@ class ResourceEstimate:
         )
 
 
-def count(config: Mapping[str, Any], training: Training, latent_side: int) -> ModelFootprint:
-    """Count a U-Net of SDXL's class.
-
-    Args:
-        config: its `config.json`.
-        latent_side: of one image.
-
-    Raises:
-        ClbenchError: it is not the architecture that the definition names.
-    """
-    with torch.device("meta"):
-        unet, parameters, shapes = adapted_unet(config, training)
-        blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
-        with _saved_bytes(unet, blocks) as (total, inside), FlopCounterMode(display=False) as flops:
-            unet(
-                torch.empty(1, unet.config.in_channels, latent_side, latent_side),
-                torch.zeros(1),
-                torch.empty(1, 77, unet.config.cross_attention_dim),
-                added_cond_kwargs={
-                    "text_embeds": torch.empty(1, _pooled_width(unet.config)),
-                    "time_ids": torch.empty(1, 6),
-                },
-            )
-    return ModelFootprint(
-        parameters=parameters,
-        adapter=adapter_parameters(shapes, training.rank),
-        adapted=sum(out * inputs for out, inputs in shapes.values()),
-        pass_flops=float(flops.get_total_flops()),
-        saved=total[0],
-        saved_low=total[0] - sum(inside) + max(inside, default=0),
-    )
-
-
-def _pooled_width(config: Any) -> int:
-    return config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-
-
-@contextmanager
-def _saved_bytes(unet: Any, blocks: list[Any]) -> Iterator[tuple[list[int], list[int]]]:
-    """Bytes that autograd keeps during a forward pass: in all, and within each of `blocks`, the parameters left out."""
-    total, inside, seen = [0], [], {id(value.untyped_storage()) for value in unet.parameters()}
-
-    def keep(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if id(storage) not in seen:
-            seen.add(id(storage))
-            alive.append(storage)
-            total[0] += storage.nbytes()
-        return value
-
-    alive, starts = [], []
-    hooks = []
-    for block in blocks:
-        hooks.append(block.register_forward_pre_hook(lambda *_: starts.append(total[0])))
-        hooks.append(block.register_forward_hook(lambda *_: inside.append(total[0] - starts.pop())))
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-            yield total, inside
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def model_footprint(suite: Suite, folders: Mapping[str, Path]) -> ModelFootprint:
-    """Count a pipeline's U-Net at the suite's resolution; `folders` holds the backbone's and maybe another VAE's.
-
-    Raises:
-        ClbenchError: a configuration is missing, or not of such a pipeline.
-    """
-    backbone = folders["backbone"]
-    try:
-        config = json.loads((backbone / "unet" / "config.json").read_text())
-        vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
-        channels = vae["block_out_channels"]
-        footprint = count(config, suite.training, suite.resolution // 2 ** (len(channels) - 1))
-        encoders = [path for name in suite.encoders if name in folders for path in folders[name].iterdir()]
-        return replace(
-            footprint,
-            encoders=sum(path.stat().st_size for path in encoders),
-            decode=4 * 4 * suite.resolution**2 * max(channels[:2]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ClbenchError(f"{backbone} holds no pipeline of Stable Diffusion XL's class: {error}") from error
-
-
 def measure_machine(device: str, precision: str) -> Machine:
     """Free memory, speed and software; called where the work is done."""
-    return Machine(free_memory(device), matmul_rate(device, precision), describe(device))
+    return Machine(free_memory(device), matmul_rate(device, precision), free_memory("cpu"), describe(device))
 
 
 def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig) -> int:
@@ -194,14 +80,19 @@ def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig)
     always = footprint.parameters * width + footprint.encoders + (LIBRARIES if config.device == "cpu" else 0)
     adapter = 4 * 4 * footprint.adapter  # with its gradient and two moments
     saved = footprint.saved_low if config.gradient_checkpointing else footprint.saved
-    saved_batch = suite.training.batch_size * saved * width / 4
-    return round(MARGIN * (always + max(adapter + saved_batch, footprint.decode)))
+    training = adapter + suite.training.batch_size * saved
+    drawn = min(config.sample_batch_size or suite.largest_cell, suite.largest_cell)
+    sampling = drawn * suite.sampling.passes_a_step * footprint.sampled
+    return round(MARGIN * (always + max(training, sampling, footprint.decode)))
 
 
 def fit_memory(
     footprint: ModelFootprint, suite: Suite, config: DeviceConfig, memory: str, free: int, sharing: int
 ) -> DeviceConfig:
     """The configuration that fits into a device's memory.
+
+    Fewer images are drawn at a time before gradients are checkpointed, where that may change last bits: on a GPU, if it
+    is not told to repeat them.
 
     Args:
         config: without gradient checkpointing.
@@ -213,6 +104,8 @@ def fit_memory(
         ClbenchError: it does not fit, even with `low`.
     """
     low = config.with_low_memory()
+    if memory != "low" and config.device.startswith("cuda") and not config.deterministic:
+        config = _with_fitting_batch(footprint, suite, config, free // sharing)
     need, need_low = (device_memory(footprint, suite, one) for one in (config, low))
     chosen = {"low": low, "high": config}.get(memory, low if need > free else config)
     chosen_need = need_low if chosen.gradient_checkpointing else need
@@ -226,6 +119,42 @@ def fit_memory(
         raise ClbenchError(f"{what} takes at least about {format_bytes(need_low)}, even with --memory low")
     sizes = f"{format_bytes(need)}; --memory low takes {format_bytes(need_low)}"
     raise ClbenchError(f"{what} takes about {sizes}")
+
+
+def check_main_memory(footprint: ModelFootprint, config: DeviceConfig, free: int, sharing: int) -> None:
+    """Refuse work on an accelerator that main memory is too small for.
+
+    Each worker has a process that trains and one that scores. Each of these keeps the base weights that changes are
+    added to, its text encoders and VAE, and its U-Net while the other one has the device; a merged state, the one
+    before it and what is deployed are there at the same time.
+
+    Args:
+        free: bytes of main memory.
+        sharing: how many workers share them.
+
+    Raises:
+        ClbenchError: it does not fit.
+    """
+    if config.device == "cpu":
+        return
+    width = 2 if config.precision == "bf16" else 4
+    process = LIBRARIES + width * footprint.parameters + 4 * footprint.adapted + footprint.beside
+    need = round(sharing * (2 * process + 3 * 4 * footprint.adapted))
+    if need > free:
+        remedy = "give fewer --workers, or " if sharing > 1 else ""
+        raise ClbenchError(
+            f"{format_bytes(free)} of main memory are free, but {counted(sharing, 'worker')} on {config.device} "
+            f"need about {format_bytes(need)}; {remedy}use a machine with more"
+        )
+
+
+def _with_fitting_batch(footprint: ModelFootprint, suite: Suite, config: DeviceConfig, free: int) -> DeviceConfig:
+    """The configuration with the largest sampling batch, halved from a whole cell on, that fits beside the models."""
+    size = suite.largest_cell
+    sizes = [size // 2**halvings for halvings in range(size.bit_length())]
+    batches = [config, *(config.model_copy(update={"sample_batch_size": one}) for one in sizes[1:])]
+    fitting = (one for one in batches if device_memory(footprint, suite, one) <= free)
+    return next(fitting, config)
 
 
 def estimate(

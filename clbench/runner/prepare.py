@@ -32,12 +32,13 @@ from clbench.runner.estimate import (
     Machine,
     ResourceEstimate,
     check_disk,
+    check_main_memory,
     estimate,
     fit_memory,
     measure_machine,
-    model_footprint,
 )
 from clbench.runner.executor import UnitExecutor
+from clbench.runner.footprint import model_footprint
 from clbench.runner.obstacles import Obstacles
 from clbench.runner.plan import Plan, make_plan
 from clbench.runner.plugin_check import check_plugins
@@ -150,11 +151,13 @@ def prepare(
     sharing = engine.sharing(workers, device)
     with one_thread(device):
         on_event({"event": "stage", "what": "planning, and counting what it will cost"})
-        footprint = model_footprint(definition, assets[chosen[0]].folders)
+        footprint = model_footprint(definition, assets[chosen[0]].folders, wanted.precision)
         machine = engine.measure(measure, device, wanted.precision)
         fitted = wanted.with_low_memory()
         with obstacles.noted():
             fitted = fit_memory(footprint, definition, wanted, config.memory, machine.free_memory, sharing)
+        with obstacles.noted():
+            check_main_memory(footprint, fitted, machine.free_main_memory, sharing)
         sweep = SweepSpec(
             suite=definition,
             specs=tuple(specs),

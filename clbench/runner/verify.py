@@ -24,7 +24,7 @@ from clbench.errors import ClbenchError
 from clbench.results.reproduction import Reproducibility, Rerun, Sample, draw_sample, judge, power
 from clbench.results.schema import Result
 from clbench.results.verification import Checked
-from clbench.utils.files import file_sha256, read_limited, write_atomic, write_text
+from clbench.utils.files import file_sha256, read_limited, write_new
 
 if TYPE_CHECKING:  # the first level needs no torch
     from PIL import Image
@@ -47,7 +47,7 @@ def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path)
     They are `<to>/run-<number>/<row>/<task number>/<image>.png`, all numbers as in the result's matrices.
 
     Raises:
-        ClbenchError: the store does not hold them.
+        ClbenchError: the store does not hold them, or there are other files in their places.
     """
     from clbench.data.images import image_suffix
     from clbench.protocol.rows import Row
@@ -72,9 +72,9 @@ def write_images(runtime: TrackRuntime, sequences: list[TaskSequence], to: Path)
                         )
                     file = f"run-{number}/{row:02d}/{column:02d}/{image:03d}.png"
                     content = source.read_bytes()
-                    write_atomic(to / file, lambda path, content=content: path.write_bytes(content))
+                    write_new(to / file, content)
                     manifest[file] = file_sha256(to / file)
-    write_text(to / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    write_new(to / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return to / "manifest.json"
 
 

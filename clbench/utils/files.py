@@ -70,6 +70,27 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             raise
 
 
+def free_path(path: Path) -> Path:
+    """A path where there is nothing yet, so that what is written there deletes nothing.
+
+    Raises:
+        ClbenchError: there is something.
+    """
+    if path.exists() or path.is_symlink():
+        raise ClbenchError(f"{path} exists, and may be of another run; remove it, or give another place with --to")
+    return path
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file where there is none; one with the same content stays.
+
+    Raises:
+        ClbenchError: there is something else. WorkFailed: as `write_atomic`.
+    """
+    if not (path.is_file() and path.read_bytes() == content):
+        write_atomic(free_path(path), lambda temporary: temporary.write_bytes(content))
+
+
 def exit_between_writes() -> NoReturn:
     """End this process at once from another thread, but not while it writes a file."""
     with _WRITING:

@@ -9,7 +9,9 @@ from typing import Any
 
 
 def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
-    """A model from a local folder that has all its tensors: the libraries would draw those that are missing at random.
+    """A model from a local folder, in fp32, that has all its tensors: the libraries would draw those that are missing.
+
+    They would also round to the type that the folder's configuration names, which for SDXL's text encoders is fp16.
 
     Args:
         kind: the model's class.
@@ -19,8 +21,13 @@ def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
         ValueError: tensors are missing, or the file holds more than tensors. OSError, RuntimeError, TypeError: as the
             library raises them for another model's folder.
     """
+    import torch
+    from diffusers.models.modeling_utils import ModelMixin
+
+    load: Any = kind.from_pretrained
+    options["torch_dtype" if issubclass(kind, ModelMixin) else "dtype"] = torch.float32
     try:
-        model, found = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        model, found = load(folder, local_files_only=True, output_loading_info=True, **options)
     except UnpicklingError:
         raise ValueError(f"the file of weights in {folder} holds more than tensors, and is not unpickled") from None
     if missing := sorted(found["missing_keys"]):

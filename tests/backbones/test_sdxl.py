@@ -262,7 +262,7 @@ def test_latents_are_fresh_at_every_step(runtime):
 
 def machine(free: int, flops: float):
     """What `prepare` would measure on a machine like that."""
-    return lambda device, precision: Machine(free, flops, describe(device))
+    return lambda device, precision: Machine(free, flops, 10**12, describe(device))
 
 
 def test_too_little_memory_is_told_before_any_work(tiny, world, tmp_path):

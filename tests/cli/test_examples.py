@@ -17,7 +17,7 @@ from clbench.cli import app
 COSTLY = ("sdxl-v1 ", "--engine ray", "pretrain-mini", "--level rerun", "data fetch", "new-suite", "check-submission")
 """Parts of examples that need a GPU, a cluster, a download, a repository or minutes; other tests do what they do."""
 COMPUTES = ("run", "sweep")
-READS_STORE = ("samples", "export", "store")
+READS_STORE = ("samples", "export", "push", "store")
 PLUGIN = """
 from pydantic import BaseModel
 from clbench import Method

@@ -260,6 +260,10 @@ def test_a_result_becomes_a_record_for_other_registries(saved, tmp_path):
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["schema_version"] == "0.3.0"
     assert len(record["evaluation_results"]) > 10
+    result = saved()
+    content = result.read_bytes()
+    assert f"{result} exists" in refusal("export", result, "--format", "eee", "--to", result)
+    assert result.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def fetching(hub, tmp_path, tiny):
 
     suite = (tiny / "suite.yaml").read_text()
     suite = suite.replace("hub:madebyollin/sdxl-vae-fp16-fix", "hub:some/vae")
-    suite = suite.replace("207b116dae70ace3637169f1ddd2434b91b3a8cd", f"'{COMMIT}'")
+    for revision in ("207b116dae70ace3637169f1ddd2434b91b3a8cd", "3512f046fbf17154239ad6a63f21c7d3537f39e0"):
+        suite = suite.replace(revision, f"'{COMMIT}'")
     (tiny / "suite.yaml").write_text(suite.replace("hub:google/dreambooth", "hub:some/dreambooth"))
     return call
 

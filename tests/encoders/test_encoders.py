@@ -87,6 +87,19 @@ def test_a_published_csd_checkpoint_is_converted_once_and_gives_the_style_heads_
     torch.testing.assert_close(load_encoder("csd", folder).embed([photo]), expected, **CLOSE)
 
 
+def test_copies_of_that_checkpoint_that_name_a_model_and_keep_clips_projection_give_the_same(world, photo, tmp_path):
+    saved = torch.load(world / "CSD" / "csd_checkpoint.pth", weights_only=True)["model_state_dict"]
+    copied = {name.replace("module.", "model.", 1): value for name, value in saved.items()}
+    copied["model.backbone.proj"] = torch.ones(1)
+    (tmp_path / "copy").mkdir()
+    save_file(copied, tmp_path / "copy" / "model.safetensors")
+    folders = [
+        convert_checkpoint(source, tmp_path) for source in (world / "CSD" / "csd_checkpoint.pth", tmp_path / "copy")
+    ]
+    one, other = (load_encoder("csd", folder).embed([photo]) for folder in folders)
+    assert torch.equal(one, other)
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("pwned"),))

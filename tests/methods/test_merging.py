@@ -1,11 +1,14 @@
 """Merging methods against their equations in numpy, on three trained adapters."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from following import FRESH, RANK, SCALE, SHAPES, TRAINED, context, dense, follow, same
+from following import FRESH, RANK, SCALE, SHAPES, TRAINED, context, dense, follow, in_training, same
 
 from clbench.lora import Adapter
+from clbench.method import Context
 from clbench.plugins import get_method
 from clbench.state import State
 from clbench.utils.seeding import generator
@@ -231,3 +234,65 @@ def test_slao_starts_orthonormal_from_the_last_training_and_averages_b():
         torch.testing.assert_close(states[2].adapter.B[layer], third)
         torch.testing.assert_close(weights[layer], SCALE * third @ TRAINED[2].A[layer])
     assert states[2].adapter.rank == RANK
+
+
+# --- averages with the previous model ---
+
+
+def test_coma_goes_part_of_the_way_from_the_previous_model_to_the_trained_one():
+    starts, frozen, states, _ = follow("coma", share=0.3)
+    assert all(map(same, starts, FRESH))
+    model = DELTAS[0]
+    for delta, state, before in zip(DELTAS[1:], states[1:], frozen[1:], strict=True):
+        assert close(before, model)
+        trained = {layer: model[layer] + delta[layer] for layer in SHAPES}
+        model = {layer: 0.7 * model[layer] + 0.3 * trained[layer] for layer in SHAPES}
+        assert close(state.merged, model)
+    assert same(follow("coma", share=1)[3], dense(*TRAINED))
+
+
+def slope(number: int) -> dict[str, torch.Tensor]:
+    """The loss's gradient in a batch; some values never matter."""
+    draws = generator("slope", number)
+    drawn = {name: torch.randn(value.shape, generator=draws) for name, value in TRAINED[0].tensors().items()}
+    for value in drawn.values():
+        value[0] = 0
+    return drawn
+
+
+def sloping(position: int, state: State, adapter: Adapter) -> Context:
+    """The context after a training; the loss of batch number i is linear, with the gradient `slope(i)`."""
+    ctx = in_training(state, adapter, position)
+    ctx.batches = lambda count: iter(range(position * count, (position + 1) * count))  # type: ignore[assignment]
+
+    def loss(number: Any) -> torch.Tensor:
+        return torch.stack([(slope(number)[name] * theta).sum() for name, theta in ctx.adapter.tensors().items()]).sum()
+
+    ctx.denoising_loss = loss
+    return ctx
+
+
+def test_cofima_weighs_each_value_by_the_two_tasks_fisher_information():
+    method, state, count, share = get_method("cofima", {"batches": 2, "share": 0.3}), State(), 2, 0.3
+    model: dict[str, np.ndarray] = {}
+    for position, adapter in enumerate(TRAINED):
+        before = state.adapter
+        ctx = sloping(position, state, adapter)
+        start = method.begin_task(ctx, state)
+        assert start is not None
+        assert same(start, before or FRESH[position])
+        state = method.end_task(ctx, state, adapter)
+        assert state.adapter is not None
+        for name, theta in adapter.tensors().items():
+            now, F = theta.numpy(), fisher(position, name, count)
+            if before is not None:
+                old, new = (1 - share) * fisher(position - 1, name, count), share * F
+                averaged = np.divide(old * model[name] + new * now, old + new, where=old + new > 0, out=0 * now)
+                now = np.where(old + new > 0, averaged, (1 - share) * model[name] + share * now)
+            model[name] = now
+            np.testing.assert_allclose(state.adapter.tensors()[name].numpy(), now, atol=1e-4)
+            np.testing.assert_allclose(state.extra[name].numpy(), F, rtol=1e-5)
+
+
+def fisher(position: int, name: str, count: int) -> np.ndarray:
+    return np.mean([slope(position * count + i)[name].numpy() ** 2 for i in range(count)], axis=0)

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from following import FRESH, SCALE, SHAPES, TRAINED, dense, follow, in_training, penalty, same
-from torch import nn
+from following import FRESH, SCALE, SHAPES, TRAINED, Layer, dense, follow, in_training, penalty, same
 
 from clbench.lora import Adapter
 from clbench.method import Context, Method
@@ -125,19 +124,6 @@ def test_sis_first_task_is_not_held_and_its_importance_begins_at_zero():
     live: list[Any] = [*ctx.adapter.tensors().values()]
     assert not any(theta.grad.any() for theta in live)
     assert not any(value.any() for value in method.end_task(ctx, State(), TRAINED[0]).extra.values())
-
-
-class Layer(nn.Module):
-    """A linear layer with a live adapter, as PEFT computes it."""
-
-    def __init__(self, adapter: Adapter, layer: str) -> None:
-        super().__init__()
-        self.adapter, self.layer = adapter, layer
-        self.weight = torch.randn(SHAPES[layer], generator=generator("weight", layer))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        A, B = self.adapter.A[self.layer], self.adapter.B[self.layer]
-        return x @ self.weight.T + self.adapter.scale * (x @ A.T) @ B.T
 
 
 def test_mas_importance_is_the_mean_sensitivity_of_each_layers_squared_output():

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from following import RANK, SHAPES, TRAINED, context, in_training, same
+from following import FRESH, RANK, SHAPES, TRAINED, context, dense, in_training, same
 
 from clbench.method import Batch, Context, Example
 from clbench.plugins import get_method
+from clbench.protocol.rows import COST
+from clbench.protocol.task_sequence import TaskSequence
 from clbench.replay import interleave, pack_examples, reservoir, unpack_examples
 from clbench.state import State
 from clbench.suite import load_suite
@@ -117,6 +119,26 @@ def test_prior_preservation_draws_the_tasks_class_from_the_base_model(suite, tra
     prompt = expected or f"image of {one.fields['object']}"
     assert asked == [([prompt], 100, {})]
     assert [example.prompt for example in mixed] == ["task 1", prompt] * 100
+
+
+def test_joint_trains_a_fresh_adapter_on_the_base_model_with_the_data_of_all_tasks():
+    method, state, everything = get_method("joint"), State(), []
+    for position, adapter in enumerate(TRAINED):
+        ctx, everything = replace(context(position), state=state), [*everything, *pictures(position)]
+        assert same(method.begin_task(ctx, state), FRESH[position])
+        assert method.frozen(state) == {}
+        assert equal(method.data(ctx, pictures(position)), everything)
+        state = method.end_task(ctx, state, adapter)
+        assert equal(unpack_examples(state), everything)
+        assert same(method.weights(state), dense(adapter))
+
+
+def test_joint_takes_as_many_steps_as_all_tasks_so_far(runtime):
+    trained = TaskSequence(runtime, get_method("joint"), "forward", 0)
+    for position in range(3):
+        trained.state(position)
+        cost = runtime.store.get_json(trained.keys.cost(position), COST.validate_python)
+        assert cost.passes_with_gradient == (position + 1) * runtime.suite.training.passes
 
 
 # --- A-GEM ---

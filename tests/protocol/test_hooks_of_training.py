@@ -152,6 +152,52 @@ def test_a_prediction_within_the_loss_leaves_the_gradients_as_they_are(runtime):
     assert states_of(runtime, Watches()) == states_of(runtime, Asks())
 
 
+def test_the_live_prediction_is_at_hand_in_the_loss_with_its_gradient_and_at_no_cost(runtime):
+    class Looks(Method):
+        seen = 0
+
+        def loss(self, ctx, batch):
+            backbone: Any = runtime.backbone
+            self.seen += 1
+            assert backbone.passes[True] == self.seen * len(batch.latents)
+            assert ctx.predicted.requires_grad
+            assert torch.equal(ctx.predicted.detach(), ctx.predict(batch))
+            return 0.0
+
+    method = Looks()
+    sequence(runtime, method).state(0)
+    assert method.seen == runtime.suite.training.steps
+
+
+def test_a_method_chooses_the_number_of_steps(runtime):
+    class Longer(Method):
+        seen = 0
+
+        def steps(self, ctx):
+            return ctx.training.steps + 2
+
+        def loss(self, ctx, batch):
+            self.seen += 1
+            assert ctx.training.steps == runtime.suite.training.steps + 2
+            return 0.0
+
+    method = Longer()
+    own = sequence(runtime, method)
+    own.state(0)
+    assert method.seen == runtime.suite.training.steps + 2
+    assert own.shared_training_key is None
+
+
+@pytest.mark.parametrize("count", [0, 2.5, None])
+def test_a_number_of_steps_is_a_positive_whole_number(runtime, count):
+    class Broken(Method):
+        def steps(self, ctx):
+            return count
+
+    with pytest.raises(WorkFailed, match=rf"steps\(\) at task '.*' returned {count}, expected a number of steps"):
+        sequence(runtime, Broken()).state(0)
+
+
 def states_of(runtime, method: Method) -> str:
     own = sequence(runtime, method)
     return digest(own._train(0, State())[0].tensors())

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 
+from clbench.backbones.architecture import adapted_unet
 from clbench.data.published import published_configuration
 from clbench.errors import ClbenchError
-from clbench.runner.estimate import count
+from clbench.protocol.device import DeviceConfig
+from clbench.runner.estimate import check_main_memory, device_memory, fit_memory
+from clbench.runner.footprint import LiveBytes, count, saved_bytes
 from clbench.suite import load_suite
 
 sdxl = load_suite("sdxl-v1")
@@ -28,3 +34,96 @@ def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():
 def test_another_architecture_is_refused():
     with pytest.raises(ClbenchError, match="not the definition's 560"):
         count(SDXL_UNET | {"transformer_layers_per_block": (1, 2, 9)}, sdxl.training, 128)
+
+
+CONFIG = {
+    "in_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "transformer_layers_per_block": (1, 2),
+    "attention_head_dim": (2, 4),
+    "norm_num_groups": 8,
+    "use_linear_projection": True,
+    "cross_attention_dim": 48,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 32 + 6 * 8,
+}
+SIDE = 48
+
+
+def real_unet():
+    training = sdxl.training.model_copy(update={"rank": 4, "adapted_layers": None, "adapter_parameters": None})
+    unet, *_ = adapted_unet(CONFIG, training)
+    unet.to_empty(device="cpu")
+    for value in unet.parameters():
+        torch.nn.init.normal_(value, std=0.02)
+    inputs = (torch.randn(1, 4, SIDE, SIDE), torch.zeros(1), torch.randn(1, 77, 48))
+    conditions = {"text_embeds": torch.randn(1, 32), "time_ids": torch.zeros(1, 6)}
+    return training, unet, lambda: unet(*inputs, added_cond_kwargs=conditions).sample
+
+
+def allocated(work: Callable[[], object]) -> tuple[int, int]:
+    """By PyTorch's profiler: bytes at the peak of some work, and those that are left while its result lives."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        result = work()
+    events: Any = profile.profiler
+    now = peak = 0
+    for event in sorted(events.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    assert result is not None
+    return peak, now
+
+
+def test_memory_is_what_the_allocator_measures():
+    """A fused attention kernel keeps no attention matrix, which would be several times as large as all else."""
+    training, unet, forward = real_unet()
+    counted = count(CONFIG, training, SIDE)
+    forward()  # what is allocated once
+    _, left = allocated(forward)
+    assert counted.saved == pytest.approx(left, rel=0.05)
+    with torch.no_grad():
+        peak, _ = allocated(forward)
+    assert counted.sampled == pytest.approx(peak, rel=0.25)  # kernels have working memory of their own
+    with saved_bytes(unet, []) as (total, _):
+        forward()
+    assert counted.saved == total[0]
+    with torch.no_grad(), LiveBytes(unet) as live:
+        forward()
+    assert counted.sampled == live.peak
+
+
+def test_lower_precision_takes_about_half_the_memory():
+    training, *_ = real_unet()
+    full, half = (count(CONFIG, training, SIDE, precision) for precision in ("fp32", "bf16"))
+    assert half.pass_flops == full.pass_flops
+    assert 0.4 < half.saved / full.saved < 0.75
+    assert 0.4 < half.sampled / full.sampled < 0.75
+
+
+def test_at_full_size_a_gpu_of_24_gb_trains_and_draws_fewer_images_at_a_time():
+    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+    config = DeviceConfig(device="cuda", precision="bf16")
+    roomy = fit_memory(footprint, sdxl, config, "auto", 80 * 10**9, sharing=1)
+    small = fit_memory(footprint, sdxl, config, "auto", 24 * 10**9, sharing=1)
+    assert roomy == config
+    assert not small.gradient_checkpointing
+    assert small.sample_batch_size in (20, 10, 5)
+    assert device_memory(footprint, sdxl, small) <= 24 * 10**9
+    repeats = config.model_copy(update={"deterministic": True})  # another batch size has other last bits
+    assert fit_memory(footprint, sdxl, repeats, "auto", 24 * 10**9, sharing=1).sample_batch_size in (None, 4)
+
+
+def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu_it_is_the_device_s_own():
+    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+    config = DeviceConfig(device="cuda", precision="bf16")
+    check_main_memory(footprint, config, 64 * 10**9, sharing=1)
+    with pytest.raises(ClbenchError, match=r"16\.0 GB of main memory are free, but 1 worker on cuda need about"):
+        check_main_memory(footprint, config, 16 * 10**9, sharing=1)
+    with pytest.raises(ClbenchError, match="give fewer --workers"):
+        check_main_memory(footprint, config, 64 * 10**9, sharing=4)
+    check_main_memory(footprint, DeviceConfig(), 0, sharing=1)

@@ -14,6 +14,8 @@ import yaml
 from builders import signed
 from commands import CLBENCH, clbench, execute, refusal
 from PIL import Image, ImageOps
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite
 
 from clbench.data.assets import resolve_assets
@@ -80,20 +82,66 @@ def images_of(
     return runtime, runtime.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
 
 
-@pytest.mark.parametrize(("method", "task", "position"), [("naive", "2", 1), ("merge_init", "sneaker", 1)])
-def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(kept, world, tmp_path, method, task, position):
+@pytest.mark.parametrize(
+    ("method", "task", "form", "rank", "error"),
+    [
+        ("naive", "2", "diffusers", 4, 0),
+        ("merge_init", "sneaker", "diffusers", None, 0),
+        ("merge_init", "2", "lora", 8, 1e-6),
+    ],
+)
+def test_an_exported_model_draws_in_diffusers_what_the_engine_draws(
+    kept, world, tmp_path, method, task, form, rank, error
+):
     result = load_result(kept / "runs" / "short" / "objects" / f"{method}.json")
     with reopen(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (runtime, sequences):
-        path = export_model(runtime, sequences, task, tmp_path)
-    _, ours, prompts, noise = images_of(kept, world, method, position)
+        written = export_model(runtime, sequences, task, tmp_path, form=form)
+    assert written.rank == rank
+    assert written.relative_error <= error
+    _, ours, prompts, noise = images_of(kept, world, method, 1)
     pipeline = plain_pipeline(world)
-    if method == "naive":
-        pipeline.load_lora_weights(path.parent)
+    if rank:
+        pipeline.load_lora_weights(written.path.parent)
     else:
-        pipeline.unet = diffusers.UNet2DConditionModel.from_pretrained(path)
+        pipeline.unet = diffusers.UNet2DConditionModel.from_pretrained(written.path)
     options = {"num_inference_steps": 3, "guidance_scale": 5.0, "latents": noise, "output_type": "pt"}
     plain = pipeline(prompts[0], height=RESOLUTION, width=RESOLUTION, **options).images
     torch.testing.assert_close(ours, plain, **CLOSE)
+
+
+def test_a_lora_of_too_small_a_rank_says_and_records_what_it_loses(kept, world, tmp_path):
+    result = kept / "runs" / "short" / "objects" / "merge_init.json"
+    options = ("--suite", kept / "short", "--data-root", world, "--task", "2", "--rank", 4)
+    said = clbench("export", result, *options, "--format", "lora", "--to", tmp_path)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    with safe_open(path, "pt") as file:
+        recorded = file.metadata()
+    factors = load_file(path)
+    with reopen(load_result(result), str(kept / "short"), kept / "runs" / "store", data_root=world) as (_, sequences):
+        state = sequences[0].stored_state(1)
+    assert state is not None
+    change = state.merged
+    lost = [
+        change[name] - factors[f"unet.{name}.lora_B.weight"] @ factors[f"unet.{name}.lora_A.weight"] for name in change
+    ]
+    share = float(sum(one.square().sum() for one in lost) / sum(one.square().sum() for one in change.values())) ** 0.5
+    assert 0.01 < share < 1
+    assert float(recorded["relative_error"]) == pytest.approx(share, rel=1e-3)
+    assert recorded["rank"] == "4"
+    assert f"LoRA of rank 4, relative error {share:.1e}" in said
+    assert "--rank goes with --format lora" in refusal("export", result, *options, "--to", tmp_path / "new")
+
+
+def test_other_images_in_their_places_are_kept(kept, world, tmp_path):
+    result = load_result(kept / "runs" / "short" / "objects" / "naive.json")
+    with reopen(result, str(kept / "short"), kept / "runs" / "store", data_root=world) as (runtime, sequences):
+        write_images(runtime, sequences, tmp_path)
+        write_images(runtime, sequences, tmp_path)  # the same again
+        path = tmp_path / "run-1" / "02" / "01" / "003.png"
+        path.write_text("weeks of work")
+        with pytest.raises(ClbenchError, match=r"003\.png exists"):
+            write_images(runtime, sequences, tmp_path)
+    assert path.read_text() == "weeks of work"
 
 
 def test_all_states_and_images_are_kept_where_asked(kept):

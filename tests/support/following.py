@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from clbench.lora import Adapter
 from clbench.method import Context
@@ -102,3 +103,36 @@ def penalty(name: str, ctx: Context, **settings: Any) -> float:
     """What a method that looks at no batch adds to the loss."""
     no_batch: Any = None
     return float(torch.as_tensor(get_method(name, settings).loss(ctx, no_batch)).detach())
+
+
+class Layer(nn.Module):
+    """A linear layer with a live adapter, as PEFT computes it."""
+
+    def __init__(self, adapter: Adapter, layer: str) -> None:
+        super().__init__()
+        self.adapter, self.layer = adapter, layer
+        self.weight = torch.randn(SHAPES[layer], generator=generator("weight", layer))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        A, B = self.adapter.A[self.layer], self.adapter.B[self.layer]
+        return x @ self.weight.T + self.adapter.scale * (x @ A.T) @ B.T
+
+
+def with_layers(ctx: Context, batches: list[dict[str, tuple[torch.Tensor, torch.Tensor]]]) -> Context:
+    """The context with a model of single layers, whose loss is linear in what they return.
+
+    Args:
+        batches: what `ctx.batches` gives; layer -> its inputs [N, tokens, in] and the loss's gradient with respect to
+            its outputs [N, tokens, out].
+    """
+    layers = {name: Layer(ctx.adapter, name) for name in SHAPES}
+    ctx.modules = layers
+
+    def loss(batch: Any) -> torch.Tensor:
+        terms = [(layers[name](x) * gradient).sum() for name, (x, gradient) in batch.items()]
+        return torch.stack(terms).sum()
+
+    ctx.batches = lambda count: iter(batches[:count])  # type: ignore[assignment]
+    ctx.denoising_loss = loss
+    ctx.base_weight = lambda layer: layers[layer].weight.clone()
+    return ctx

@@ -1,7 +1,8 @@
-"""The Hugging Face hub, as far as its client needs it to fetch a repository."""
+"""The Hugging Face hub, as far as its client needs it to fetch a repository, or to create one and upload a folder."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -9,12 +10,17 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+TOKEN = "hf_ofTheOwner"
+"""The token that may write."""
+
 
 class Hub:
-    """The part of the Hugging Face hub that its client needs to fetch a repository at a commit."""
+    """The part of the Hugging Face hub that its client needs to fetch a repository at a commit, and to push one."""
 
     def __init__(self, repositories: dict[str, tuple[str, dict[str, bytes]]]) -> None:
         self.repositories, self.requests, self.breaks = repositories, [], set()
+        self.private: set[str] = set()
+        self._objects: dict[str, bytes] = {}
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,6 +35,12 @@ class Hub:
             def do_GET(self) -> None:
                 hub.answer(self, head=False)
 
+            def do_POST(self) -> None:
+                hub.receive(self)
+
+            def do_PUT(self) -> None:
+                hub.receive(self)
+
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -41,7 +53,8 @@ class Hub:
             api = f"/api/{kind}s/{repository}"
             if path == f"{api}/revision/{commit}" or path == f"{api}/revision/main" or path == api:
                 siblings = [{"rfilename": file} for file in files]
-                return self.reply(request, json.dumps({"id": repository, "sha": commit, "siblings": siblings}).encode())
+                about = {"id": repository, "sha": commit, "siblings": siblings, "private": name in self.private}
+                return self.reply(request, json.dumps(about).encode())
             if path.startswith((f"{api}/tree/{commit}", f"{api}/tree/main")):
                 tree = [{"type": "file", "path": f, "size": len(c), "oid": sha1(c)} for f, c in files.items()]
                 return self.reply(request, json.dumps(tree).encode())
@@ -52,6 +65,51 @@ class Hub:
             if path.startswith((f"{api}/revision/", f"{api}/tree/")):
                 return self.reply(request, b'{"error": "Invalid rev id"}', 404, {"X-Error-Code": "RevisionNotFound"})
         return self.reply(request, b'{"error": "not found"}', 404, {"X-Error-Code": "RepoNotFound"})
+
+    def receive(self, request: BaseHTTPRequestHandler) -> None:
+        """What changes the hub, for whoever has the token; large files come first, then a commit that names them."""
+        self.requests.append((request.command, request.path))
+        path, body = request.path.split("?")[0], request.rfile.read(int(request.headers["Content-Length"]))
+        if request.command == "PUT":
+            self._objects[path.rsplit("/", 1)[1]] = body
+            return self.reply(request, b"")
+        if path == "/api/validate-yaml":
+            return self.reply(request, b'{"errors": [], "warnings": []}')
+        if request.headers["Authorization"] != f"Bearer {TOKEN}":
+            return self.reply(request, b'{"error": "You have no rights here"}', 403)
+        if path == "/api/repos/create":
+            return self._create(request, json.loads(body))
+        repository = re.split(r"/preupload/|/commit/|\.git/", path.removeprefix("/api/models"))[0].strip("/")
+        if "/preupload/" in path:
+            modes = [
+                {"path": file["path"], "uploadMode": mode_of(file["path"]), "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            return self.reply(request, json.dumps({"files": modes}).encode())
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self.url}/lfs/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            return self.reply(request, json.dumps({"transfer": "basic", "objects": objects}).encode())
+        files = self.repositories[f"model:{repository}"][1]
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                files[line["value"]["path"]] = self._objects[line["value"]["oid"]]
+        commit = {"commitUrl": f"{self.url}/{repository}/commit/{'0' * 40}", "commitOid": "0" * 40}
+        return self.reply(request, json.dumps(commit).encode())
+
+    def _create(self, request: BaseHTTPRequestHandler, wanted: dict[str, Any]) -> None:
+        name = f"model:{wanted['organization']}/{wanted['name']}"
+        exists = name in self.repositories
+        if not exists:
+            self.repositories[name] = ("0" * 40, {})
+            self.private |= {name} if wanted.get("visibility") == "private" else set()
+        self.reply(
+            request, json.dumps({"url": f"{self.url}/{name.removeprefix('model:')}"}).encode(), 409 if exists else 200
+        )
 
     def reply(self, request: Any, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         request.send_response(status)
@@ -88,3 +146,8 @@ class Hub:
 
 def sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def mode_of(file: str) -> str:
+    """How a file is uploaded: as the hub decides for most names."""
+    return "lfs" if file.endswith((".safetensors", ".png")) else "regular"

@@ -23,7 +23,7 @@ _HIDDEN: list[ModuleType] = []
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "NVIDIA_")
 """Environment variables on which libraries' results or their working depends."""
-PUBLIC = ("clbench", "clbench.errors", "clbench.lora", "clbench.method", "clbench.replay", "clbench.state")
+PUBLIC = ("clbench", *(f"clbench.{name}" for name in ("errors", "lora", "method", "replay", "state", "subspace")))
 """The modules of this package that a method may import."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/sys", "/proc/self", "/proc/cpuinfo", "/proc/meminfo")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
