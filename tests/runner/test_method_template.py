@@ -138,7 +138,7 @@ def test_no_file_is_overwritten(there, tmp_path):
 
 
 def test_the_test_that_is_written_passes_as_it_is(tmp_path):
-    wrote = clbench("new-method", "mine", "--like", "magmax", "--to", "new", cwd=tmp_path).splitlines()
+    wrote = clbench("new-method", "mine", "--like", "l2_anchor", "--to", "new", cwd=tmp_path).splitlines()
     assert wrote == ["wrote new/mine.py", "wrote new/test_mine.py"]
     done = execute(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_mine.py", cwd=tmp_path / "new")
     assert "3 passed" in done.stdout
