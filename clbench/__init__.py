@@ -17,17 +17,33 @@ from clbench.suite import load_suite
 
 if TYPE_CHECKING:
     from clbench.runner.harness import run, sweep
+    from clbench.runner.plugin_check import check
     from clbench.state import State
 
-__all__ = ["Method", "Result", "State", "get_method", "list_methods", "load_result", "load_suite", "run", "sweep"]
+__all__ = [
+    "Method",
+    "Result",
+    "State",
+    "check",
+    "get_method",
+    "list_methods",
+    "load_result",
+    "load_suite",
+    "run",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `sweep` and `State` need torch, which the rest must not load."""
+    """`run`, `sweep`, `check` and `State` need torch, which the rest must not load."""
     if name in ("run", "sweep"):
         from clbench.runner import harness
 
         return getattr(harness, name)
+    if name == "check":
+        from clbench.runner.plugin_check import check
+
+        return check
     if name == "State":
         from clbench.state import State
 

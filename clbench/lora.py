@@ -2,6 +2,7 @@
 
     adapter = Adapter(A={"attn.to_q": A}, B={"attn.to_q": B}, scale=1.0)
     merged = previous + 0.5 * adapter.delta()           # dense, fp32
+    masked = previous * {"attn.to_q": mask}             # entry by entry
     kept = max_magnitude(previous, merged)              # per entry, ties to the newest
 
 A layer's A is [r, in] and its B is [out, r], both fp32; its weight changes by `scale * B @ A`. `PeftAdapter` is any of
@@ -21,15 +22,25 @@ if TYPE_CHECKING:  # methods import this module, and `clbench list methods` must
 
 
 class Delta(dict[str, "Tensor"]):
-    """Dense weight changes, layer -> [out, in] fp32; a missing layer does not change."""
+    """Dense weight changes, layer -> [out, in] fp32; a missing layer does not change.
+
+    `+` and `-` take another mapping of layers, `*` a number or another mapping, such as masks; `-delta` has all signs
+    turned.
+    """
 
     def __add__(self, other: Mapping[str, Tensor]) -> Delta:
         return Delta({**self, **{name: self[name] + value if name in self else value for name, value in other.items()}})
 
     def __sub__(self, other: Mapping[str, Tensor]) -> Delta:
-        return self + {name: -value for name, value in other.items()}
+        return self + -Delta(other)
 
-    def __mul__(self, factor: float) -> Delta:
+    def __neg__(self) -> Delta:
+        return Delta({name: -value for name, value in self.items()})
+
+    def __mul__(self, factor: float | Mapping[str, Tensor]) -> Delta:
+        """Times a number, or entry by entry times tensors that broadcast; a layer that these lack counts as 0 there."""
+        if isinstance(factor, Mapping):
+            return Delta({name: factor[name] * value for name, value in self.items() if name in factor})
         return Delta({name: factor * value for name, value in self.items()})
 
     __rmul__ = __mul__

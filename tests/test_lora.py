@@ -126,6 +126,26 @@ def test_deltas_add_and_subtract_layer_by_layer_and_leave_their_operands_alone()
     assert (one["b"].item(), other["b"].item()) == (2, 5)
 
 
+def test_a_minus_turns_all_signs_and_leaves_its_operand_alone():
+    change = Delta(a=torch.tensor([[1.0, -2.0]]))
+    turned = -change
+    assert isinstance(turned, Delta)
+    assert turned["a"].tolist() == [[-1.0, 2.0]]
+    assert change["a"].tolist() == [[1.0, -2.0]]
+
+
+def test_a_weight_change_times_masks_is_the_product_of_entries_and_has_no_layer_that_one_side_lacks():
+    change = Delta(a=torch.tensor([[1.0, -2.0], [3.0, 4.0]]), b=torch.tensor([[5.0]]))
+    masks = {"a": torch.tensor([[True, False], [False, True]]), "c": torch.tensor([[True]])}
+    for masked in (change * masks, masks * change):
+        assert isinstance(masked, Delta)
+        assert masked["a"].dtype == torch.float32
+        assert {name: value.tolist() for name, value in masked.items()} == {"a": [[1.0, 0.0], [0.0, 4.0]]}
+    rows = {"a": torch.tensor([[2.0], [0.5]])}
+    assert (change * rows)["a"].tolist() == [[2.0, -4.0], [1.5, 2.0]]
+    assert (change * change)["b"].item() == 25
+
+
 def test_an_adapters_delta_is_the_scaled_product_in_fp32():
     A, B = random(2, 5), random(3, 2, seed=1)
     assert torch.equal(Adapter({"a": A}, {"a": B}, 0.5).delta()["a"], 0.5 * (B @ A))

@@ -284,6 +284,7 @@ assert not {HEAVY} & sys.modules.keys()
         ("validate", ROOT / "submissions/mini-v2/styles/naive.json"),
         ("show", ROOT / "submissions/mini-v2/styles/naive.json"),
         ("leaderboard", "--submissions", ROOT / "submissions", "--output"),
+        ("new-method", "mine", "--like", "ewc", "--to"),
     ],
     ids=lambda command: command[0],
 )
@@ -297,5 +298,6 @@ except SystemExit as done:
     assert not done.code, done.code
 assert not HEAVY & sys.modules.keys()
 """.replace("HEAVY", str(HEAVY))
-    arguments = [*map(str, command), *([str(tmp_path / "board")] if command[0] == "leaderboard" else [])]
+    writes = str(command[-1]).startswith("--") and len(command) > 1
+    arguments = [*map(str, command), *([str(tmp_path / "new")] if writes else [])]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)

@@ -27,6 +27,7 @@ from clbench.cli.options import (
 from clbench.data import locate
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.method import FAMILIES, Method
+from clbench.plugins import list_methods
 from clbench.suite import Suite, list_suites, load_suite, suite_folder
 from clbench.utils.formatting import format_bytes
 from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
@@ -49,7 +50,6 @@ def list_(
 ) -> None:
     """List suites, tracks, methods or metrics."""
     from clbench.metrics import METRICS
-    from clbench.plugins import list_methods
 
     def tracks() -> list[dict[str, str]]:
         return [
@@ -87,6 +87,29 @@ def new_suite(
     from clbench.data.suite_template import write_suite_template
 
     for path in write_suite_template(folder, like):
+        out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.command(
+    "new-method",
+    rich_help_panel=SETUP,
+    epilog="Examples:\n\n`clbench new-method my_method`\n\n`clbench new-method my_ewc --like ewc --to my_methods`",
+)
+def new_method(
+    name: Annotated[str, typer.Argument(help="The method's name: letters, digits and `_`.")],
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="The registered method to copy; default a plain one, with all other hooks as comments.",
+            autocompletion=lambda: list(list_methods()),
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The folder to write into.")] = Path(),
+) -> None:
+    """Write the file of a method of your own, commented, and its test; both work at once, and are there to change."""
+    from clbench.runner.method_template import write_method_template
+
+    for path in write_method_template(name, like, to):
         out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -28,7 +28,7 @@ from clbench.cli.options import (
 )
 from clbench.plugins import get_method, load_plugin
 from clbench.protocol.describe import describe, methods_in
-from clbench.suite import load_suite, suite_folder
+from clbench.suite import load_suite
 from clbench.utils.formatting import format_bytes
 from clbench.variants import settings_of
 
@@ -63,7 +63,8 @@ def check(
     if not debug:
         fork_server()
     definition, chosen = load_suite(suite), settings_of(settings or [])
-    track = definition.track(track or next(iter(definition.tracks))).name
+    if track:  # bad input is refused before the work
+        definition.track(track)
     with debugging(debug), stdout_for_results(debug):
         names = list(load_plugin(plugin)) if debug else methods_in(plugin)
         for name in names:  # bad settings are refused before this process loads torch
@@ -71,24 +72,15 @@ def check(
         import_harness()
         if not debug:
             fork_server(libraries=True)
-        from clbench.data.assets import resolve_assets
-        from clbench.data.locate import AssetPaths, default_data_root
-        from clbench.runner.engine.inline import InlineEngine
+        from clbench.runner import plugin_check
         from clbench.runner.monitor.events import output_line
-        from clbench.runner.plugin_check import check_method
-
-        paths = AssetPaths(data_root or default_data_root(), suite_folder(suite))
-        folders = resolve_assets(definition, suite, track, paths).folders
-        where, precision = InlineEngine().device(device), definition.precision or "fp32"
 
         def show(event: dict[str, Any]) -> None:
             err.print(Text(output_line(event)), soft_wrap=True)
 
         with nullcontext() if debug else err.status("checking"):
-            checks = [
-                check_method(where, precision, name, chosen, [plugin], definition, track, folders, show)
-                for name in names
-            ]
+            where: dict[str, Any] = {"suite": suite, "track": track, "device": device, "data_root": data_root}
+            checks = [plugin_check.check(name, [plugin], settings=chosen, on_event=show, **where) for name in names]
     for one in checks:
         for warning in one.warnings:
             err.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
@@ -121,5 +113,6 @@ def _row(check: MethodCheck) -> dict[str, Any]:
         "tasks": check.tasks,
         "regime": check.regime,
         "state_bytes": check.state_bytes,
+        "state_sha256": check.state_sha256,
         "seconds": round(check.seconds, 2),
     }

@@ -1,7 +1,7 @@
 """Check methods in seconds, before minutes are spent on them: every hook, by the real engine, on a toy suite.
 
-    check = check_method("cpu", "fp32", "mine", {}, [Path("mine.py")], load_suite("mini-v2"), "styles", folders)
-    check.error, check.warnings, check.regime
+    found = check("mine", ["mine.py"])
+    found.error, found.warnings, found.regime
 
 Three tasks are trained, handed on through a file, and drawn, each by an instance of its own, as workers do it.
 """
@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from clbench.data.assets import TrackAssets
+from clbench.data.assets import TrackAssets, resolve_assets
+from clbench.data.locate import AssetPaths, default_data_root
 from clbench.errors import ClbenchError, DeviceFailed
 from clbench.plugins import get_method
 from clbench.protocol.describe import MethodDescription, describe, describe_here
@@ -32,10 +33,12 @@ from clbench.protocol.track_runtime import TrackRuntime
 from clbench.results.schema import Run
 from clbench.runner.config import RunSpec
 from clbench.runner.engine import Engine, Event, EventHandler
+from clbench.runner.engine.inline import InlineEngine
 from clbench.runner.executor import UnitExecutor
 from clbench.runner.toy import ToyModels, toy_suite
+from clbench.state import digest
 from clbench.storage.store import Store, recipe_key
-from clbench.suite import Suite
+from clbench.suite import Suite, load_suite, suite_folder
 from clbench.utils.output import captures, outside
 
 
@@ -54,9 +57,45 @@ class MethodCheck:
     regime: str | None
     """What the state is, by its sizes after each of these tasks."""
     state_bytes: tuple[int, ...]
+    """The state's size after each task; empty if it fails."""
+    state_sha256: tuple[str, ...]
+    """The state's checksum after each task, which a second check repeats; empty if it fails."""
     seconds: float
     output: tuple[Event, ...]
     """What its hooks printed, as `output` events."""
+
+
+def check(
+    method: str,
+    plugins: Sequence[Path | str] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    suite: str = "mini-v2",
+    track: str | None = None,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    on_event: EventHandler = lambda event: None,
+) -> MethodCheck:
+    """Run all hooks of a method, as `clbench check` does; what fails is the check's `error`.
+
+    Args:
+        plugins: files with methods.
+        settings: the method's hyper-parameters.
+        suite: a suite's name, or its folder.
+        track: default the suite's first.
+        data_root: the folder of your own copies of models and data sets.
+        on_event: as `check_method` takes it.
+
+    Raises:
+        ClbenchError: bad input. WorkFailed: the method cannot be made.
+    """
+    definition = load_suite(suite)
+    track = definition.track(track or next(iter(definition.tracks))).name
+    paths = AssetPaths(data_root or default_data_root(), suite_folder(suite))
+    folders = resolve_assets(definition, suite, track, paths).folders
+    where, precision = InlineEngine().device(device), definition.precision or "fp32"
+    files = [Path(plugin) for plugin in plugins]
+    return check_method(where, precision, method, settings or {}, files, definition, track, folders, on_event)
 
 
 def check_method(
@@ -94,9 +133,10 @@ def check_method(
         models = ToyModels(definition, config, folders)
         runtime = TrackRuntime(definition, track, Store(Path(store)), config, assets, models=models)
         runtime.emit = outside(keep_output)
-        error, run = None, None
+        sequence = TaskSequence(runtime, host, *definition.runs(track)[0])
+        error, run, states = None, None, tuple[str, ...]()
         try:
-            run = _run_hooks(TaskSequence(runtime, host, *definition.runs(track)[0]))
+            run, states = _run_hooks(sequence)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as failure:
             error = DeviceFailed(f"{device} failed ({str(failure).splitlines()[0]})")
         except ClbenchError as failure:
@@ -114,6 +154,7 @@ def check_method(
         tasks=len(definition.track(track).tasks),
         regime=run.regime if run else None,
         state_bytes=run.state_bytes if run else (),
+        state_sha256=states,
         seconds=time.perf_counter() - began,
         output=tuple(output),
     )
@@ -128,14 +169,15 @@ def _host(name: str, settings: Mapping[str, Any], plugins: Sequence[Path]) -> tu
     return MethodHere(method, lambda: get_method(name, settings, plugins)), describe_here(method, plugins)
 
 
-def _run_hooks(sequence: TaskSequence) -> Run:
-    """A whole sequence; every state is read back from the store, as between workers."""
+def _run_hooks(sequence: TaskSequence) -> tuple[Run, tuple[str, ...]]:
+    """A whole sequence, and its states' checksums; every state is read back from the store, as between workers."""
     sequence.runtime.base_row()
+    states = list[str]()
     for position in range(len(sequence.tasks)):
-        sequence.state(position)
+        states.append(digest(sequence.state(position).tensors()))
         sequence.forget()
         sequence.row(position)
-    return read_run(sequence)
+    return read_run(sequence), tuple(states)
 
 
 def check_plugins(executor: UnitExecutor, engine: Engine, on_event: EventHandler) -> None:

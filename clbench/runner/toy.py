@@ -24,8 +24,13 @@ TASKS, STEPS, RESOLUTION = 3, 2, 32
 
 
 def toy_suite(suite: Suite, track: str) -> Suite:
-    """The first tasks of a track's first run, trained for two steps and drawn in one."""
+    """The first tasks of a track's first run, trained for two steps and drawn in one.
+
+    A task may take as many U-Net passes with a gradient as in the whole suite, for hooks that take a fixed number.
+    """
     (order, seed), whole = suite.runs(track)[0], suite.track(track)
+    budget = suite.training.most_passes / (STEPS * suite.training.batch_size)
+    training = {"steps": STEPS, "budget": max(1.0, budget), "adapter_parameters": None}
     tasks = tuple(whole.ordered(order)[:TASKS])
     short = {
         "tasks": tasks,
@@ -40,7 +45,7 @@ def toy_suite(suite: Suite, track: str) -> Suite:
     return suite.model_copy(
         update={
             "resolution": RESOLUTION,
-            "training": suite.training.model_copy(update={"steps": STEPS, "adapter_parameters": None}),
+            "training": suite.training.model_copy(update=training),
             "sampling": suite.sampling.model_copy(update={"steps": 1, "images_per_prompt": 1, "scheduler": None}),
             "tracks": {track: whole.model_copy(update=short)},
         }

@@ -256,3 +256,10 @@ def test_a_method_that_needs_more_than_the_toy_has_can_be_run_unchecked(mock_fol
     with pytest.raises(WorkFailed, match="too small a model"):  # the mock is small too, but it was tried
         harness.run("mine", "styles", mock_folder, models=models, on_event=seen.append, check=False, **options)
     assert seen.trainings
+
+
+def test_a_hook_may_take_as_many_passes_as_in_the_whole_suite_though_the_check_has_two_steps():
+    found = plugin_check.check("ewc")
+    assert (found.error, found.regime) == (None, "constant")
+    assert found.state_sha256 == plugin_check.check("ewc").state_sha256
+    assert len(set(found.state_sha256)) == 3
