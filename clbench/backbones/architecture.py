@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from torch import nn
 
 from clbench.errors import ClbenchError
 from clbench.suite import Training
@@ -76,3 +77,13 @@ def adapted_shapes(backbone: Path, training: Training) -> dict[str, tuple[int, i
         ClbenchError: the architecture is not the one that the definition names.
     """
     return adapted_unet(json.loads((backbone / "unet" / "config.json").read_text()), training)[2]
+
+
+def lower_modules(unet: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose weights are bf16 at that precision, as autocast would convert them at every call.
+
+    An adapter's factors and the normalisation layers stay in fp32, as autocast uses them.
+    """
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name:
+            yield module

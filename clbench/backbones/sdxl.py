@@ -25,7 +25,7 @@ from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from clbench.backbones import peft_layers
-from clbench.backbones.architecture import add_adapter, check_architecture
+from clbench.backbones.architecture import add_adapter, check_architecture, lower_modules
 from clbench.backbones.text_tokens import encode_with_tokens
 from clbench.errors import ClbenchError
 from clbench.lora import Adapter, AnyAdapter, PeftAdapter
@@ -67,7 +67,8 @@ class Backbone:
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
         if precision == "bf16":
-            _cast_like_autocast(self.unet)
+            for module in lower_modules(self.unet):
+                module.to(torch.bfloat16)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device)
@@ -396,13 +397,3 @@ def _set_values(linear: Any, values: Tensor) -> None:
         linear.weight = nn.Parameter(torch.empty(values.shape, device=linear.weight.device))
     linear.weight.requires_grad_(values.numel() > 0).copy_(values)
     linear.weight.grad = None
-
-
-def _cast_like_autocast(unet: nn.Module) -> None:
-    """Convert the weights of linear and convolution layers to bf16, as bf16 autocast would at every call.
-
-    The adapter's factors and the normalisation layers stay in fp32, as autocast uses them.
-    """
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name:
-            module.to(torch.bfloat16)

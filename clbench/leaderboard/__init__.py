@@ -4,7 +4,8 @@ boards = make_boards(read_submissions(Path("submissions")))     # or read_own(Pa
 write_tables(boards, Path("leaderboard"))
 """
 
-from clbench.leaderboard.board import Board, make_boards, read_own, read_submissions
+from clbench.leaderboard.board import Board, make_boards
+from clbench.leaderboard.read import read_own, read_submissions
 from clbench.leaderboard.write import write_tables
 
 __all__ = ["Board", "make_boards", "read_own", "read_submissions", "write_tables"]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clbench.leaderboard.board import Board
+from clbench.leaderboard.board import PLAIN_TRAINING, Board
 from clbench.leaderboard.published import Printed, PromptStudy, Published
 from clbench.leaderboard.tables import BLANK, Cell, Column, Table
 from clbench.metrics import METRICS, Metric
@@ -27,30 +27,65 @@ class Fact:
 
     heading: str
     description: str
-    field: str = ""
-    """The `Analysis` property, named as the runs' field, that it shows; "" = how far the result was verified."""
+    source: str
+    """The field of the result that it is read from."""
+    value: Callable[[Board, Analysis], Any]
     text: Callable[[Any], str] = str
-    """Makes a cell's text of its value."""
+    """Makes a cell's text of its value, if that is not None."""
     align: Literal["left", "right"] = "right"
 
     def cell(self, board: Board, method: Analysis) -> Cell:
-        value = getattr(method, self.field) if self.field else board.level(method)
-        source = f"{self.field} of {method.result.place}" if self.field else "VERIFIED.json"
+        value, source = self.value(board, method), f"{self.source} of {method.result.place}"
+        if value is None:
+            return replace(BLANK, source=source)
         return Cell(self.text(value), round(value, 3) if isinstance(value, float) else value, source=source)
 
 
-def _passes(multiple: float | None) -> str:
-    return "–" if multiple is None else f"{multiple:.2f}"
-
-
 FACTS = (
-    Fact("Tuning", "where the settings come from", "tuning", align="left"),
-    Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
-    Fact("Regime", "what that state is", "regime", align="left"),
-    Fact("Passes", "training passes, in multiples of the suite's own training", "training_passes", _passes),
-    Fact("Train s/task", "mean seconds of training a task", "train_seconds", "{:.1f}".format),
-    Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", "{:.1f}".format),
-    Fact("Verified", "how far somebody else has checked the numbers", align="left"),
+    Fact("Tuning", "where the settings come from", "tuning", lambda _, method: method.tuning, align="left"),
+    Fact(
+        "State",
+        "what is handed on after the last task",
+        "state_bytes",
+        lambda _, method: method.state_bytes,
+        format_bytes,
+    ),
+    Fact("Regime", "what that state is", "regime", lambda _, method: method.regime, align="left"),
+    Fact(
+        "Passes",
+        "training passes, in multiples of the suite's own training",
+        "training_passes",
+        lambda _, method: method.training_passes,
+        "{:.2f}".format,
+    ),
+    Fact(
+        "Train s/task",
+        "mean seconds of training a task",
+        "train_seconds",
+        lambda _, method: method.train_seconds,
+        "{:.1f}".format,
+    ),
+    Fact(
+        "Train ×",
+        f"training time, in multiples of {PLAIN_TRAINING}'s",
+        "train_seconds",
+        lambda board, method: board.relative_train_seconds(method),
+        "{:.2f}".format,
+    ),
+    Fact(
+        "Eval s/task",
+        "mean seconds of evaluation a task",
+        "eval_seconds",
+        lambda _, method: method.eval_seconds,
+        "{:.1f}".format,
+    ),
+    Fact(
+        "Verified",
+        "how far somebody else has checked the numbers",
+        "VERIFIED.json",
+        lambda board, method: board.level(method),
+        align="left",
+    ),
 )
 
 

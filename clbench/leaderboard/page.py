@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from clbench.leaderboard.board import Board, apart
+from clbench.leaderboard.board import PLAIN_TRAINING, Board, apart
 from clbench.leaderboard.board_tables import (
     margin_text,
     pairs_table,
@@ -58,6 +58,7 @@ def board_page(board: Board, path: Path) -> str:
         "  keeps data), `bound` (a bound, not continual).",
         "- *Passes*: U-Net passes with a gradient, in trainings and in what a method adds to them, in multiples of the",
         "  suite's own training.",
+        f"- *Train ×*: the training time in multiples of that of `{PLAIN_TRAINING}`, which adds nothing to a training.",
         "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
         "  submitted images give), `rerun` (a whole run and chosen cells were repeated).",
         "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",

@@ -7,8 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clbench.errors import ClbenchError
-from clbench.leaderboard.board import Board, make_boards, read_submissions
+from clbench.leaderboard.board import Board, make_boards
 from clbench.leaderboard.published import load_published
+from clbench.leaderboard.read import read_submissions
 from clbench.leaderboard.site import build_site
 from clbench.leaderboard.write import write_tables
 from clbench.results.analysis import Analysis

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from clbench.backbones.architecture import adapted_unet, adapter_parameters
+from clbench.backbones.architecture import adapted_unet, adapter_parameters, lower_modules
 from clbench.errors import ClbenchError
 from clbench.suite import Suite, Training
 
@@ -109,10 +109,10 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
 
 def _materialize(unet: nn.Module, precision: str) -> None:
     """Give a U-Net of the meta device fake weights of the types that `Backbone` gives its own."""
-    for name, module in unet.named_modules():
-        lower = precision == "bf16" and isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name
+    lower = set(lower_modules(unet)) if precision == "bf16" else set()
+    for module in unet.modules():
         for field, value in list(module.named_parameters(recurse=False)):
-            fake = torch.empty(value.shape, dtype=torch.bfloat16 if lower else value.dtype)
+            fake = torch.empty(value.shape, dtype=torch.bfloat16 if module in lower else value.dtype)
             setattr(module, field, nn.Parameter(fake, requires_grad=value.requires_grad))
 
 

@@ -1,21 +1,25 @@
-"""SDXL's training and sampling beside straightforward loops and the arithmetic floor, with random weights.
+"""SDXL's training and sampling beside straightforward loops and the device's own rate of matrix products.
 
-    python perf/sdxl_speed.py                     # small, on the CPU: ratios only
-    python perf/sdxl_speed.py --full              # SDXL's own size, on a GPU (14 GB of temporary disk)
+    python perf/gpu.py                      # on a GPU SDXL's own size, in nine minutes; needs 14 GB of temporary disk
+    python perf/gpu.py                      # without a GPU a small size: ratios only
+    python perf/gpu.py --json figures.json  # for machines too
 
-Speed and memory do not depend on the weights' values. "Plain" is, for sampling, what the paper's code does: one load of
-the whole pipeline a state, the pipeline's call in fp32 on batches of 5, images through disk, CLIP loaded for every
-cell; for training, a loop that encodes picture and prompt at every step, at our precision. The floor counts the
-operations of the U-Net's graph, at the rate of matrix products measured on the same device.
+Weights are random: speed and memory do not depend on their values. "Plain" is, for sampling, what the paper's code
+does: one load of the whole pipeline a state, the pipeline's call in fp32 on batches of 5, of which one is timed, images
+through disk, CLIP loaded for every cell; for training, a loop that encodes picture and prompt at every step, at our
+precision. "Of the floor" is the share of the rate of matrix products, measured on the same device, that the operations
+of the U-Net's graph have at that speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,46 +37,57 @@ from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import save_file
 from tabulate import tabulate
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from clbench.backbones.sdxl import Backbone
 from clbench.encoders import load_encoder
 from clbench.lora import Adapter
 from clbench.method import Example
-from clbench.protocol.device import LOW_MEMORY_BATCH, default_device
+from clbench.protocol.device import LOW_MEMORY_BATCH, DeviceConfig, default_device
 from clbench.protocol.sampling import draw_cell
 from clbench.protocol.trainer import TaskDataset
-from clbench.runner.estimate import matmul_rate
+from clbench.runner.estimate import device_memory, matmul_rate
 from clbench.runner.footprint import count
 from clbench.suite import load_suite
-from clbench.utils.formatting import format_time
+from clbench.utils.formatting import format_bytes, format_time
 from clbench.utils.images import to_pil
 from clbench.utils.seeding import generator
 
 STATES, CELLS, RUNS = 10, 55, 64
 """Tasks and cells of a run; runs of the whole protocol."""
+PLAIN_BATCH = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="SDXL's own size")
     parser.add_argument("--device", default=default_device())
+    parser.add_argument("--small", action="store_true", help="the small size on a GPU too")
     parser.add_argument("--steps", type=int, default=10, help="training steps to time")
     parser.add_argument("--memory", choices=("low", "high"), default="high")
+    parser.add_argument("--seconds", type=float, default=500.0, help="begin no further measurement after so long")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
     chosen = parser.parse_args()
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before CUDA starts, for the deterministic measurement
     if chosen.device == "cpu":
         torch.set_num_threads(1)
+    full = chosen.device.startswith("cuda") and not chosen.small
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.manual_seed(0)
-        Trial(Path(folder), chosen.full, chosen.device, chosen.steps, chosen.memory == "low").report()
+        trial = Trial(Path(folder), full, chosen.device, chosen.steps, chosen.memory == "low")
+        figures = trial.measure(until=time.monotonic() + chosen.seconds)
+    show(figures)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 class Trial:
     """One size on one device."""
 
     def __init__(self, folder: Path, full: bool, device: str, steps: int, low_memory: bool) -> None:
-        self.folder, self.device, self.steps = folder, device, steps
-        suite = load_suite("sdxl-v1")
+        self.folder, self.device, self.steps, self.low_memory = folder, device, steps, low_memory
+        self.suite = suite = load_suite("sdxl-v1")
+        self.training_steps = suite.training.steps
         self.precision = "bf16" if device.startswith("cuda") else "fp32"
         self.resolution = 1024 if full else 256
         training = (
@@ -87,7 +102,7 @@ class Trial:
         self.prompts = suite.track("objects").eval_prompts(suite.track("objects").tasks[0])
         unet = write_pipeline(folder / "pipeline", full)
         write_clip(folder / "clip", full)
-        self.footprint = count(unet, training, self.resolution // 8)
+        self.footprint = count(unet, training, self.resolution // 8, self.precision)
         self.backbone = Backbone.load(
             folder / "pipeline",
             training,
@@ -110,25 +125,31 @@ class Trial:
 
     # --- ours ---
 
-    def train(self, steps: int) -> None:
+    @cached_property
+    def data(self) -> TaskDataset:
         pixels = torch.zeros(3, self.resolution, self.resolution)
-        data = TaskDataset(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
+        return TaskDataset(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
+
+    def train(self, steps: int) -> None:
+        """Steps like those of `clbench.protocol.trainer.fit`."""
         live = self.backbone.use_adapter(self.adapter)
         assert live is not None
         parameters = live.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-        for batch in data.batches(steps, self.training, generator(0)):
-            loss = data.loss(batch)
+        for batch in self.data.batches(steps, self.training, generator(0)):
+            loss = self.data.loss(batch)
             optimizer.zero_grad(set_to_none=True)
+            loss.item()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            loss.item()
         self.backbone.use_adapter(None)
 
-    def cell(self) -> None:
+    def cell(self) -> Tensor:
+        """All images of a task, drawn and scored: float [N, 3, H, W]."""
         images = draw_cell(self.backbone, self.prompts, self.sampling, self.resolution)
         self.encoder.embed(to_pil(images))
+        return images
 
     # --- the straightforward loops ---
 
@@ -164,64 +185,86 @@ class Trial:
             loss.item()
         pipeline.unet.delete_adapters("timed")
 
-    def plain_cell(self, pipeline: Any) -> None:
+    def plain_batch(self, pipeline: Any) -> None:
+        """One batch of a cell, and the encoder's load, which is once a cell."""
         out = self.folder / "images"
         out.mkdir(exist_ok=True)
-        prompts = [prompt for prompt in self.prompts for _ in range(self.sampling.images_per_prompt)]
-        for start in range(0, len(prompts), 5):
-            images = pipeline(
-                prompts[start : start + 5],
-                num_inference_steps=self.sampling.steps,
-                guidance_scale=self.sampling.guidance_scale,
-                height=self.resolution,
-                width=self.resolution,
-            ).images
-            for number, image in enumerate(images, start):
-                image.save(out / f"{number}.png")
+        images = pipeline(
+            (self.prompts * PLAIN_BATCH)[:PLAIN_BATCH],
+            num_inference_steps=self.sampling.steps,
+            guidance_scale=self.sampling.guidance_scale,
+            height=self.resolution,
+            width=self.resolution,
+        ).images
+        for number, image in enumerate(images):
+            image.save(out / f"{number}.png")
         encoder = load_encoder("clip", self.folder / "clip", self.device)
         encoder.embed([Image.open(path).convert("RGB") for path in sorted(out.glob("*.png"))])
 
     # --- the figures ---
 
-    def report(self) -> None:
-        self.train(2)
-        step, train_peak = self.timed(lambda: self.train(self.steps), self.steps)
-        self.backbone.deploy({})
-        self.cell()
-        cell, cell_peak = self.timed(self.cell)
-        self.backbone.pipeline.to("cpu")  # its turn is over
-        load, _ = self.timed(self.plain_pipeline)
-        pipeline = self.plain_pipeline()
-        self.plain_train(pipeline, 2)
-        plain_step, plain_train_peak = self.timed(lambda: self.plain_train(pipeline, self.steps), self.steps)
-        plain_cell, plain_cell_peak = self.timed(lambda: self.plain_cell(pipeline))
-        plain_cell += load * STATES / CELLS
-        rate = matmul_rate(self.device, self.precision)
-        floor_step = 3 * self.footprint.pass_flops / rate  # a backward pass counts as two
-        floor_cell = self.images * 2 * self.sampling.steps * self.footprint.pass_flops / rate
-        rows = [
-            ["training steps a second", 1 / step, 1 / plain_step, plain_step / step, f"{floor_step / step:.0%}"],
-            [
-                "images a second",
-                self.images / cell,
-                self.images / plain_cell,
-                plain_cell / cell,
-                f"{floor_cell / cell:.0%}",
-            ],
-        ]
-        if self.device.startswith("cuda"):
-            rows.append(["peak memory, training, GB", train_peak, plain_train_peak, plain_train_peak / train_peak, ""])
-            rows.append(["peak memory, sampling, GB", cell_peak, plain_cell_peak, plain_cell_peak / cell_peak, ""])
-        name = torch.cuda.get_device_name() if self.device.startswith("cuda") else "CPU, one thread"
-        print(f"{name}, {self.precision}, {self.resolution} px, rank {self.training.rank}, {rate / 1e12:.2f} TFLOP/s")
-        flops, values = self.footprint.pass_flops / 1e12, self.footprint.adapter
-        print(f"a U-Net pass is {flops:.3f} TFLOP, an adapter {values:,} values")
-        print(tabulate(rows, ["", "ours", "plain", "ours is", "of the floor"], floatfmt=".3g"))
-        run = STATES * self.training.steps * step + (CELLS + STATES) * cell
-        print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
+    def measure(self, until: float) -> dict[str, Any]:
+        """All figures; those that there was no time left for are missing.
 
-    def timed(self, work: Callable[[], object], count: int = 1) -> tuple[float, float]:
-        """Seconds a piece of work, and the peak of the device's memory in GB."""
+        Args:
+            until: begin nothing after that time of the monotonic clock.
+        """
+        rate = matmul_rate(self.device, self.precision)
+        found: dict[str, Any] = {
+            "device": torch.cuda.get_device_name() if self.device.startswith("cuda") else "CPU, one thread",
+            "precision": self.precision,
+            "resolution": self.resolution,
+            "rank": self.training.rank,
+            "matmul_flops_a_second": rate,
+            "pass_flops": self.footprint.pass_flops,
+            "expected_memory_bytes": self.expected_memory(),
+        }
+        _ = self.data
+        self.train(3)
+        step, found["train_peak_bytes"] = self.timed(lambda: self.train(self.steps), self.steps)
+        self.backbone.deploy({})
+        before = self.cell()
+        cell, found["sample_peak_bytes"] = self.timed(lambda: found.update(noise=difference(before, self.cell())))
+        floor_cell = self.images * self.sampling.passes_a_step * self.sampling.steps * self.footprint.pass_flops / rate
+        found |= {
+            "steps_a_second": 1 / step,
+            "train_share_of_matmul": 3 * self.footprint.pass_flops / rate / step,  # a backward pass counts as two
+            "images_a_second": self.images / cell,
+            "sample_share_of_matmul": floor_cell / cell,
+            "run_seconds": STATES * self.training_steps * step + (CELLS + STATES) * cell,
+        }
+        if time.monotonic() < until and self.device.startswith("cuda"):
+            torch.use_deterministic_algorithms(True)
+            self.train(1)
+            found["deterministic_cost"] = self.timed(lambda: self.train(self.steps), self.steps)[0] / step
+            torch.use_deterministic_algorithms(False)
+        if time.monotonic() < until:
+            self.backbone.pipeline.to("cpu")  # its turn is over
+            load, _ = self.timed(self.plain_pipeline)
+            pipeline = self.plain_pipeline()
+            self.plain_train(pipeline, 2)
+            plain_step, found["plain_train_peak_bytes"] = self.timed(
+                lambda: self.plain_train(pipeline, self.steps), self.steps
+            )
+            found |= {"plain_steps_a_second": 1 / plain_step, "train_speedup": plain_step / step}
+            if time.monotonic() < until:
+                batch, found["plain_sample_peak_bytes"] = self.timed(lambda: self.plain_batch(pipeline))
+                plain_cell = batch * self.images / PLAIN_BATCH + load * STATES / CELLS
+                found |= {"plain_images_a_second": self.images / plain_cell, "sample_speedup": plain_cell / cell}
+        return found
+
+    def expected_memory(self) -> int:
+        """What `clbench run` would expect to need."""
+        config = DeviceConfig(
+            device=self.device,
+            precision=self.precision,
+            gradient_checkpointing=self.low_memory,
+            sample_batch_size=self.backbone.sample_batch_size,
+        )
+        return device_memory(self.footprint, self.suite, config)
+
+    def timed(self, work: Callable[[], object], count: int = 1) -> tuple[float, int | None]:
+        """Seconds a piece of work, and the peak of the device's memory in bytes, if it has its own."""
         cuda = self.device.startswith("cuda")
         if cuda:
             torch.cuda.synchronize()
@@ -230,7 +273,42 @@ class Trial:
         work()
         if cuda:
             torch.cuda.synchronize()
-        return (time.perf_counter() - began) / count, torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0
+        return (time.perf_counter() - began) / count, torch.cuda.max_memory_allocated() if cuda else None
+
+
+def difference(one: Tensor, other: Tensor) -> dict[str, float]:
+    """How far two drawings of the same images are apart, in grey levels of 255."""
+    apart = 255 * (one - other).abs()
+    return {"largest": float(apart.max()), "root_mean_square": float(apart.square().mean().sqrt())}
+
+
+def show(found: dict[str, Any]) -> None:
+    """The figures as a table."""
+    rate = found["matmul_flops_a_second"] / 1e12
+    print(
+        f"{found['device']}, {found['precision']}, {found['resolution']} px, rank {found['rank']}, {rate:.2f} TFLOP/s"
+    )
+
+    def row(name: str, ours: str, plain: str, share: str = "") -> list[Any]:
+        first, second = found.get(ours), found.get(plain)
+        ratio = first / second if first and second else None
+        return [name, first, second, ratio, f"{found[share]:.0%}" if share else ""]
+
+    rows = [
+        row("training steps a second", "steps_a_second", "plain_steps_a_second", "train_share_of_matmul"),
+        row("images a second", "images_a_second", "plain_images_a_second", "sample_share_of_matmul"),
+        row("peak memory, training, bytes", "train_peak_bytes", "plain_train_peak_bytes"),
+        row("peak memory, sampling, bytes", "sample_peak_bytes", "plain_sample_peak_bytes"),
+    ]
+    print(tabulate(rows, ["", "ours", "plain", "ratio", "of the floor"], floatfmt=".3g"))
+    noise = found["noise"]
+    print(f"expected memory: {format_bytes(found['expected_memory_bytes'])}")
+    apart = f"at most {noise['largest']:.3g} of 255 apart, {noise['root_mean_square']:.3g} by the root mean square"
+    print(f"two drawings of the same images are {apart}")
+    if "deterministic_cost" in found:
+        print(f"a training step that repeats its bits takes {found['deterministic_cost']:.2f} times as long")
+    run = found["run_seconds"]
+    print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
 
 
 def write_pipeline(folder: Path, full: bool) -> dict[str, Any]:
