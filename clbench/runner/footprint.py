@@ -94,6 +94,7 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
         counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
         with saved_bytes(unet, blocks) as (total, inside), counter:
             unet(*inputs, added_cond_kwargs=conditions)
+        unet.disable_adapters()  # as sampling does
         with torch.no_grad(), LiveBytes(unet) as live:
             unet(*inputs, added_cond_kwargs=conditions)
     return ModelFootprint(

@@ -86,15 +86,17 @@ def test_memory_is_what_the_allocator_measures():
     forward()  # what is allocated once
     _, left = allocated(forward)
     assert counted.saved == pytest.approx(left, rel=0.05)
+    unet.disable_adapters()
     with torch.no_grad():
         peak, _ = allocated(forward)
     assert counted.sampled == pytest.approx(peak, rel=0.25)  # kernels have working memory of their own
-    with saved_bytes(unet, []) as (total, _):
-        forward()
-    assert counted.saved == total[0]
     with torch.no_grad(), LiveBytes(unet) as live:
         forward()
     assert counted.sampled == live.peak
+    unet.enable_adapters()
+    with saved_bytes(unet, []) as (total, _):
+        forward()
+    assert counted.saved == total[0]
 
 
 def test_lower_precision_takes_about_half_the_memory():
@@ -105,17 +107,17 @@ def test_lower_precision_takes_about_half_the_memory():
     assert 0.4 < half.sampled / full.sampled < 0.75
 
 
-def test_at_full_size_a_gpu_of_24_gb_trains_and_draws_fewer_images_at_a_time():
+def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
     footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
     config = DeviceConfig(device="cuda", precision="bf16")
     roomy = fit_memory(footprint, sdxl, config, "auto", 80 * 10**9, sharing=1)
-    small = fit_memory(footprint, sdxl, config, "auto", 24 * 10**9, sharing=1)
+    small = fit_memory(footprint, sdxl, config, "auto", 16 * 10**9, sharing=1)
     assert roomy == config
     assert not small.gradient_checkpointing
-    assert small.sample_batch_size in (20, 10, 5)
-    assert device_memory(footprint, sdxl, small) <= 24 * 10**9
+    assert small.sample_batch_size == 20
+    assert device_memory(footprint, sdxl, small) <= 16 * 10**9
     repeats = config.model_copy(update={"deterministic": True})  # another batch size has other last bits
-    assert fit_memory(footprint, sdxl, repeats, "auto", 24 * 10**9, sharing=1).sample_batch_size in (None, 4)
+    assert fit_memory(footprint, sdxl, repeats, "auto", 16 * 10**9, sharing=1).sample_batch_size in (None, 4)
 
 
 def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu_it_is_the_device_s_own():
