@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,9 +36,9 @@ from clbench.utils.tables import FittedTable, FoldingText, RankedColumn
 data_app = typer.Typer(help="The models and data sets that a suite needs.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=SETUP)
 
-WRAPPED = ("method", "tracks", "tasks", "metrics", "about")
+WRAPPED = ("method", "tracks", "tasks", "metrics", "passes on", "about")
 """Columns of `clbench list` whose text may go over several lines."""
-NARROW_RANKS = {"family": 1, "year": 1, "version": 1, "metrics": 1, "label": 1, "sha256": 2}
+NARROW_RANKS = {"family": 1, "year": 1, "passes on": 2, "version": 1, "metrics": 1, "label": 1, "sha256": 2}
 """Columns of `clbench list` that a narrow terminal need not show, as `RankedColumn.rank`."""
 Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
@@ -183,8 +184,15 @@ def _asset_row(status: locate.AssetStatus) -> dict[str, Any]:
 
 def method_row(method: type[Method]) -> dict[str, str]:
     """A method's row in `clbench list methods`."""
-    about = (method.__doc__ or "").strip().partition("\n")[0]
-    return {"method": method.name, "family": method.family, "year": method.year, "about": about}
+    text = (method.__doc__ or "").strip()
+    about, passed_on = text.partition("\n")[0], re.search(r"^\s*Passed on: (.*?)\.(?=\s)", text, re.MULTILINE | re.DOTALL)
+    return {
+        "method": method.name,
+        "family": method.family,
+        "year": method.year,
+        "passes on": " ".join(passed_on[1].split()) if passed_on else "",
+        "about": about,
+    }
 
 
 def _family_rank(row: dict[str, str]) -> int:
