@@ -185,7 +185,10 @@ def _asset_row(status: locate.AssetStatus) -> dict[str, Any]:
 def method_row(method: type[Method]) -> dict[str, str]:
     """A method's row in `clbench list methods`."""
     text = (method.__doc__ or "").strip()
-    about, passed_on = text.partition("\n")[0], re.search(r"^\s*Passed on: (.*?)\.(?=\s)", text, re.MULTILINE | re.DOTALL)
+    about, passed_on = (
+        text.partition("\n")[0],
+        re.search(r"^\s*Passed on: (.*?)\.(?=\s)", text, re.MULTILINE | re.DOTALL),
+    )
     return {
         "method": method.name,
         "family": method.family,

@@ -37,7 +37,7 @@ LEFT_OUT = ("seeds", "quick", "output", "tuning", "keep", "check", "debug")
     epilog="Examples:\n\n`clbench tune --method ewc --track styles`\n\n"
     "`clbench tune --methods ewc,mas,si --track styles --trials 16 --dry-run`\n\n"
     "`clbench tune --method mine --plugin mine.py --track styles --output my-tuning`\n\n"
-    "then take what was chosen with `--tuning my-tuning` in `clbench run`, or with `--tuned` from the project's folder",
+    "What was chosen is then taken by `run` and `sweep`: with --tuned, or --tuning my-tuning for another folder.",
 )
 @partial(with_run_options, leave_out=LEFT_OUT)
 def tune(
