@@ -183,11 +183,10 @@ class Backbone:
             outputs, inputs = self.shapes[name]
             _set_values(layer.lora_A["default"], adapter.A.get(name, torch.empty(0, inputs)))
             _set_values(layer.lora_B["default"], adapter.B.get(name, torch.empty(outputs, 0)))
-        return Adapter(
-            {name: self.layers[name].lora_A["default"].weight for name in adapter.A},
-            {name: self.layers[name].lora_B["default"].weight for name in adapter.B},
-            self.scale,
-        )
+        # In the model's order, whatever the adapter's is: the norm that clips gradients depends on it in its last bits.
+        own = {name: layer for name, layer in self.layers.items() if name in adapter.A}
+        A = {name: layer.lora_A["default"].weight for name, layer in own.items()}
+        return Adapter(A, {name: layer.lora_B["default"].weight for name, layer in own.items()}, self.scale)
 
     def trained(self, live: AnyAdapter) -> AnyAdapter:
         """A copy of the live adapter on the CPU, which knows its change of the deployed weights."""

@@ -338,3 +338,13 @@ def test_a_mask_holds_entries_of_an_adapter_with_two_hooks(runtime):
     trained(runtime, method)
     assert all(torch.equal(B[::2], torch.ones_like(B[::2])) for B in method.adapter.B.values())
     assert all(bool((B[1::2] != 1).all()) for B in method.adapter.B.values())
+
+
+def test_the_order_of_an_adapter_s_layers_changes_no_bit(runtime):
+    """A file has them by name, and the norm that clips gradients is a sum, whose last bits depend on their order."""
+    fresh = TaskSequence(runtime, get_method("merge_init"), "forward", 0)._start().adapter
+    assert fresh is not None
+    turned = replace(fresh, A=dict(reversed(fresh.A.items())), B=dict(reversed(fresh.B.items())))
+    live = runtime.backbone.use_adapter(turned)
+    assert list(live.A) == list(live.B) == list(runtime.backbone.layers)
+    assert all(torch.equal(live.A[layer], A) for layer, A in fresh.A.items())
