@@ -307,8 +307,9 @@ def show(found: dict[str, Any]) -> None:
     print(f"two drawings of the same images are {apart}")
     if "deterministic_cost" in found:
         print(f"a training step that repeats its bits takes {found['deterministic_cost']:.2f} times as long")
-    run = found["run_seconds"]
-    print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
+    if found["resolution"] == 1024:
+        run = found["run_seconds"]
+        print(f"one run: {format_time(run)}; {RUNS} runs: {format_time(RUNS * run)}")
 
 
 def write_pipeline(folder: Path, full: bool) -> dict[str, Any]:

@@ -182,8 +182,11 @@ class Board:
 
     def relative_train_seconds(self, method: Analysis) -> float | None:
         """Seconds of training a task in multiples of those of `PLAIN_TRAINING`; None where it is not on the board."""
-        plain = next((one.train_seconds for one in self.methods if one.variant == PLAIN_TRAINING), 0.0)
-        return method.train_seconds / plain if plain else None
+        return method.train_seconds / self._plain_train_seconds if self._plain_train_seconds else None
+
+    @cached_property
+    def _plain_train_seconds(self) -> float:
+        return next((one.train_seconds for one in self.methods if one.variant == PLAIN_TRAINING), 0.0)
 
     @cached_property
     def records(self) -> list[Record]:
