@@ -63,7 +63,7 @@ class Board:
         scores.
         """
         drift = self.track.drift.metrics if self.track.drift else ()
-        headline = [metric for metric in self.metrics if not metric.secondary]
+        headline = [METRICS[name] for name in self.track.headline_metrics]
         columns = [(metric, one) for one in shown() if one.of != "drift" for metric in headline]
         columns += [(METRICS[name], STATISTICS["drift"]) for name in drift]
         columns += [(metric, STATISTICS[INSTEAD]) for metric in self.metrics if metric.secondary]

@@ -27,64 +27,43 @@ class Fact:
 
     heading: str
     description: str
-    source: str
+    field: str
     """The field of the result that it is read from."""
-    value: Callable[[Board, Analysis], Any]
     text: Callable[[Any], str] = str
     """Makes a cell's text of its value, if that is not None."""
     align: Literal["left", "right"] = "right"
+    value: Callable[[Board, Analysis], Any] | None = None
+    """Gives its value; None: the `Analysis` has it, under the field's name."""
 
     def cell(self, board: Board, method: Analysis) -> Cell:
-        value, source = self.value(board, method), f"{self.source} of {method.result.place}"
+        value = self.value(board, method) if self.value else getattr(method, self.field)
+        source = f"{self.field} of {method.result.place}"
         if value is None:
             return replace(BLANK, source=source)
         return Cell(self.text(value), round(value, 3) if isinstance(value, float) else value, source=source)
 
 
+_SECONDS, _MULTIPLE = "{:.1f}".format, "{:.2f}".format
 FACTS = (
-    Fact("Tuning", "where the settings come from", "tuning", lambda _, method: method.tuning, align="left"),
-    Fact(
-        "State",
-        "what is handed on after the last task",
-        "state_bytes",
-        lambda _, method: method.state_bytes,
-        format_bytes,
-    ),
-    Fact("Regime", "what that state is", "regime", lambda _, method: method.regime, align="left"),
-    Fact(
-        "Passes",
-        "training passes, in multiples of the suite's own training",
-        "training_passes",
-        lambda _, method: method.training_passes,
-        "{:.2f}".format,
-    ),
-    Fact(
-        "Train s/task",
-        "mean seconds of training a task",
-        "train_seconds",
-        lambda _, method: method.train_seconds,
-        "{:.1f}".format,
-    ),
+    Fact("Tuning", "where the settings come from", "tuning", align="left"),
+    Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
+    Fact("Regime", "what that state is", "regime", align="left"),
+    Fact("Passes", "training passes, in multiples of the suite's own training", "training_passes", _MULTIPLE),
+    Fact("Train s/task", "mean seconds of training a task", "train_seconds", _SECONDS),
     Fact(
         "Train ×",
         f"training time, in multiples of {PLAIN_TRAINING}'s",
         "train_seconds",
-        lambda board, method: board.relative_train_seconds(method),
-        "{:.2f}".format,
+        _MULTIPLE,
+        value=Board.relative_train_seconds,
     ),
-    Fact(
-        "Eval s/task",
-        "mean seconds of evaluation a task",
-        "eval_seconds",
-        lambda _, method: method.eval_seconds,
-        "{:.1f}".format,
-    ),
+    Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", _SECONDS),
     Fact(
         "Verified",
         "how far somebody else has checked the numbers",
         "VERIFIED.json",
-        lambda board, method: board.level(method),
         align="left",
+        value=Board.level,
     ),
 )
 

@@ -55,8 +55,6 @@ class Row:
     drift: dict[str, list[FiniteFloat]] | None = None
     """After the last task, where it is measured: metric -> for each unrelated prompt, the mean cosine of its images
     with the base model's own."""
-    trained_parameters: int | None = None
-    """As `Cost.trained_parameters`."""
 
     @classmethod
     def read(cls, runtime: TrackRuntime, key: str, position: int) -> Row | None:
@@ -101,6 +99,8 @@ def read_run(sequence: TaskSequence) -> Run:
     keys = [sequence.keys.row(position) for position in range(len(sequence.tasks))]
     base, rows = runtime.stored_base_row(), [Row.read(runtime, key, position) for position, key in enumerate(keys)]
     found = [row for row in rows if row is not None]
+    costs = [sequence.stored_cost(position) for position in range(len(sequence.tasks))]
+    registered = runtime.trainable_parameters
     if base is None or len(found) < len(rows):
         raise _missing(runtime, runtime.keys.base if base is None else keys[rows.index(None)])
     metrics, last = runtime.track.metrics, found[-1]
@@ -120,21 +120,19 @@ def read_run(sequence: TaskSequence) -> Run:
         eval_seconds=sum(row.eval_seconds for row in found),
         peak_memory_bytes=max(row.peak_memory_bytes or 0 for row in found) or None,
         trainable_parameters=max(
-            runtime.trainable_parameters if row.trained_parameters is None else row.trained_parameters for row in found
+            registered if cost.trained_parameters is None else cost.trained_parameters for cost in costs
         ),
-        training_passes=_training_passes(sequence),
+        training_passes=_training_passes(costs, sequence.training.passes),
         told_task=sequence.is_told,
         leak=leak or None,
         drift={metric: tuple(own) for metric, own in last.drift.items()} if last.drift else None,
     )
 
 
-def _training_passes(sequence: TaskSequence) -> float | None:
-    """Passes with a gradient in all trainings, in multiples of the suite's own; None where they were not counted."""
-    store, count = sequence.runtime.store, len(sequence.tasks)
-    costs = [store.get_json(sequence.keys.cost(position), COST.validate_python) for position in range(count)]
-    passes = [cost.passes_with_gradient for cost in costs if cost and cost.passes_with_gradient is not None]
-    return sum(passes) / (count * sequence.training.passes) if len(passes) == count else None
+def _training_passes(costs: Sequence[Cost], own: int) -> float | None:
+    """Passes with a gradient in all trainings, in multiples of the suite's `own`; None where they were not counted."""
+    passes = [cost.passes_with_gradient for cost in costs if cost.passes_with_gradient is not None]
+    return sum(passes) / (len(costs) * own) if len(passes) == len(costs) else None
 
 
 def read_controls(runtime: TrackRuntime) -> Controls:

@@ -128,11 +128,10 @@ class TaskSequence:
             leak = probes.leak(runtime, self.tasks, deployed.weights, weights_digest, *own)
             drift = probes.drift(runtime, deployed.weights, weights_digest)
             runtime.report_work(probes.leak_passes(runtime) + probes.drift_passes(runtime))
-        cost = runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
+        cost = self.stored_cost(position)
         peak = max(cost.peak_memory_bytes or 0, peak_memory(runtime.config.device) or 0) or None
         seconds = time.perf_counter() - began
-        size, trained = StateSize.of(state), cost.trained_parameters
-        row = Row(scores, size, cells, cost.train_seconds, seconds, peak, leak, drift, trained)
+        row = Row(scores, StateSize.of(state), cells, cost.train_seconds, seconds, peak, leak, drift)
         row.write(runtime, key)
         return row
 
@@ -218,6 +217,10 @@ class TaskSequence:
             return State.load(path) if path else None
         except FileNotFoundError:  # dropped at this moment by another order that begins alike
             return None
+
+    def stored_cost(self, position: int) -> Cost:
+        """What the training at `position` cost, as far as the store knows."""
+        return self.runtime.store.get_json(self.keys.cost(position), COST.validate_python) or Cost(0.0, None)
 
     def forget(self) -> None:
         """Keep no state in memory; the store has it."""
