@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from importlib.metadata import version
 
 import pytest
@@ -10,7 +9,7 @@ from commands import CLBENCH, clbench, execute, refusal
 from paths import PLUGINS
 from typer.testing import CliRunner
 
-from clbench.cli import app, main
+from clbench.cli import app
 from clbench.results.schema import Environment, Result
 from clbench.results.validation import check_result
 from clbench.suite import load_suite
@@ -228,19 +227,14 @@ def test_run_ends_with_the_table_and_the_path_of_the_result(mock_folder, tmp_pat
         assert text in done.stdout
 
 
-def test_run_exits_1_in_one_sentence_where_the_work_fails(mock_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+def test_run_exits_1_in_one_sentence_where_the_work_fails(mock_folder, tmp_path):
     plugin = tmp_path / "bad.py"
     plugin.write_text(
         "from clbench import Method\n\n\nclass Bad(Method):\n    name = 'bad'\n\n"
         "    def loss(self, ctx, batch):\n        return float('nan')\n"
     )
-    options = ["--method", "bad", "--track", "styles", "--plugin", str(plugin), "--output", str(tmp_path / "runs")]
-    monkeypatch.setattr(sys, "argv", ["clbench", "run", "--suite", mock_folder, *options])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    last = printed.err.splitlines()[-1]
+    options = ("--method", "bad", "--track", "styles", "--plugin", plugin, "--output", tmp_path / "runs")
+    done = execute(CLBENCH, "run", "--suite", mock_folder, *options, code=1)
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
     assert last.startswith("error: the loss became nan in task 'byzantine' (position 1) at step 1 of 2")

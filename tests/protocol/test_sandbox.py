@@ -13,7 +13,6 @@ from clbench.plugins import get_method
 from clbench.protocol.describe import describe
 from clbench.protocol.method_host import MethodProcess
 from clbench.protocol.sandbox import landlock
-from clbench.protocol.sandbox.client import sandbox
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.state import State
@@ -209,7 +208,6 @@ def test_a_forked_process_with_several_threads_trains_to_the_bits_of_its_own_thr
 
 def kill_the_job(times: int):
     """An event handler that kills the process at its first step, so many times."""
-    sandbox().close()  # another test's may be a fork, which has another command line
     killed = []
 
     def on_event(event) -> None:
