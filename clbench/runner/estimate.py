@@ -26,8 +26,10 @@ from clbench.suite import Suite
 from clbench.utils.files import nearest_existing
 from clbench.utils.formatting import counted, format_bytes, format_time
 
-EFFICIENCY = 0.5
-"""Share of a device's matrix multiplication rate that such a U-Net is taken to reach."""
+CPU_EFFICIENCY = (0.5, 0.5)
+"""Shares of a device's matrix multiplication rate that such a U-Net is taken to reach in training and in sampling."""
+GPU_EFFICIENCY = (0.1, 0.4)
+"""The same on a GPU, where a training step of one image waits for its kernels to be launched; not measured."""
 MARGIN = 1.15
 """On memory: the allocator's rounding, workspaces and the driver."""
 LIBRARIES = round(1.1e9)
@@ -162,14 +164,16 @@ def estimate(
     sweep: SweepSpec,
     machine: Machine,
     *,
-    work: float,
+    training: float,
+    drawing: float,
     workers: int,
     sharing: int,
 ) -> ResourceEstimate:
     """What a sweep will take.
 
     Args:
-        work: U-Net passes of one image that are still to be made.
+        training: U-Net passes of one image that are still to be made in training.
+        drawing: the same for all that is drawn.
         workers: how many of them have work, and a core or GPU of their own, at the same time.
         sharing: how many workers share one device's memory.
     """
@@ -181,11 +185,12 @@ def estimate(
     least = runs * tasks if "states" in sweep.keep else runs + 1
     ahead = min(runs * tasks, 2 * runs + 3 * workers) if workers > 1 else 0  # where training goes ahead of scoring
     pictures = round(images * IMAGE_BYTES * suite.resolution**2) if "images" in sweep.keep else 0
+    trains, draws = CPU_EFFICIENCY if config.device == "cpu" else GPU_EFFICIENCY
     firsts = runs * 4 * footprint.adapter
     least_disk = firsts + pictures + least * 4 * footprint.adapter
     most_disk = firsts + pictures + max(least, ahead) * 4 * footprint.adapted
     return ResourceEstimate(
-        seconds=work * footprint.pass_flops / (EFFICIENCY * workers * machine.flops),
+        seconds=(training / trains + drawing / draws) * footprint.pass_flops / (workers * machine.flops),
         device_bytes=sharing * device_memory(footprint, suite, config),
         disk_bytes=(least_disk, most_disk),
         gradient_checkpointing=config.gradient_checkpointing,

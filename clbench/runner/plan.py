@@ -15,7 +15,7 @@ from clbench.protocol.task_sequence import TaskSequence
 from clbench.runner.config import RunSpec
 from clbench.runner.engine import Unit, needed
 from clbench.runner.executor import UnitExecutor
-from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, TaskUnit, TrainUnit, UnitWork
+from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, TRAINING_KINDS, TaskUnit, TrainUnit, UnitWork
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Plan:
     def work(self) -> float:
         """U-Net passes of one image that are to be made."""
         return sum(unit.work for unit in self.units)
+
+    @property
+    def training_work(self) -> float:
+        """Those of them that train."""
+        return sum(unit.work for unit in self.units if unit.params["kind"] in TRAINING_KINDS)
 
     @property
     def shared(self) -> int:

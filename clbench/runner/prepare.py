@@ -172,7 +172,15 @@ def prepare(
         if config.check:
             check_plugins(executor, engine, on_event)
         graph = make_plan(executor, together=workers > 1)
-        expected = estimate(footprint, sweep, machine, work=graph.work, workers=busy, sharing=sharing)
+        expected = estimate(
+            footprint,
+            sweep,
+            machine,
+            training=graph.training_work,
+            drawing=graph.work - graph.training_work,
+            workers=busy,
+            sharing=sharing,
+        )
     with obstacles.noted():
         if device == "cpu" and not config.device and expected.seconds > FAR_TOO_LONG:
             raise ClbenchError(

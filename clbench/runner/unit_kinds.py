@@ -215,3 +215,5 @@ class ScoreUnit(TaskUnit):
 TRACK_KINDS: dict[str, type[TrackUnit]] = {kind.kind: kind for kind in (BaseUnit, ControlsUnit)}
 TASK_KINDS: dict[str, type[TaskUnit]] = {kind.kind: kind for kind in (FirstTrainingUnit, TrainUnit, ScoreUnit)}
 """In the order in which a task's units are wanted."""
+TRAINING_KINDS = (FirstTrainingUnit.kind, TrainUnit.kind)
+"""Of these: the kinds of units whose work is training."""

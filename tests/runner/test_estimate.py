@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from clbench.backbones.architecture import adapted_unet
 from clbench.data.published import published_configuration
 from clbench.errors import ClbenchError
 from clbench.protocol.device import DeviceConfig
-from clbench.runner.estimate import check_main_memory, device_memory, fit_memory
+from clbench.results.environment import describe
+from clbench.runner.estimate import Machine, check_main_memory, device_memory, estimate, fit_memory
 from clbench.runner.footprint import LiveBytes, count, saved_bytes
 from clbench.suite import load_suite
 
@@ -129,3 +131,19 @@ def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu
     with pytest.raises(ClbenchError, match="give fewer --workers"):
         check_main_memory(footprint, config, 64 * 10**9, sharing=4)
     check_main_memory(footprint, DeviceConfig(), 0, sharing=1)
+
+
+def test_on_a_gpu_a_pass_of_training_is_taken_to_last_four_times_as_long_as_one_of_sampling():
+    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+    machine = Machine(80 * 10**9, 1e15, 10**12, describe("cpu"))
+
+    def seconds(device: str, training: float, drawing: float) -> float:
+        config = DeviceConfig(device=device, precision="bf16")
+        sweep: Any = SimpleNamespace(suite=sdxl, config=config, keep=())
+        sweep.specs = (SimpleNamespace(track="styles", runs=sdxl.runs("styles")),)
+        work = {"training": training, "drawing": drawing}
+        return estimate(footprint, sweep, machine, **work, workers=1, sharing=1).seconds
+
+    assert seconds("cpu", 1, 0) == seconds("cpu", 0, 1)
+    assert seconds("cuda", 1, 0) == pytest.approx(4 * seconds("cuda", 0, 1))
+    assert seconds("cuda", 0, 1) == pytest.approx(footprint.pass_flops / 0.4e15)
