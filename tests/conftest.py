@@ -16,9 +16,7 @@ for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as 
 settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
 settings.load_profile("clbench")
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a job in the background ignores it, and so would all commands
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all commands
 gc.disable()  # while modules are imported, it finds nothing and takes a third of the time
 
 
