@@ -37,6 +37,16 @@ def test_learning_is_visible_in_every_submission(path: Path):
 
 
 @pytest.mark.parametrize("track", ["objects", "styles"])
+@pytest.mark.parametrize("method", sorted(LEARN_LESS_AND_LESS))
+def test_a_method_that_learns_less_and_less_learns_the_first_task_as_naive_training_does(method: str, track: str):
+    def first_scores(name: str):
+        runs = load_result(ROOT / "submissions" / "mini-v2" / track / f"{name}.json").runs
+        return [{metric: rows[1][0] for metric, rows in run.scores.items()} for run in runs]
+
+    assert first_scores(method) == first_scores("naive")
+
+
+@pytest.mark.parametrize("track", ["objects", "styles"])
 def test_naive_training_learns_most_of_a_task_and_forgets_visibly(track: str):
     for means in quality(ROOT / "submissions" / "mini-v2" / track / "naive.json"):
         assert means["learned"] >= 0.5

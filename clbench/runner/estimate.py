@@ -164,16 +164,16 @@ def estimate(
     sweep: SweepSpec,
     machine: Machine,
     *,
+    work: float,
     training: float,
-    drawing: float,
     workers: int,
     sharing: int,
 ) -> ResourceEstimate:
     """What a sweep will take.
 
     Args:
-        training: U-Net passes of one image that are still to be made in training.
-        drawing: the same for all that is drawn.
+        work: U-Net passes of one image that are still to be made.
+        training: those of them that train.
         workers: how many of them have work, and a core or GPU of their own, at the same time.
         sharing: how many workers share one device's memory.
     """
@@ -190,7 +190,7 @@ def estimate(
     least_disk = firsts + pictures + least * 4 * footprint.adapter
     most_disk = firsts + pictures + max(least, ahead) * 4 * footprint.adapted
     return ResourceEstimate(
-        seconds=(training / trains + drawing / draws) * footprint.pass_flops / (workers * machine.flops),
+        seconds=(training / trains + (work - training) / draws) * footprint.pass_flops / (workers * machine.flops),
         device_bytes=sharing * device_memory(footprint, suite, config),
         disk_bytes=(least_disk, most_disk),
         gradient_checkpointing=config.gradient_checkpointing,

@@ -15,7 +15,7 @@ from clbench.protocol.task_sequence import TaskSequence
 from clbench.runner.config import RunSpec
 from clbench.runner.engine import Unit, needed
 from clbench.runner.executor import UnitExecutor
-from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, TRAINING_KINDS, TaskUnit, TrainUnit, UnitWork
+from clbench.runner.unit_kinds import TASK_KINDS, TRACK_KINDS, TaskUnit, TrainUnit, UnitWork
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Plan:
     @property
     def training_work(self) -> float:
         """Those of them that train."""
-        return sum(unit.work for unit in self.units if unit.params["kind"] in TRAINING_KINDS)
+        kinds = TRACK_KINDS | TASK_KINDS
+        return sum(unit.work for unit in self.units if kinds[unit.params["kind"]].trains)
 
     @property
     def shared(self) -> int:

@@ -176,8 +176,8 @@ def prepare(
             footprint,
             sweep,
             machine,
+            work=graph.work,
             training=graph.training_work,
-            drawing=graph.work - graph.training_work,
             workers=busy,
             sharing=sharing,
         )

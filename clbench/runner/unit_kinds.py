@@ -25,6 +25,8 @@ class UnitWork(ABC):
     kind: ClassVar[str]
     suffix: ClassVar[str] = ".json"
     """The file name ending of its artifact."""
+    trains: ClassVar[bool] = False
+    """Whether its work is training; else it is drawing."""
 
     runtime: TrackRuntime
     key: str
@@ -133,6 +135,7 @@ class FirstTrainingUnit(TaskUnit):
 
     kind = "fit"
     suffix = ".safetensors"
+    trains = True
     wanted = False
 
     def __init__(self, place: Place, key: str) -> None:
@@ -157,6 +160,7 @@ class TrainUnit(TaskUnit):
 
     kind = "train"
     suffix = ".safetensors"
+    trains = True
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -215,5 +219,3 @@ class ScoreUnit(TaskUnit):
 TRACK_KINDS: dict[str, type[TrackUnit]] = {kind.kind: kind for kind in (BaseUnit, ControlsUnit)}
 TASK_KINDS: dict[str, type[TaskUnit]] = {kind.kind: kind for kind in (FirstTrainingUnit, TrainUnit, ScoreUnit)}
 """In the order in which a task's units are wanted."""
-TRAINING_KINDS = (FirstTrainingUnit.kind, TrainUnit.kind)
-"""Of these: the kinds of units whose work is training."""

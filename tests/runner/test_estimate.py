@@ -141,7 +141,7 @@ def test_on_a_gpu_a_pass_of_training_is_taken_to_last_four_times_as_long_as_one_
         config = DeviceConfig(device=device, precision="bf16")
         sweep: Any = SimpleNamespace(suite=sdxl, config=config, keep=())
         sweep.specs = (SimpleNamespace(track="styles", runs=sdxl.runs("styles")),)
-        work = {"training": training, "drawing": drawing}
+        work = {"work": training + drawing, "training": training}
         return estimate(footprint, sweep, machine, **work, workers=1, sharing=1).seconds
 
     assert seconds("cpu", 1, 0) == seconds("cpu", 0, 1)
