@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -167,10 +167,11 @@ class Context:
         return PeftAdapter(kind, settings, tuple(dict.fromkeys(self.shapes if layers is None else layers)), seed)
 
 
-BOUND = "bound"
+Family = Literal["", "paper", "bound", "regularization", "orthogonal", "merging", "replay", "distillation", "tokens"]
+"""What a method's `family` may be, in the order in which methods are listed; "" = it names none."""
+FAMILIES: tuple[Family, ...] = get_args(Family)
+BOUND: Family = "bound"
 """The family of methods that are not continual, such as one that keeps all data."""
-FAMILIES = ("paper", BOUND, "regularization", "orthogonal", "merging", "replay", "distillation", "tokens")
-"""What a method's `family` may be, in the order in which methods are listed."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,8 @@ class Method:
     name: ClassVar[str] = ""
     """The name that `--method` takes; a class without one is not registered."""
     version: ClassVar[str] = "1"
-    family: ClassVar[str] = ""
-    """One of `FAMILIES`, or empty. A "bound" may train longer than the suite allows, and has no rank."""
+    family: ClassVar[Family] = ""
+    """What kind of method it is. A "bound" may train longer than the suite allows, and has no rank."""
     paper: ClassVar[str] = ""
     """The title of the paper that it comes from."""
     arxiv: ClassVar[str] = ""

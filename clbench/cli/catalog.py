@@ -199,8 +199,8 @@ def method_row(method: type[Method]) -> dict[str, str]:
 
 
 def _family_rank(row: dict[str, str]) -> int:
-    """Where a method's family stands among `FAMILIES`; methods without one come first."""
-    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else -1
+    """Where a method's family stands among `FAMILIES`."""
+    return FAMILIES.index(row["family"]) if row["family"] in FAMILIES else len(FAMILIES)
 
 
 def suite_row(suite: Suite) -> dict[str, str]:

@@ -212,6 +212,7 @@ class Board:
             "rank": self.ranks[method.variant],
             "variant": method.variant,
             "method": method.result.method.name,
+            "family": method.result.method.family,
             "settings": json.dumps(method.result.method.changed_settings),
             "tuned": method.result.tuning is not None,
             "tuning_trials": method.result.tuning.trials if method.result.tuning else None,

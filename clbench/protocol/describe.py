@@ -135,6 +135,7 @@ def _described(method: Method, plugins: Sequence[Path]) -> dict[str, Any]:
             "reference": {
                 "name": method.name,
                 "version": method.version,
+                "family": method.family,
                 "config": method.config.model_dump(mode="json"),
                 "changed": list(_changed(method.config)),
                 "source_sha256": source.sha256,

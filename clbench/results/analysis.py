@@ -14,7 +14,7 @@ from clbench.metrics import METRICS, Metric
 from clbench.results.schema import Result, Spread
 from clbench.results.significance import Ranking, RunKey, over_orders, rank, t_intervals
 from clbench.results.summary import RunValues, run_values, spread
-from clbench.results.tuning import tuning_text
+from clbench.results.tuning import settings_from
 from clbench.scores import INSTEAD, RANKED_BY, STATISTICS, Statistic
 from clbench.suite import Track
 from clbench.utils.formatting import counted
@@ -49,9 +49,15 @@ class Analysis(RunValues):
         return self.result.method.configuration
 
     @property
+    def settings_from(self) -> str:
+        """Where the settings come from."""
+        return settings_from(self.result.tuning, self.result.method.changed_settings)
+
+    @property
     def tuning(self) -> str:
-        """Where the settings come from, such as "tuned (8 trials)"."""
-        return tuning_text(self.result.tuning, self.result.method.changed_settings)
+        """The same, with how long a search was: such as "tuned (8 trials)"."""
+        searched = self.result.tuning
+        return f"tuned ({counted(searched.trials, 'trial')})" if searched else self.settings_from
 
     @property
     def missing_runs(self) -> str:

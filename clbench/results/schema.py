@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, Field, JsonValue
 
 from clbench.errors import ClbenchError, did_you_mean
+from clbench.method import Family
 from clbench.results.fields import HttpsUrl, Integer, Licence, Line, Record, Sha256, SuiteRef, Text
 from clbench.results.tuning import Tuning
 from clbench.suite import Name
@@ -40,6 +41,8 @@ class MethodRef(Record):
     """The name it is registered under."""
     version: Text
     """The method's own version."""
+    family: Family = ""
+    """What kind of method it is, by its plugin; "" = it names none."""
     config: dict[str, JsonValue]
     """Its hyper-parameters, all of them."""
     changed: tuple[Text, ...] | None = None
@@ -326,9 +329,10 @@ def content_sha256(
     """
     parts = (suite, method, controls, *runs)
     content = [track, *(part.model_dump(mode="json", warnings=False, exclude={"changed"}) for part in parts)]
-    for fields in content[-len(runs) :]:
-        for name in ("leak", "drift", "training_passes", "told_task"):
-            if fields[name] is None or fields[name] is False:
+    missing = {"family": "", "leak": None, "drift": None, "training_passes": None, "told_task": False}
+    for fields in content[2:]:
+        for name, value in missing.items():
+            if name in fields and fields[name] == value:
                 del fields[name]
     if variant != method.name:
         content.append(variant)

@@ -17,7 +17,7 @@ from clbench.errors import ClbenchError
 from clbench.results.fields import Integer, Record, Sha256, SuiteRef, Text
 from clbench.suite import Name, Suite, content_root, list_suites, load_suite
 from clbench.utils.files import read_limited, write_text
-from clbench.utils.formatting import counted, printable
+from clbench.utils.formatting import printable
 
 FOLDER = "tuning"
 """The folder of committed searches, <suite>/<track>/<method>.json."""
@@ -249,12 +249,10 @@ def check_source(search: Search, source_sha256: str) -> None:
         )
 
 
-def tuning_text(tuning: Tuning | None, changed: Mapping[str, object]) -> str:
-    """Where settings come from: "default", "set by hand", or such as "tuned (8 trials)".
+def settings_from(tuning: Tuning | None, changed: Mapping[str, object]) -> Literal["default", "tuned", "set by hand"]:
+    """Where settings come from.
 
     Args:
         changed: the settings that differ from the method's defaults.
     """
-    if tuning:
-        return f"tuned ({counted(tuning.trials, 'trial')})"
-    return "set by hand" if changed else "default"
+    return "tuned" if tuning else "set by hand" if changed else "default"

@@ -193,6 +193,7 @@ def test_global_random_numbers_of_a_plugin_are_the_same_every_time_and_elsewhere
     [
         ("name = 'my method'", "name"),
         ("name, version = 'mine', 2", "version"),
+        ("name, family = 'mine', 'magic'", "family"),
         ("name = 'mine'\n    class Config(BaseModel):\n        thing: object = object()", "config"),
     ],
 )

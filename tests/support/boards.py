@@ -9,6 +9,7 @@ from builders import make_result, signed, tiny_suite
 
 from clbench.leaderboard import read_submissions
 from clbench.leaderboard.published import Published
+from clbench.method import Family
 from clbench.results.analysis import Analysis
 from clbench.results.io import save_result
 from clbench.results.schema import Result
@@ -16,6 +17,7 @@ from clbench.suite import Suite
 
 SUITE = tiny_suite()
 REGIMES = {"naive": "adapter", "merge_init": "model", "keeper": "growing", "steady": "constant"}
+FAMILIES: dict[str, Family] = {"naive": "paper", "merge_init": "paper", "keeper": "replay"}
 LEVELS = {"naive": 0.3, "merge_init": 0.6, "keeper": 0.5, "steady": 0.4}
 PUBLISHED = Published.model_validate(
     {
@@ -56,7 +58,8 @@ def submitted(folder: Path, methods: dict[str, str] = REGIMES) -> list[Analysis]
         for track in SUITE.tracks:
             result = make_result(SUITE, track, method, seed=seed, level=LEVELS[method])
             runs = tuple(run.model_copy(update={"regime": regime}) for run in result.runs)
-            submit(result.model_copy(update={"runs": runs}), folder)
+            reference = result.method.model_copy(update={"family": FAMILIES.get(method, "")})
+            submit(result.model_copy(update={"runs": runs, "method": reference}), folder)
     return read_submissions(folder, load)
 
 

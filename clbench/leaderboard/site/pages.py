@@ -22,6 +22,7 @@ from clbench.leaderboard.board_tables import (
 from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall_table
 from clbench.leaderboard.site import heat, parts, plots, table
+from clbench.leaderboard.site.drawing import MOST_NAMED, Series, series
 from clbench.leaderboard.tables import to_html
 from clbench.metrics import METRICS
 from clbench.results.analysis import Analysis
@@ -62,14 +63,20 @@ class TrackPages:
         }
 
     @cached_property
+    def styles(self) -> tuple[Series, ...]:
+        """The methods' signs in the plots."""
+        methods = self.board.methods
+        return series([method.variant for method in methods], {one.variant for one in methods if one.is_bound})
+
+    @cached_property
     def plots(self) -> list[dict[str, Any]]:
         """Metric by metric, the plots and what they rest on."""
-        methods = self.board.methods
-        styles = plots.series([method.variant for method in methods])
+        methods, styles = self.board.methods, self.styles
         return [
             {
                 **metric,
                 "scatter": plots.scatter(methods, styles, metric["id"]),
+                "bytes": plots.bytes_against(methods, styles, metric["id"], statistic),
                 "retention": plots.retention(methods, styles, metric["id"]),
                 "ranks": plots.ranks(methods, styles, metric["id"], statistic, ranking),
                 "statistic": STATISTICS[statistic],
@@ -92,9 +99,11 @@ class TrackPages:
             "board.html",
             root,
             columns=columns,
-            rows=[(method, table.cells(board, method)) for method in board.methods],
+            rows=[(method, table.cells(board, method), table.marks(method)) for method in board.methods],
+            filters=table.filters(board),
             controls={name: table.control_values(board, columns, name) for name in board.controls},
-            styles=plots.series([method.variant for method in board.methods]),
+            styles=self.styles,
+            crowded=len(board.methods) > MOST_NAMED,
             views=self.plots,
             alpha=ALPHA,
             ranked_by=STATISTICS[board.ranked_by] if board.methods else None,

@@ -3,91 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clbench.leaderboard.site.heat import signed
+from clbench.leaderboard.site.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LABEL_WIDTH,
+    LEFT,
+    MOST_NAMED,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Box,
+    Label,
+    Series,
+    axis,
+    bytes_axis,
+    counted_axis,
+    magnitude,
+    place_labels,
+    spread_labels,
+)
 from clbench.results.analysis import Analysis, Estimate
 from clbench.results.significance import ALPHA, Ranking, over_orders
 from clbench.scores import STATISTICS
-from clbench.utils.formatting import format_figure, format_percent
+from clbench.utils.formatting import format_bytes, format_figure, format_percent
 
-WIDTH, HEIGHT = 480, 340
-LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 48
-LABEL_WIDTH, LABEL_HEIGHT = 7.9, 16.0
-"""The assumed size of a letter in a label, which keeps labels apart."""
 AXES = ("learned", "kept")
 """The statistics that the scatter plot sets against each other."""
 FEWEST_ORDERS = 4
 """The fewest orders for which an ellipse is drawn: with fewer it would be wider than the plot."""
-
-MARKERS = (
-    "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
-    "M-4.5-4.5H4.5V4.5H-4.5Z",
-    "M0-5.8L5.4 4.2H-5.4Z",
-    "M0-6.2L6.2 0L0 6.2L-6.2 0Z",
-    "M0 5.8L5.4-4.2H-5.4Z",
-    "M-1.9-5.6H1.9V-1.9H5.6V1.9H1.9V5.6H-1.9V1.9H-5.6V-1.9H-1.9Z",
-)
-DASHES = ("none", "7 4", "2 3", "9 3 2 3", "4 2")
-COLOURS = 8
-
-
-@dataclass(frozen=True)
-class Series:
-    """A method's colour, marker and dash in all plots: no colour is ever the only sign."""
-
-    name: str
-    css: str
-    marker: str
-    dash: str
-
-    @property
-    def label(self) -> str:
-        return self.name if len(self.name) <= 16 else self.name[:15] + "…"
-
-
-def series(names: Sequence[str]) -> tuple[Series, ...]:
-    return tuple(
-        Series(name, f"s{index % COLOURS}", MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
-        for index, name in enumerate(names)
-    )
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A linear axis: values from `low` to `high` on the way from `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[tuple[float, str], ...]
-    """Position and text."""
-
-    def at(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
-
-
-@dataclass(frozen=True)
-class Box:
-    """A view box and its axes."""
-
-    width: float
-    height: float
-    x: Axis
-    y: Axis
-
-
-@dataclass(frozen=True)
-class Label:
-    x: float
-    y: float
-    anchor: str
 
 
 @dataclass(frozen=True)
@@ -105,14 +55,16 @@ class Dot:
     series: Series
     x: float
     y: float
-    ellipse: Ellipse | None
     label: Label
     says: str
+    ellipse: Ellipse | None = None
+    interval: tuple[float, float] | None = None
+    """Heights of the ends of an interval."""
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """What is learned against what is kept."""
+    """One dot a method, and the Pareto front of those that are no bounds."""
 
     box: Box
     dots: tuple[Dot, ...]
@@ -177,7 +129,7 @@ class Panel:
 
 
 def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) -> Scatter | None:
-    """One dot a method; None where no method has both values (a single run has them too)."""
+    """What is learned against what is kept; None where no method has both values (a single run has them too)."""
     shown = [
         (style, method, center)
         for style, method in zip(styles, methods, strict=True)
@@ -191,13 +143,52 @@ def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) 
     x = axis([end[0] for end in ends], LEFT, WIDTH - RIGHT, share=True)
     y = axis([end[1] for end in ends], HEIGHT - BOTTOM, TOP, share=True)
     at = [(x.at(float(center[0])), y.at(float(center[1]))) for _, _, center in shown]
-    labels = _place([style.label for style, _, _ in shown], at)
+    labels = place_labels([style for style, _, _ in shown], at)
     dots = tuple(
-        Dot(style, *point, _ellipse(region, point, x, y), label, _both(method, metric))
+        Dot(style, *point, label, _both(method, metric), _ellipse(region, point, x, y))
         for (style, method, _), point, region, label in zip(shown, at, regions, labels, strict=True)
     )
-    front = pareto([(float(center[0]), float(center[1])) for _, _, center in shown])
-    path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
+    front = _front([method for _, method, _ in shown], [(float(center[0]), float(center[1])) for *_, center in shown])
+    path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at)) if front else ""
+    return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
+
+
+def bytes_against(methods: Sequence[Analysis], styles: Sequence[Series], metric: str, statistic: str) -> Scatter | None:
+    """The size of the state, on a logarithmic axis, against a statistic; None where no method has it.
+
+    The front has the methods that none with as small a state is better than.
+    """
+    shown = [
+        (style, method, estimate)
+        for style, method in zip(styles, methods, strict=True)
+        if (estimate := method.estimate(metric, statistic)) is not None
+    ]
+    if not shown:
+        return None
+    share = STATISTICS[statistic].unit == "share"
+    sizes = [method.state_bytes for _, method, _ in shown]
+    means = [estimate.spread.mean for *_, estimate in shown]
+    x = bytes_axis(sizes, LEFT, WIDTH - RIGHT)
+    ends = [end for (*_, estimate), mean in zip(shown, means, strict=True) for end in estimate.interval or (mean,)]
+    y = axis(ends, HEIGHT - BOTTOM, TOP, share=share)
+    at = [(x.at(magnitude(size, x.low)), y.at(mean)) for size, mean in zip(sizes, means, strict=True)]
+    labels = place_labels([style for style, *_ in shown], at)
+    dots = tuple(
+        Dot(
+            style,
+            *point,
+            label,
+            f"{style.name}: {format_bytes(size)}, {STATISTICS[statistic].label} {format_figure(mean, share)}",
+            interval=(y.at(estimate.interval[0]), y.at(estimate.interval[1])) if estimate.interval else None,
+        )
+        for (style, _, estimate), point, label, size, mean in zip(shown, at, labels, sizes, means, strict=True)
+    )
+    front = _front([method for _, method, _ in shown], [(-size, mean) for size, mean in zip(sizes, means, strict=True)])
+    path = (
+        f"M{WIDTH - RIGHT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
+        if front
+        else ""
+    )
     return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
 
 
@@ -208,23 +199,31 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda index: (points[index], index))
 
 
+def _front(methods: Sequence[Analysis], points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the methods on the Pareto front, which has no bounds, by rising first value."""
+    own = [index for index, method in enumerate(methods) if not method.is_bound]
+    return [own[index] for index in pareto([points[index] for index in own])] if own else []
+
+
 def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) -> Retention:
     """Mean over runs of the first task's score after each task, one line a method."""
     curves = [method.means[metric][1:, 0] for method in methods]
     base = float(np.mean([method.means[metric][0, 0] for method in methods]))
     count = len(curves[0])
+    named = [index for index, style in enumerate(styles) if style.is_named]
     right = WIDTH - 12 - LABEL_WIDTH * max(len(style.label) for style in styles)
-    x = _counted(count, LEFT, right, first=1)
+    x = counted_axis(count, LEFT, right, first=1)
     y = axis([base, *(value for curve in curves for value in curve.tolist())], HEIGHT - BOTTOM, TOP)
-    heights = _spread([y.at(float(curve[-1])) for curve in curves], TOP + 4, HEIGHT - BOTTOM)
+    heights = [y.at(float(curve[-1])) for curve in curves]
+    spread = dict(zip(named, spread_labels([heights[i] for i in named], TOP + 4, HEIGHT - BOTTOM), strict=True))
     lines = tuple(
         Line(
             style,
             tuple((x.at(place), y.at(value)) for place, value in enumerate(curve.tolist(), start=1)),
-            Label(right + 10, height, "start"),
+            Label(right + 10, spread.get(index, height + 4), "start"),
             f"{method.variant}: {curve[0]:.3f} when learned, {curve[-1]:.3f} after all {count} tasks",
         )
-        for style, method, curve, height in zip(styles, methods, curves, heights, strict=True)
+        for index, (style, method, curve, height) in enumerate(zip(styles, methods, curves, heights, strict=True))
     )
     return Retention(Box(WIDTH, HEIGHT, x, y), lines, y.at(base))
 
@@ -246,7 +245,7 @@ def ranks(
             says += ", 95 % interval " + " to ".join(format_figure(end, share) for end in estimate.interval)
         rows.append((style, standing.rank, mean, estimate.interval or (mean, mean), says))
     left = 14 + LABEL_WIDTH * max(len(style.label) for style, *_ in rows)
-    bottom = TOP + 30.0 * len(rows)
+    bottom = TOP + (30.0 if len(rows) <= MOST_NAMED else 18.0) * len(rows)
     x = axis([end for *_, interval, _ in rows for end in interval], left, WIDTH - 60, share=share)
     y = Axis(0, len(rows), TOP, bottom, ())
     spans = tuple(
@@ -260,7 +259,7 @@ def panels(matrix: NDArray) -> tuple[Panel, ...]:
     """One small plot for each place in the sequence, of a mean score matrix (T + 1, T), all on the same scale."""
     count = matrix.shape[1]
     width, height = 190, 128
-    x = _counted(count, 34, width - 8, first=0)
+    x = counted_axis(count, 34, width - 8, first=0)
     x = Axis(x.low, x.high, x.start, x.end, (x.ticks[0], x.ticks[-1]))
     y = axis(matrix[np.isfinite(matrix)].tolist(), height - 22, 8, most=4)
     made = []
@@ -282,36 +281,12 @@ def panels(matrix: NDArray) -> tuple[Panel, ...]:
     return tuple(made)
 
 
-def axis(values: Iterable[float], start: float, end: float, most: int = 5, share: bool = False) -> Axis:
-    """An axis that holds all values with some air, ticked at round numbers, of a `share` in percent."""
-    known = list(values)
-    low, high = min(known), max(known)
-    air = 0.06 * (high - low) or 0.01 + 0.05 * abs(low)
-    low, high = low - air, high + air
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    bare = Axis(low, high, start, end, ())
-    numbers = [place * step for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    form = f"z.{max(0, digits - 2)}%" if share else f"z.{digits}f"
-    ticks = tuple((bare.at(value), signed(format(value, form).replace("%", " %"))) for value in numbers)
-    return replace(bare, ticks=ticks)
-
-
 def hotelling(orders: int) -> float:
     """How far, in squared standard errors, the 95 % confidence region of a mean in the plane reaches.
 
     Hotelling's T² at (2, orders - 1), of which F(2, m) has the closed form m/2 (alpha^(-2/m) - 1).
     """
     return (orders - 1) * (ALPHA ** (-2 / (orders - 2)) - 1)
-
-
-def _counted(count: int, start: float, end: float, first: int) -> Axis:
-    """An axis of whole numbers from `first` to `count`, ticked at a few of them."""
-    bare = Axis(first, max(count, first + 1), start, end, ())
-    step = max(1, math.ceil(count / 10))
-    return Axis(bare.low, bare.high, start, end, tuple((bare.at(n), str(n)) for n in range(first, count + 1, step)))
 
 
 def _center(method: Analysis, metric: str) -> NDArray | None:
@@ -348,46 +323,3 @@ def _steps(front: Sequence[int], at: Sequence[tuple[float, float]]) -> list[tupl
     """(point, height to which the front falls behind it)."""
     falls = [at[index][1] for index in front[1:]]
     return list(zip(front, [*falls, float(HEIGHT - BOTTOM)], strict=True))
-
-
-def _place(texts: Sequence[str], at: Sequence[tuple[float, float]]) -> list[Label]:
-    """A label beside each point, where it meets no point and no earlier label; to its right if nowhere is free."""
-    taken = np.array([(x - 7, y - 7, x + 7, y + 7) for x, y in at])
-    labels = []
-    for text, (x, y) in zip(texts, at, strict=True):
-        wide = LABEL_WIDTH * len(text)
-        options = []
-        for rise in (0, -LABEL_HEIGHT, LABEL_HEIGHT, -2 * LABEL_HEIGHT, 2 * LABEL_HEIGHT):
-            options += [(x + 11, y + rise, "start"), (x - 11 - wide, y + rise, "end")]
-        boxes = [(left, middle - 7, left + wide, middle + 7) for left, middle, _ in options]
-        free = (
-            index
-            for index, box in enumerate(boxes)
-            if box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < HEIGHT - BOTTOM
-            if not _meets_any(box, taken)
-        )
-        index = next(free, 0)
-        taken = np.vstack([taken, boxes[index]])
-        left, middle, anchor = options[index]
-        labels.append(Label(round(left if anchor == "start" else left + wide, 1), round(middle + 4, 1), anchor))
-    return labels
-
-
-def _meets_any(box: tuple[float, float, float, float], others: NDArray) -> bool:
-    """Whether a box (left, top, right, bottom) lies over any of [n, 4]."""
-    left, top, right, bottom = others.T
-    return bool(((box[0] < right) & (left < box[2]) & (box[1] < bottom) & (top < box[3])).any())
-
-
-def _spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
-    """Heights moved apart so that one line of text fits each, as far as there is room."""
-    gap = min(LABEL_HEIGHT, (bottom - top) / max(len(heights) - 1, 1))
-    order = sorted(range(len(heights)), key=lambda index: (heights[index], index))
-    placed = list(heights)
-    for above, below in pairwise(order):
-        placed[below] = max(placed[below], placed[above] + gap)
-    limit = bottom
-    for index in reversed(order):
-        placed[index] = min(placed[index], limit)
-        limit = placed[index] - gap
-    return [round(height + 4, 1) for height in placed]

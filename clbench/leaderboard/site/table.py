@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import FACTS, heading
 from clbench.leaderboard.site.heat import signed
 from clbench.leaderboard.tables import BLANK, Cell, unbroken
+from clbench.method import FAMILIES
 from clbench.results.analysis import CONTROLS, Analysis
+from clbench.results.schema import Regime
 from clbench.scores import INSTEAD, RANKED_BY, Statistic
 from clbench.utils.formatting import format_percent
 
@@ -64,6 +66,47 @@ def cells(board: Board, method: Analysis) -> tuple[Cell, ...]:
     """A method's cells, one for each heading."""
     scores = (cell(method, metric.name, statistic, signs=True) for metric, statistic in board.score_columns)
     return (*scores, *(fact.cell(board, method) for fact in FACTS))
+
+
+STRICT = "strict"
+"""The mark of methods that hand on no more than merged weights or one adapter."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A choice of rows: those that have the chosen mark."""
+
+    name: str
+    says: str
+    choices: tuple[tuple[str, str], ...]
+    """(mark, what it is called)."""
+
+
+def marks(method: Analysis) -> dict[str, tuple[str, ...]]:
+    """Filter -> what of it a method's row has."""
+    return {
+        "family": (method.result.method.family or "none",),
+        "regime": (*method.regimes, *((STRICT,) if method.strict else ())),
+        "settings": (method.settings_from.replace(" ", "-"),),
+    }
+
+
+def filters(board: Board) -> tuple[Filter, ...]:
+    """The filters that tell any of the board's rows apart."""
+    found = [marks(method) for method in board.methods]
+
+    def made(name: str, says: str, order: Sequence[str], called: Mapping[str, str]) -> Filter:
+        known = {mark for own in found for mark in own[name]}
+        return Filter(name, says, tuple((mark, called.get(mark, mark)) for mark in order if mark in known))
+
+    every = (
+        made("family", "Family", [*FAMILIES[1:], "none"], {"none": "none named"}),
+        made("regime", "Regime", [STRICT, *get_args(Regime)], {STRICT: "strict: model or adapter"}),
+        made("settings", "Settings", ["default", "tuned", "set-by-hand"], {"set-by-hand": "set by hand"}),
+    )
+    return tuple(
+        one for one in every if any(any(mark not in own[one.name] for own in found) for mark, _ in one.choices)
+    )
 
 
 def control_values(board: Board, columns: Sequence[Heading], name: str) -> tuple[Cell, ...]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from boards import PUBLISHED, load, submit, submitted
+from boards import PUBLISHED, SUITE, load, submit, submitted
 from browsing import ARGUMENTS, CHROMIUM, Site
 from builders import make_result, tiny_suite
 from hostile import LONG, PAYLOADS, hostile
@@ -84,6 +84,15 @@ def local_site(methods, tmp_path_factory) -> Site:
     """Four methods of different regimes on two tracks, and a suite with published rows alone."""
     out = tmp_path_factory.mktemp("local-site")
     build_site(make_boards(methods, load=tiny_suite, published={"printed": PUBLISHED, "tiny": PUBLISHED}), out)
+    return Site(out, out.as_uri() + "/")
+
+
+@pytest.fixture(scope="session")
+def many_methods(tmp_path_factory) -> Site:
+    folder, out = tmp_path_factory.mktemp("many"), tmp_path_factory.mktemp("many-site")
+    for number in range(30):
+        submit(make_result(SUITE, method=f"m{number:02d}", seed=number, level=0.02 + 0.03 * (7 * number % 30)), folder)
+    build_site(make_boards(read_submissions(folder, load), load=load), out)
     return Site(out, out.as_uri() + "/")
 
 

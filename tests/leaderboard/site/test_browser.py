@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from boards import REGIMES
@@ -90,7 +91,7 @@ def test_a_click_on_a_heading_sorts_the_methods_between_the_controls(page, local
     assert methods(page) == by_rank
 
 
-def test_the_board_is_filtered_by_name_and_by_regime(page, local_site):
+def test_the_board_is_filtered_by_name_by_family_and_by_regime(page, local_site):
     page.goto(local_site.address + BOARD)
     everyone = methods(page)
     page.get_by_label("Variant", exact=True).fill("MERGE")
@@ -98,13 +99,38 @@ def test_the_board_is_filtered_by_name_and_by_regime(page, local_site):
     assert page.get_by_role("status").inner_text() == "1 of 4 methods"
     assert page.locator(".key li.faint").count() == 3, "the plots follow"
     page.get_by_label("Variant", exact=True).fill("")
-    strict = page.get_by_role("button", name="Strict regimes only")
-    strict.click()
-    assert strict.get_attribute("aria-pressed") == "true"
+    page.get_by_label("Regime").select_option("strict")
     assert sorted(methods(page)) == ["merge_init", "naive"], "the others keep or grow more than one adapter"
     assert all_rows(page)[0] == "base model"
-    strict.click()
+    page.get_by_label("Regime").select_option("growing")
+    assert methods(page) == ["keeper"]
+    page.get_by_label("Family").select_option("paper")
+    assert methods(page) == [], "filters hold together"
+    page.get_by_label("Regime").select_option("any")
+    assert sorted(methods(page)) == ["merge_init", "naive"]
+    page.get_by_label("Family").select_option("none named")
+    assert methods(page) == ["steady"]
+    page.get_by_label("Family").select_option("any")
     assert methods(page) == everyone
+    assert page.get_by_label("Settings", exact=True).count() == 0, "all are default: there is nothing to choose"
+
+
+def test_of_many_methods_the_plots_name_the_best_until_a_few_are_chosen(page, many_methods):
+    page.goto(many_methods.address + BOARD)
+    plot = page.get_by_role("img", name=re.compile("^CSD: what becomes"))
+    named = plot.locator("text.label:visible")
+    best = methods(page)[:14]
+    assert sorted(named.all_text_contents()) == sorted(best)
+    assert page.get_by_text("All 30 methods' signs").is_visible()
+    page.get_by_label("Variant", exact=True).fill("m2")
+    few = methods(page)
+    assert few == [name for name in few if name.startswith("m2")]
+    assert len(few) == 10
+    assert sorted(named.all_text_contents()) == sorted(few)
+    heights = sorted(named.evaluate_all("names => names.map(name => Number(name.getAttribute('y')))"))
+    assert all(below - above >= 16 for above, below in pairwise(heights)), "no name lies over another"
+    page.get_by_label("Variant", exact=True).fill("")
+    assert sorted(named.all_text_contents()) == sorted(best)
 
 
 def test_the_metric_switch_changes_columns_and_plots(page, local_site):

@@ -1,11 +1,13 @@
 """The plots, and the shades of the score matrices."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from clbench.leaderboard.site.drawing import axis, bytes_axis, series
 from clbench.leaderboard.site.heat import difference_shade, score_shade
-from clbench.leaderboard.site.plots import axis, hotelling, pareto, ranks, scatter, series
+from clbench.leaderboard.site.plots import bytes_against, hotelling, pareto, ranks, scatter
 
 
 @pytest.mark.parametrize("runs", [4, 8, 16])
@@ -45,6 +47,50 @@ def test_what_learns_more_is_further_right_and_what_keeps_more_further_up(styles
         assert plot.box.y.at(kept.spread.mean) == dot.y
     assert all(places[a] < places[b] for a, b in pairwise(sorted(places)))
     assert plot.box.y.at(0.1) < plot.box.y.at(0.0), "what keeps more is further up, where y is smaller"
+
+
+def test_smaller_states_are_further_left_on_a_logarithmic_axis_and_empty_ones_at_its_left_end():
+    found = bytes_axis([0, 2_000, 20_000, 2_000_000], 0, 100)
+    assert [text for _, text in found.ticks] == ["0", "1.0 kB", "10.0 kB", "100.0 kB", "1.0 MB"]
+    places = [at for at, _ in found.ticks]
+    assert places == sorted(places)
+    steps = [b - a for a, b in pairwise(places[1:])]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+    assert places[0] >= 0
+    assert places[-1] <= 100
+
+
+def test_bytes_are_set_against_what_ranks_and_the_front_has_no_bounds(styles):
+    methods = [
+        method
+        if method.variant != "keeper"
+        else replace(
+            method,
+            result=method.result.model_copy(
+                update={"runs": tuple(run.model_copy(update={"regime": "bound"}) for run in method.result.runs)}
+            ),
+        )
+        for method in styles.methods
+    ]
+    plot = bytes_against(methods, series([method.variant for method in methods]), "csd", "kept")
+    assert plot is not None
+    for dot, method in zip(plot.dots, methods, strict=True):
+        estimate = method.estimate("csd", "kept")
+        assert estimate is not None
+        assert dot.y == plot.box.y.at(estimate.spread.mean)
+        assert dot.interval == tuple(map(plot.box.y.at, estimate.interval or ()))
+    by_size = sorted(zip(methods, plot.dots, strict=True), key=lambda pair: pair[0].state_bytes)
+    assert [dot.x for _, dot in by_size] == sorted(dot.x for _, dot in by_size)
+    assert "keeper" not in plot.on_front
+    best = max((m for m in methods if not m.is_bound), key=lambda m: m.summary["csd"]["kept"].mean)  # pyright: ignore
+    assert best.variant in plot.on_front
+
+
+def test_of_many_methods_the_best_and_the_bounds_are_named():
+    names = [f"m{n}" for n in range(20)]
+    styles = series(names, {"m19"})
+    assert [style.name for style in styles if style.is_named] == [*names[:14], "m19"]
+    assert all(style.is_named for style in series(names[:14]))
 
 
 def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(styles):

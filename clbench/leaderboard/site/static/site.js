@@ -88,27 +88,41 @@ function inOrder(a, b, direction) {
 function filters() {
   const find = document.getElementById("find");
   if (!find) return;
-  const strict = document.getElementById("strict");
+  const choices = all("[data-filter]");
   const rows = all("#methods tr");
   const apply = () => {
     const wanted = find.value.trim().toLowerCase();
-    const onlyStrict = strict.getAttribute("aria-pressed") === "true";
     const kept = new Set();
     for (const row of rows) {
-      const fits = row.dataset.method.toLowerCase().includes(wanted) && !(onlyStrict && row.dataset.strict === "no");
+      const has = ({ value, dataset }) => !value || row.dataset[dataset.filter].split(" ").includes(value);
+      const fits = row.dataset.method.toLowerCase().includes(wanted) && choices.every(has);
       row.hidden = !fits;
       if (fits) kept.add(row.dataset.method);
     }
     for (const drawn of all(".plots [data-method]")) drawn.classList.toggle("faint", !kept.has(drawn.dataset.method));
+    const isFew = kept.size < rows.length && kept.size <= MOST_NAMED;
+    for (const section of all(".plots")) section.classList.toggle("few", isFew);
+    for (const plot of new Set(all("[data-end]").map((name) => name.ownerSVGElement))) placeEnds(plot, isFew);
     const count = document.getElementById("count");
     count.textContent = kept.size === rows.length ? "" : `${kept.size} of ${rows.length} methods`;
   };
   find.addEventListener("input", apply);
-  strict.addEventListener("click", () => {
-    strict.setAttribute("aria-pressed", String(strict.getAttribute("aria-pressed") !== "true"));
-    apply();
-  });
+  for (const choice of choices) choice.addEventListener("change", apply);
   apply(); // a browser may bring back what was typed
+}
+
+const MOST_NAMED = 14; // as in clbench/leaderboard/site/drawing.py
+
+// The names at the ends of lines: apart from each other where few lines are drawn, else where the page has them.
+function placeEnds(plot, isFew) {
+  const end = (name) => Number(name.dataset.end);
+  let free = 0;
+  for (const name of all("[data-end]", plot).sort((a, b) => end(a) - end(b))) {
+    name.setAttribute("y", name.dataset.y);
+    if (!isFew || name.parentElement.classList.contains("faint")) continue;
+    name.setAttribute("y", String(Math.max(free, end(name))));
+    free = Math.max(free, end(name)) + 16;
+  }
 }
 
 // --- Two methods ---
