@@ -79,15 +79,33 @@ def list_(
     out.print(FittedTable(table))
 
 
-@app.command("new-suite", rich_help_panel=SETUP, epilog="Example: `clbench new-suite my-cats --like sdxl-v1`")
+@app.command(
+    "new-suite",
+    rich_help_panel=SETUP,
+    epilog="Examples:\n\n`clbench new-suite my-suite --like sdxl-v1`\n\n`clbench new-suite my-cats --photos ~/cats`",
+)
 def new_suite(
     folder: Annotated[Path, typer.Argument(help="The folder to write; its name becomes the suite's.")],
     like: Annotated[str, typer.Option(help="The suite to copy.")] = "sdxl-v1",
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with a folder of photos for each task, which are copied. Its metadata.jsonl may give token "
+            'and class: {"file_name": "my_cat/1.jpg", "token": "sks", "class": "cat"}.'
+        ),
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="With --photos: the track with the prompts; default the first.")
+    ] = None,
 ) -> None:
-    """Write a commented suite of your own, to change and run with `--suite FOLDER`."""
+    """Write a suite of your own, to change and run with `--suite FOLDER`: a commented copy, or one of your photos."""
+    from clbench.data.photo_suite import write_photo_suite
     from clbench.data.suite_template import write_suite_template
 
-    for path in write_suite_template(folder, like):
+    if track is not None and photos is None:
+        raise ClbenchError("--track goes with --photos; without them all tracks are copied")
+    written = write_photo_suite(folder, like, photos, track) if photos else write_suite_template(folder, like)
+    for path in written:
         out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

@@ -31,6 +31,7 @@ from clbench.plugins import list_methods
 from clbench.protocol.describe import describe
 from clbench.results.tuning import find_search
 from clbench.suite import load_suite
+from clbench.utils.formatting import format_bytes, format_time
 from clbench.variants import Variant, check_distinct, grid, read_variants, settings_of
 
 if TYPE_CHECKING:  # they need torch
@@ -266,5 +267,13 @@ def print_plan(plan: ExecutionPlan) -> None:
         out.print(Text(f"shared: {shared} units were asked for more than once, and are done once", "dim"))
     if cells:
         out.print(Text(f"shared: {cells} cells too, if methods that begin alike also end it with equal weights", "dim"))
+    if plan.cards:
+        cards = Table("One GPU", "Time", "Its memory", title="reckoned from data sheets, not measured")
+        for card in plan.cards:
+            if card.seconds is None or card.memory_bytes is None:
+                cards.add_row(card.name, "does not fit")
+            else:
+                cards.add_row(card.name, format_time(card.seconds), format_bytes(card.memory_bytes))
+        out.print(cards)
     for sentence in plan.obstacles.sentences():
         out.print(Text(sentence, "yellow"))

@@ -24,6 +24,7 @@ from clbench.protocol.models import Models
 from clbench.results.io import load_result
 from clbench.results.schema import Environment, MethodRef, unprintable
 from clbench.results.tuning import Tuning, check_source, find_search
+from clbench.runner.cards import CardForecast, forecast
 from clbench.runner.config import RunConfig, RunSpec, SweepSpec
 from clbench.runner.engine import Engine, EventHandler
 from clbench.runner.engine.inline import InlineEngine
@@ -70,6 +71,8 @@ class ExecutionPlan:
     """Where the work is done."""
     obstacles: Obstacles
     """Why the work could not begin; there are none but in a dry run."""
+    cards: tuple[CardForecast, ...] = ()
+    """What the work would take on common GPUs; only in a dry run of a suite that is for GPUs."""
 
     def summary(self) -> dict[str, Any]:
         """The plan, for people and machines."""
@@ -82,6 +85,7 @@ class ExecutionPlan:
             "expected_seconds": self.estimate.seconds,
             "expected_disk_bytes": self.estimate.disk_bytes,
             "expected_memory_bytes": self.estimate.device_bytes,
+            **({"cards": [card.summary() for card in self.cards]} if self.cards else {}),
             **self.obstacles.summary(),
         }
 
@@ -192,7 +196,11 @@ def prepare(
         if folder and (scarce := check_disk(expected, executor.store.root)):
             warnings.warn(scarce, stacklevel=2)
     environment = machine.environment
-    return ExecutionPlan(sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles)
+    on_gpus = dry_run and definition.precision == wanted.precision == "bf16"
+    cards = forecast(footprint, sweep, graph.work, graph.training_work) if on_gpus else ()
+    return ExecutionPlan(
+        sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles, tuple(cards)
+    )
 
 
 def _described(variant: Variant, config: RunConfig) -> MethodDescription:

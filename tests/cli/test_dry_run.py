@@ -27,6 +27,7 @@ def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(em
     done = execute(CLBENCH, *options, "--quick", "--dry-run", cwd=empty)
     assert "estimate: " in done.stderr
     assert "│ train    │ 10  │ 10    │" in done.stdout
+    assert "reckoned from data sheets, not measured" in done.stdout
     assert (
         "nothing downloaded yet; needs about 15.8 GB of models (backbone, vae, clip, csd, dino) and the pictures of "
         "unlearncanvas (size not on record): `clbench data fetch --suite sdxl-v1` gets them"
@@ -48,6 +49,11 @@ def test_a_plan_for_machines_lists_what_is_missing(empty):
     }
     assert all(counts["all"] == counts["to_do"] > 0 for counts in plan["units"].values())
     assert plan["expected_seconds"] > 0
+    cards = {row["card"]: row for row in plan["cards"]}
+    seconds = [cards[name]["expected_seconds"] for name in ("RTX 4090, 24 GB", "A100, 80 GB", "H100, 80 GB")]
+    assert seconds == sorted(seconds, reverse=True)
+    for name, row in cards.items():
+        assert row["expected_memory_bytes"] < 1e9 * int(name.split()[-2]), "what does not fit has no figures"
 
 
 def test_data_of_ones_own_that_is_missing_is_to_be_put_in_place_by_hand(empty, world):
