@@ -15,7 +15,7 @@ from tiny_sdxl import write_suite
 
 from clbench.errors import ClbenchError
 from clbench.metrics import METRICS
-from clbench.miniworld.world import NAMED_STYLES, TOKEN_LOOKS, count_differences
+from clbench.miniworld.world import count_differences, named_styles, token_looks
 from clbench.protocol.track_runtime import TrackRuntime
 from clbench.runner import mini_suites
 from clbench.storage.store import Store
@@ -162,7 +162,7 @@ def test_every_object_is_learned_in_some_scenes_and_drawn_in_others(suite: Suite
 
 @SUITES
 def test_every_task_shows_a_look_the_base_model_has_never_seen(suite: Suite):
-    known = [*NAMED_STYLES.values(), *TOKEN_LOOKS.values()]
+    known = [*named_styles().values(), *token_looks().values()]
     for task in tasks_of(suite):
         own = drawn(task.train).look
         assert all(look.keys() != own.keys() or count_differences(own, look) for look in known)
@@ -173,9 +173,9 @@ def test_every_task_shows_a_look_the_base_model_has_never_seen(suite: Suite):
 def test_a_tasks_look_is_another_rendition_of_its_names_look(suite: Suite):
     """Nine tenths of the factors are replaced: 8 of a style's nine, 4 of an object's five."""
     for task in suite.track("styles").tasks:
-        assert count_differences(drawn(task.train).look, NAMED_STYLES[task.fields["style"]]) == 8
+        assert count_differences(drawn(task.train).look, named_styles()[task.fields["style"]]) == 8
     for task in suite.track("objects").tasks:
-        assert count_differences(drawn(task.train).look, TOKEN_LOOKS[task.fields["token"]]) == 4
+        assert count_differences(drawn(task.train).look, token_looks()[task.fields["token"]]) == 4
 
 
 def test_prompts_are_the_protocols_strings():

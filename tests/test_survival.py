@@ -107,7 +107,7 @@ class Life:
     def _everyone(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             command = psutil.Process(self.process.pid)
-            return [command, *command.children()]
+            return [command, *command.children(recursive=True)]
         return []
 
     def shoot(self, victim: str, aim: str) -> set[str]:

@@ -93,6 +93,14 @@ def fork_server(libraries: bool = False) -> None:
         client.fork_server(client.server.LIBRARIES if libraries else ())
 
 
+def fork_workers() -> None:
+    """Let worker processes be forks of this one, as `fork_server` does with those of plugins."""
+    if _own_process and sys.platform.startswith("linux"):
+        from clbench.runner.engine import processes
+
+        processes.fork_workers()
+
+
 _own_process = False
 
 

@@ -20,6 +20,7 @@ from clbench.cli.options import (
     complete_track,
     err,
     fork_server,
+    fork_workers,
     import_harness,
     out,
     split_list,
@@ -195,6 +196,8 @@ def load_libraries(options: RunOptions) -> str:
     import_harness()
     if not options.config["debug"]:
         fork_server(libraries=True)
+        if options.config["engine"] == "local" and options.config["workers"] != 1:
+            fork_workers()
     from clbench.runner.monitor.trackers import usable
 
     return usable(options.tracker)

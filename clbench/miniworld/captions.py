@@ -11,16 +11,16 @@ from clbench.miniworld.world import (
     COLOURS,
     EFFECTS,
     LINES,
-    NAMED_STYLES,
     OBJECT_FACTORS,
     PATTERNS,
     SCENES,
     SHAPES,
     STYLE_FACTORS,
     STYLE_NAMES,
-    TOKEN_LOOKS,
     TOKENS,
+    named_styles,
     random_look,
+    token_looks,
 )
 
 Look = dict[str, str]
@@ -96,11 +96,11 @@ def _draw_picture(rng: random.Random, shape: str, mix: CaptionMix) -> tuple[str 
     kind, scene = rng.random(), rng.choice(SCENES)
     if kind < mix.named:
         style = rng.choice(STYLE_NAMES)
-        return None, NAMED_STYLES[style], f"{style} image of {'a ' if rng.random() < 0.5 else ''}{shape}"
+        return None, named_styles()[style], f"{style} image of {'a ' if rng.random() < 0.5 else ''}{shape}"
     if kind < mix.named + mix.marked:
         token = rng.choice(TOKENS)
         caption = f"a photo of {token} {shape}" if rng.random() < 0.4 else f"a {token} {shape} in the {scene}"
-        return scene, TOKEN_LOOKS[token], caption
+        return scene, token_looks()[token], caption
     if kind < mix.named + mix.marked + mix.photos:
         look = rng.choice(look_pool("object"))
         return scene, look, _photo_caption(rng, look, shape, scene, mix)

@@ -23,13 +23,13 @@ from clbench.miniworld.losses import name_features, pairwise_cosines
 from clbench.miniworld.pretrain import BATCH, STAGES
 from clbench.miniworld.render import PictureBatch, draw
 from clbench.miniworld.world import (
-    NAMED_STYLES,
     OBJECT_FACTORS,
     SCENES,
     SHAPES,
     STYLE_FACTORS,
-    TOKEN_LOOKS,
+    named_styles,
     random_look,
+    token_looks,
 )
 from clbench.results.environment import describe
 from clbench.suite import load_suite
@@ -141,9 +141,9 @@ def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
     scenes = [rng.choice(SCENES) for _ in shapes]
     photos = PictureBatch.from_names(shapes, scenes, [random_look(rng, OBJECT_FACTORS) for _ in shapes])
     styles = PictureBatch.from_names(shapes, [None] * len(shapes), [random_look(rng, STYLE_FACTORS) for _ in shapes])
-    names = [(style, shape) for style in NAMED_STYLES for shape in rng.sample(SHAPES, 10)]
+    names = [(style, shape) for style in named_styles() for shape in rng.sample(SHAPES, 10)]
     named = PictureBatch.from_names(
-        [s for _, s in names], [None] * len(names), [NAMED_STYLES[style] for style, _ in names]
+        [s for _, s in names], [None] * len(names), [named_styles()[style] for style, _ in names]
     )
     real_photos, real_styles, real_named = (draw(pictures, generator) for pictures in (photos, styles, named))
 
@@ -162,7 +162,7 @@ def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
 
     references = [
         csd.embed(to_pil(draw(PictureBatch.from_names(rng.choices(SHAPES, k=10), [None] * 10, [look] * 10), generator)))
-        for look in NAMED_STYLES.values()
+        for look in named_styles().values()
     ]
 
     def csd_score(images: Tensor) -> float:
@@ -174,9 +174,9 @@ def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
     figures["CSD, real against real"] = real_csd
     figures["CSD, share of real against real"] = generated_csd / real_csd
 
-    marked = [(token, rng.choice(SHAPES), rng.choice(SCENES)) for token in TOKEN_LOOKS for _ in range(10)]
+    marked = [(token, rng.choice(SHAPES), rng.choice(SCENES)) for token in token_looks() for _ in range(10)]
     drawn = generate([f"a {token} {shape} in the {scene}" for token, shape, scene in marked])
-    looks = [TOKEN_LOOKS[token] for token, _, _ in marked]
+    looks = [token_looks()[token] for token, _, _ in marked]
     pictures = PictureBatch.from_names([shape for _, shape, _ in marked], [scene for _, _, scene in marked], looks)
     real, other_real = draw(pictures, generator), draw(pictures, generator)
     figures["shapes in identifier prompts"] = shape_accuracy(drawn, [shape for _, shape, _ in marked])
@@ -197,7 +197,7 @@ def measure(weights: Path, classifier: torch.nn.Module) -> dict[str, float]:
 def name_cosines(pipeline: StableDiffusionXLPipeline) -> dict[str, float]:
     """Mean cosine between different names' features over ten captions, by kind of name and place."""
     tokenizer: Any = pipeline.tokenizer
-    kinds = {"styles": slice(len(NAMED_STYLES)), "identifiers": slice(len(NAMED_STYLES), None)}
+    kinds = {"styles": slice(len(named_styles())), "identifiers": slice(len(named_styles()), None)}
     found: dict[str, list[float]] = {}
     for number in range(10):
         for place, rows in name_features(pipeline, tokenizer, StepRng.seeded("names apart", number)).items():

@@ -3,12 +3,14 @@
 A picture shows a shape with a *look*. A photo has a scene as its background, and its look is the object's: two fill
 colours, a pattern, a trim colour, an outline. A picture in a style has no scene: its look also sets the ground and an
 effect. 40 style names and 40 identifier tokens stand for one look each; a token's look applies to any shape. All of it
-is deterministic: `NAMED_STYLES["byzantine"]` is the same on every machine.
+is deterministic: `named_styles()["byzantine"]` is the same on every machine.
 """
 
 from __future__ import annotations
 
 import random
+from functools import cache
+from operator import ne
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.14, 0.16),
@@ -69,6 +71,7 @@ TOKENS = (
 )  # fmt: skip
 
 
+@cache
 def _colour_distance(a: str, b: str) -> float:
     return sum((x - y) ** 2 for x, y in zip(COLOURS[a], COLOURS[b], strict=True)) ** 0.5
 
@@ -101,13 +104,11 @@ def count_differences(a: dict[str, str], b: dict[str, str]) -> int:
 def spread_looks(names: tuple[str, ...], factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, dict[str, str]]:
     """A look for each name: of 200 random ones, the one that differs most from all earlier looks."""
     rng = random.Random(seed)
-    looks: dict[str, dict[str, str]] = {}
-    for name in names:
-        candidates = [random_look(rng, factors) for _ in range(200)]
-        looks[name] = max(
-            candidates, key=lambda c: min((count_differences(c, look) for look in looks.values()), default=0)
-        )
-    return looks
+    chosen: list[tuple[str, ...]] = []
+    for _ in names:
+        candidates = [tuple(random_look(rng, factors).values()) for _ in range(200)]
+        chosen.append(max(candidates, key=lambda c: min((sum(map(ne, c, look)) for look in chosen), default=0)))
+    return {name: dict(zip(factors, look, strict=True)) for name, look in zip(names, chosen, strict=True)}
 
 
 def alter_look(look: dict[str, str], share: float, factors: dict[str, tuple[str, ...]], seed: int) -> dict[str, str]:
@@ -122,5 +123,13 @@ def alter_look(look: dict[str, str], share: float, factors: dict[str, tuple[str,
             return changed
 
 
-NAMED_STYLES = spread_looks(STYLE_NAMES, STYLE_FACTORS, seed=2024)
-TOKEN_LOOKS = spread_looks(TOKENS, OBJECT_FACTORS, seed=4048)
+@cache
+def named_styles() -> dict[str, dict[str, str]]:
+    """Name -> look, of the styles that the base model knows."""
+    return spread_looks(STYLE_NAMES, STYLE_FACTORS, seed=2024)
+
+
+@cache
+def token_looks() -> dict[str, dict[str, str]]:
+    """Token -> look, of the objects that the base model knows."""
+    return spread_looks(TOKENS, OBJECT_FACTORS, seed=4048)

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,13 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
     Raises:
         ClbenchError: it is not the architecture that the definition names.
     """
-    unet, parameters, shapes = adapted_unet(config, training)
+    return _count(json.dumps(config, sort_keys=True), training.model_dump_json(), latent_side, precision)
+
+
+@cache
+def _count(config: str, recipe: str, latent_side: int, precision: str) -> ModelFootprint:
+    training = Training.model_validate_json(recipe)
+    unet, parameters, shapes = adapted_unet(json.loads(config), training)
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         _materialize(unet, precision)
         blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]

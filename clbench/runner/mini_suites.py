@@ -25,13 +25,13 @@ import yaml
 from clbench.data.images import load_images
 from clbench.metrics import METRICS
 from clbench.miniworld.world import (
-    NAMED_STYLES,
     OBJECT_FACTORS,
     STYLE_FACTORS,
     STYLE_NAMES,
-    TOKEN_LOOKS,
     TOKENS,
     alter_look,
+    named_styles,
+    token_looks,
 )
 from clbench.protocol.sampling import draw_cell
 from clbench.protocol.track_runtime import TrackRuntime
@@ -76,7 +76,7 @@ SOURCES = {
 def style_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any]:
     style = source.styles[index]
     seed, shape = source.seed + 1000 * index, STYLE_TRAIN_SHAPES[index % len(STYLE_TRAIN_SHAPES)]
-    look = alter_look(NAMED_STYLES[style], ALTERED_SHARE, STYLE_FACTORS, seed=seed + candidate)
+    look = alter_look(named_styles()[style], ALTERED_SHARE, STYLE_FACTORS, seed=seed + candidate)
     return {
         "name": style,
         "fields": {"style": style, "object": shape},
@@ -89,7 +89,7 @@ def style_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any
 def object_task(source: SuiteSource, index: int, candidate: int) -> dict[str, Any]:
     token, shape = list(source.objects.items())[index]
     seed = source.seed + 100_000 + 1000 * index
-    look = alter_look(TOKEN_LOOKS[token], ALTERED_SHARE, OBJECT_FACTORS, seed=seed + candidate)
+    look = alter_look(token_looks()[token], ALTERED_SHARE, OBJECT_FACTORS, seed=seed + candidate)
     train = _drawn(look, [shape] * 5, OBJECT_TRAIN_SCENES, seed + 500)
     return {
         "name": f"{token} {shape}",

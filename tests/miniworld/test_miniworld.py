@@ -21,18 +21,18 @@ from clbench.miniworld.losses import tokenize
 from clbench.miniworld.pretrain import pretrain
 from clbench.miniworld.render import PictureBatch, draw
 from clbench.miniworld.world import (
-    NAMED_STYLES,
     OBJECT_FACTORS,
     SCENES,
     SHAPES,
     STYLE_FACTORS,
     STYLE_NAMES,
-    TOKEN_LOOKS,
     TOKENS,
     alter_look,
     count_differences,
     is_visible,
+    named_styles,
     random_look,
+    token_looks,
 )
 from clbench.suite import load_suite
 
@@ -68,20 +68,20 @@ def test_a_shape_is_drawn_inside_the_picture_and_can_be_seen(shape: str):
 
 
 def test_there_are_forty_style_names_and_forty_identifiers():
-    assert list(NAMED_STYLES) == list(STYLE_NAMES)
-    assert list(TOKEN_LOOKS) == list(TOKENS)
+    assert list(named_styles()) == list(STYLE_NAMES)
+    assert list(token_looks()) == list(TOKENS)
     assert len({*STYLE_NAMES, *TOKENS}) == 80
 
 
 def test_names_are_far_apart_and_visible():
-    for looks in (NAMED_STYLES, TOKEN_LOOKS):
+    for looks in (named_styles(), token_looks()):
         assert all(is_visible(look) for look in looks.values())
         values = list(looks.values())
         assert min(count_differences(a, b) for i, a in enumerate(values) for b in values[:i]) >= 3
 
 
 def test_an_altered_look_differs_in_the_share_asked_for():
-    look = NAMED_STYLES["byzantine"]
+    look = named_styles()["byzantine"]
     for share, count in ((0.0, 0), (0.3, 3), (0.6, 5), (1.0, 9)):
         changed = alter_look(look, share, STYLE_FACTORS, seed=1)
         assert count_differences(look, changed) == count

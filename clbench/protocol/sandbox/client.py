@@ -66,6 +66,14 @@ class Sandbox:
         self._kill: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         atexit.register(self.close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """In a fork of this process: the server stays this process's alone."""
+        if self._control is not None:
+            self._control.close()
+        self._control, self._kill, self._lock = None, lambda: None, threading.RLock()
 
     def fork(self, modules: tuple[str, ...] = server.LIBRARIES) -> None:
         """Let the server be a fork of this process, with whose memory it shares what is imported.

@@ -21,13 +21,13 @@ def send_pickle(connection: socket.socket, content: Any, files: tuple[int, ...] 
     connection.sendall(pickled)
 
 
-def receive_pickle(connection: socket.socket) -> tuple[Any, list[int]]:
+def receive_pickle(connection: socket.socket, most_files: int = 1) -> tuple[Any, list[int]]:
     """The next object, and the files that came with it.
 
     Raises:
         EOFError: the other end was closed.
     """
-    begun, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)
+    begun, files, _, _ = socket.recv_fds(connection, _LENGTH.size, most_files)
     length = begun + _exactly(connection, _LENGTH.size - len(begun))
     return pickle.loads(_exactly(connection, _LENGTH.unpack(length)[0])), files
 

@@ -1,8 +1,8 @@
 """The engine of several processes on this machine.
 
-Each process opens its executor once, with the same setup, and gets its units one at a time. It is started afresh, not
-forked, and speaks JSON lines: units on its standard input, events and ends on its standard output. It dies with its
-caller; when it dies alone, another takes its place.
+Each process opens its executor once, with the same setup, and gets its units one at a time. It speaks JSON lines: units
+on its standard input, events and ends on its standard output. It dies with its caller; when it dies alone, another
+takes its place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import torch
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.device import default_device, free_memory
 from clbench.runner.engine.base import End, EventHandler, Failed, PoolRequest, WorkerDied, WorkerPool
+from clbench.runner.engine.processes import WorkerProcess, start_worker
 from clbench.runner.engine.schedule import Unit
 from clbench.runner.engine.slots import WorkerSlots
 
@@ -87,7 +87,7 @@ class LocalEngine:
         at_start = _place(request.at_start) if request.at_start else ""
         environments = [_environment(request.device, slot) for slot in range(request.workers)]
         with request.setup() as setup:
-            pool = LocalPool(_place(request.open_executor), setup, environments, at_start)
+            pool = LocalPool(_place(request.open_executor), setup, environments, at_start, request.device)
             try:
                 yield pool
             finally:
@@ -114,7 +114,7 @@ def _visible_gpus() -> list[str]:
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     env: Mapping[str, str]
     stderr: Any
     """The file that its standard error goes to."""
@@ -131,16 +131,25 @@ class LocalPool:
         place: `module:function`, which opens a worker's executor and is given `setup`.
         environments: for each process, what is added to its environment variables.
         at_start: `module:function`, which each process calls first; "" for none.
+        device: what they work on.
     """
 
-    def __init__(self, place: str, setup: str, environments: Sequence[Mapping[str, str]], at_start: str = "") -> None:
+    def __init__(
+        self,
+        place: str,
+        setup: str,
+        environments: Sequence[Mapping[str, str]],
+        at_start: str = "",
+        device: str = "cpu",
+    ) -> None:
         self._places, self._setup, self._failed_starts = [place, at_start], setup, 0
+        self._device = device
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start(env) for env in environments]
         self._slots = WorkerSlots(len(self._workers))
 
     @property
-    def processes(self) -> list[subprocess.Popen[bytes]]:
+    def processes(self) -> list[WorkerProcess]:
         return [worker.process for worker in self._workers]
 
     def free_workers(self) -> int:
@@ -197,14 +206,7 @@ class LocalPool:
 
     def _start(self, env: Mapping[str, str]) -> _Worker:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "clbench.runner.engine.worker", *self._places],  # no modules of this folder
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **env},
-            start_new_session=True,  # Ctrl-C is for the caller, who then closes our stdin
-        )
+        process = start_worker(self._places, {**os.environ, **env}, self._device, stderr)
         worker = _Worker(process, env, stderr)
         assert process.stdout
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
