@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from paths import SHARED
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
-from tiny_sdxl import RESOLUTION, plain_pipeline, write_world
+from tiny_sdxl import RESOLUTION, plain_pipeline, write_suite, write_world
 from torchvision import transforms
 
 from clbench.data.assets import resolve_assets
@@ -50,6 +50,20 @@ def runtime(world, tiny, tmp_path_factory):
     return TrackRuntime(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
 
 
+@pytest.fixture(scope="session")
+def smaller(tmp_path_factory):
+    """The folder of a cut-down ssd1b-v1."""
+    return write_suite(tmp_path_factory.mktemp("suites") / "tiny-ssd1b", "ssd1b-v1")
+
+
+@pytest.fixture(scope="session")
+def smaller_runtime(world, smaller, tmp_path_factory):
+    """The objects of the cut-down ssd1b-v1, loaded once."""
+    suite = load_suite(str(smaller))
+    assets = resolve_assets(suite, str(smaller), "objects", AssetPaths(world, smaller))
+    return TrackRuntime(suite, "objects", Store(tmp_path_factory.mktemp("store")), assets=assets)
+
+
 # --- the whole path ---
 
 
@@ -79,6 +93,14 @@ def test_the_whole_path_runs_from_photos_to_a_valid_result(method, track, tiny, 
         real = result.controls.real_against_real[metric]
         assert max(real) < 1  # no picture was compared with itself
     assert result.runs[0].regime == ("adapter" if method in ("naive", "merge_ortho") else "model")
+
+
+def test_the_whole_path_runs_on_a_model_of_ssd_1bs_arrangement(smaller, world, tmp_path):
+    options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world}
+    result = harness.run("merge_init", "objects", str(smaller), output=tmp_path, **options)
+    suite = load_suite(str(smaller))
+    assert check_result(load_result(harness.result_path(tmp_path, result)), suite, allow_partial=True) == []
+    assert (result.runs[0].order, result.runs[0].seed) == ("0", 0)
 
 
 @pytest.fixture(scope="session")
@@ -164,14 +186,18 @@ def relative(value: torch.Tensor, expected: torch.Tensor | None) -> float:
     return ((value - expected).norm() / expected.norm()).item()
 
 
-def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused(world, runtime):
+@pytest.mark.parametrize("name", ["stable-diffusion-xl-base-1.0", "SSD-1B"])
+def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused(name, world, request):
+    runtime = request.getfixturevalue("runtime" if name != "SSD-1B" else "smaller_runtime")
     adapter, state = random_adapter(runtime)
+    in_the_middle = [layer for layer in adapter.A if layer.startswith("mid_block")]
+    assert (in_the_middle == []) == (name == "SSD-1B"), "which has no attention there"
     prompts, noise = ["a sks boot in a jail", "a twt can in a jail"], shared_noise(runtime.backbone, 2, 42, RESOLUTION)
     runtime.backbone.use_adapter(None)
     runtime.backbone.deploy(adapter.delta())
     ours = runtime.backbone.generate(prompts, noise, 5, 5.0)
 
-    pipeline = plain_pipeline(world)
+    pipeline = plain_pipeline(world, name)
     plain_adapter(pipeline, runtime.suite.training.rank, state)
     for image, prompt, latents in zip(ours, prompts, noise, strict=True):
         options = {"num_inference_steps": 5, "guidance_scale": 5.0, "latents": latents[None], "output_type": "pt"}

@@ -31,16 +31,26 @@ from clbench.data.suite_template import write_suite_template
 from clbench.suite import load_suite
 
 RESOLUTION = 64
-LAYERS = 56
-"""Adapted layers of the tiny U-Net."""
+LAYERS = {"sdxl-v1": 56, "ssd1b-v1": 96}
+"""Adapted layers of the tiny U-Nets."""
+UNETS: dict[str, dict[str, Any]] = {
+    "stable-diffusion-xl-base-1.0": {"transformer_layers_per_block": (1, 1, 1)},
+    "SSD-1B": {  # layers differ within a block and between the two halves, and the middle has no attention
+        "transformer_layers_per_block": ((1,), (1,), (2,)),
+        "reverse_transformer_layers_per_block": ((2, 4), (2, 1), 1),
+        "mid_block_type": "UNetMidBlock2D",
+    },
+}
+"""Hub name -> the U-Net's arrangement."""
 
 
 def write_world(root: Path, photos: Path | None) -> None:
     """Models by hub name under `root`; `photos` is a folder of DreamBooth photos to copy, None for random ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline().save_pretrained(root / "stable-diffusion-xl-base-1.0")
-        shutil.rmtree(root / "stable-diffusion-xl-base-1.0" / "vae")  # which the suite does not fetch
+        for name, arrangement in UNETS.items():
+            pipeline(**arrangement).save_pretrained(root / name)
+            shutil.rmtree(root / name / "vae")  # which the suites do not fetch
         vae().save_pretrained(root / "sdxl-vae-fp16-fix")
         write_clip(root / "vit_base_patch32_clip_224.openai")
         write_dino(root / "dino-vits16")
@@ -70,7 +80,7 @@ def random_picture(number: int, size: tuple[int, int] = (80, 80)) -> Image.Image
     return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
 
 
-def pipeline() -> StableDiffusionXLPipeline:
+def pipeline(**arrangement: Any) -> StableDiffusionXLPipeline:
     """SDXL's classes: two text encoders, `text_time` conditioning, attention at two widths."""
     shared: Any = {
         "num_hidden_layers": 2,
@@ -87,7 +97,6 @@ def pipeline() -> StableDiffusionXLPipeline:
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "block_out_channels": (16, 32, 64),
         "layers_per_block": 1,
-        "transformer_layers_per_block": (1, 1, 1),
         "attention_head_dim": (2, 4, 8),
         "norm_num_groups": 8,
         "use_linear_projection": True,
@@ -110,7 +119,7 @@ def pipeline() -> StableDiffusionXLPipeline:
         "text_encoder_2": CLIPTextModelWithProjection(second),
         "tokenizer": tokenizer("<|endoftext|>"),
         "tokenizer_2": tokenizer("!"),
-        "unet": UNet2DConditionModel(**unet),
+        "unet": UNet2DConditionModel(**unet, **arrangement),
         "scheduler": scheduler,
     }
     return StableDiffusionXLPipeline(**parts, add_watermarker=False)
@@ -185,24 +194,24 @@ def write_csd(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def write_suite(folder: Path, **changes: Any) -> Path:
-    """`clbench new-suite` on sdxl-v1, then cut down; `changes` are fields of the definition."""
-    write_suite_template(folder, "sdxl-v1")
+def write_suite(folder: Path, like: str = "sdxl-v1", **changes: Any) -> Path:
+    """`clbench new-suite` on a suite of real models, then cut down; `changes` are fields of the definition."""
+    write_suite_template(folder, like)
     path = folder / "suite.yaml"
     suite = yaml.safe_load(path.read_text())
     suite |= {"resolution": RESOLUTION, "precision": "fp32"}
     for item in (suite["backbone"], suite["vae"], *suite["encoders"].values(), *suite["datasets"].values()):
         item.pop("checksums", None)
     suite["training"] |= {"rank": 4, "alpha": 4, "steps": 2, "learning_rate": 1e-3}
-    suite["training"] |= {"adapted_layers": LAYERS, "adapter_parameters": None}
+    suite["training"] |= {"adapted_layers": LAYERS[like], "adapter_parameters": None}
     suite["sampling"] |= {"steps": 2, "images_per_prompt": 1}
     path.write_text(yaml.safe_dump(suite | changes, sort_keys=False))
     return folder
 
 
-def plain_pipeline(world: Path) -> Any:
+def plain_pipeline(world: Path, name: str = "stable-diffusion-xl-base-1.0") -> Any:
     """The same models as users of diffusers load them."""
     vae = AutoencoderKL.from_pretrained(world / "sdxl-vae-fp16-fix")
-    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(world / "stable-diffusion-xl-base-1.0", vae=vae)
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(world / name, vae=vae)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
