@@ -1,9 +1,11 @@
-"""The study behind mini-v2: its measure of agreement, and how it changes settings."""
+"""The studies: mini-v2's measure of agreement, and how it changes settings; the tables of the findings."""
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,22 @@ from paths import ROOT
 from scipy import stats
 
 from clbench.leaderboard.published import load_published
+from clbench.plugins import list_methods
 from clbench.suite import load_suite
 
-PATH = ROOT / "benchmark" / "studies" / "mini_v2.py"
-SPEC = importlib.util.spec_from_file_location("mini_v2_study", PATH)
-assert SPEC
-assert SPEC.loader
-study = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(study)
+
+def loaded(name: str) -> Any:
+    """A study, which is a script."""
+    spec = importlib.util.spec_from_file_location(f"{name}_study", ROOT / "benchmark" / "studies" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
+
+
+study, findings = loaded("mini_v2"), loaded("findings")
 
 PAIRS = list(itertools.combinations(study.PAPER, 2))
 distinct = st.lists(st.integers(-50, 50), min_size=4, max_size=4, unique=True)
@@ -66,3 +76,21 @@ def test_an_interval_is_students_over_the_orders():
     values = np.array([0.1, 0.3, 0.2, 0.4])
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert study.interval(values) == f"0.250 ± {(high - low) / 2:.3f}"
+
+
+def test_the_tables_of_the_findings_are_what_the_submitted_results_give():
+    text = findings.PAGE.read_text()
+    assert findings.filled(text, findings.boards()) == text, "run `python benchmark/studies/findings.py`"
+
+
+def test_each_claim_names_methods_and_a_paper_and_is_made_once():
+    known = set(list_methods())
+    for claim in findings.CLAIMS:
+        assert {claim.better, claim.worse} <= known
+        assert re.fullmatch(r"\d{4}\.\d{4,5}", claim.arxiv)
+    assert len({(claim.better, claim.worse) for claim in findings.CLAIMS}) == len(findings.CLAIMS)
+
+
+def test_a_page_without_the_place_of_a_table_is_refused():
+    with pytest.raises(ValueError, match="no place for the table 'claims'"):
+        findings.filled("<!-- all -->\n<!-- end -->\n<!-- bytes -->\n<!-- end -->\n", findings.boards())

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from paths import ROOT
 
 from clbench.results.io import load_result
+from clbench.suite import load_suite
 
 SUBMISSIONS = sorted(ROOT.glob("submissions/*/*/*.json"))
 
@@ -22,28 +24,26 @@ def quality(path: Path) -> list[dict[str, float]]:
 
 LEARN_NOTHING = {"frozen_base"}
 """Methods that leave the base model as it is, by design."""
-LEARN_LESS_AND_LESS = {"running_average"}
-"""Methods that divide the t-th task's change by t, by design: the average of what they learn says little."""
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in SUBMISSIONS if path.stem not in LEARN_NOTHING | LEARN_LESS_AND_LESS],
+    [path for path in SUBMISSIONS if path.stem not in LEARN_NOTHING],
     ids=lambda path: "/".join(path.parts[-3:]),
 )
-def test_learning_is_visible_in_every_submission(path: Path):
-    for means in quality(path):
-        assert means["learned"] >= 0.1
-
-
-@pytest.mark.parametrize("track", ["objects", "styles"])
-@pytest.mark.parametrize("method", sorted(LEARN_LESS_AND_LESS))
-def test_a_method_that_learns_less_and_less_learns_the_first_task_as_naive_training_does(method: str, track: str):
-    def first_scores(name: str):
-        runs = load_result(ROOT / "submissions" / "mini-v2" / track / f"{name}.json").runs
-        return [{metric: rows[1][0] for metric, rows in run.scores.items()} for run in runs]
-
-    assert first_scores(method) == first_scores("naive")
+def test_the_first_task_is_learned_visibly_in_every_submission(path: Path):
+    """What comes later a method may hold back as hard as it likes: that is its result, and no sign of a fault."""
+    result = load_result(path)
+    tasks = load_suite(result.suite.name).track(result.track).task_names
+    for metric, real in result.controls.real_against_real.items():
+        if not result.summary[metric].get("kept"):
+            continue
+        way = [
+            (rows[1][0] - rows[0][0]) / (real[tasks.index(run.task_order[0])] - rows[0][0])
+            for run in result.runs
+            for rows in [run.matrix(metric)]
+        ]
+        assert np.mean(way) >= 0.05
 
 
 @pytest.mark.parametrize("track", ["objects", "styles"])

@@ -55,7 +55,7 @@ def test_a_result_of_the_suite_to_tune_on_cannot_be_submitted(tmp_path):
     save_result(make_result(load_suite("mini-v2-dev"), method="mine"), tmp_path / "mine.json")
     said = refusal("submit", tmp_path / "mine.json", "--submitter", "A. Lab", "--submissions", tmp_path / "submissions")
     assert "mini-v2-dev" in said
-    assert "only those of mini-v2, sdxl-v1 have a board" in said
+    assert "only those of mini-v2, sdxl-v1, ssd1b-v1 have a board" in said
 
 
 def test_submit_files_a_valid_result_once_and_refuses_partial_and_edited_ones(saved, edited, tmp_path):

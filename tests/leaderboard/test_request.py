@@ -193,7 +193,7 @@ def test_results_are_validated_where_they_lie(project):
     assert "CLB000" in refused(project, {PLACE: "{}"})[0]
     development = submitted(make_result(load_suite("mini-v2-dev"), method="mine"))
     problems = refused(project, {"submissions/mini-v2-dev/styles/mine.json": development})
-    assert "suite mini-v2-dev has no board; only mini-v2, sdxl-v1 have" in problems[0]
+    assert "suite mini-v2-dev has no board; only mini-v2, sdxl-v1, ssd1b-v1 have" in problems[0]
 
 
 def test_a_result_that_breaks_the_boards_is_refused(project):

@@ -24,7 +24,10 @@ AT_START = ("HF_", "LANG", "LC_", "OMP_", "PYTHON")
 LIGHT = ("check-submission", "compare", "leaderboard", "list", "show", "submit", "validate")
 """Commands that load no torch."""
 LIBRARIES = ("rich.progress", "scipy.stats", "typer", "clbench.leaderboard.submitted", "clbench.results.validation")
-HEAVY_LIBRARIES = ("torch._dynamo", "clbench.runner.harness", "clbench.runner.plugin_check", "clbench.runner.reopen")
+HEAVY_LIBRARIES = (
+    *("torch._dynamo", "torch.utils.tensorboard", "open_clip", "clbench.miniworld.render", "clbench.runner.harness"),
+    *("clbench.runner.plugin_check", "clbench.runner.reopen"),
+)
 
 
 def usable(environment: Mapping[str, str]) -> bool:
@@ -37,7 +40,11 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(words: Sequence[str], environment: Mapping[str, str], folder: Path, files: Path) -> int:
-    """Run a command, whose output becomes the files `stdout` and `stderr` in a folder; returns its exit code."""
+    """Run a command, whose output becomes the files `stdout` and `stderr` in a folder; returns its exit code.
+
+    Args:
+        files: that folder; or the path of a terminal, which the command gets as its own.
+    """
     process = _process()
     assert process.stdin
     assert process.stdout
@@ -86,11 +93,17 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    for number, path in enumerate((os.devnull, f"{request['files']}/stdout", f"{request['files']}/stderr")):
+    place = request["files"]
+    is_terminal = not os.path.isdir(place)
+    if is_terminal:
+        os.setsid()  # the terminal that is opened next becomes its own
+    for number, path in enumerate([place] * 3 if is_terminal else (os.devnull, f"{place}/stdout", f"{place}/stderr")):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if is_terminal:
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
     sys.argv = ["clbench", *request["words"]]
 
 

@@ -1,0 +1,220 @@
+"""The tables of docs/findings.md, from the submitted results of mini-v2.
+
+    python benchmark/studies/findings.py
+
+writes them into the page, each between two comments that name it; the text around them is written by hand. A claim
+whose methods have no results yet has no row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tabulate import tabulate
+
+from clbench.leaderboard import make_boards, read_submissions
+from clbench.leaderboard.board import Board
+from clbench.leaderboard.site.plots import pareto
+from clbench.method import Family
+from clbench.plugins import list_methods
+from clbench.results.analysis import EQUIVALENT, Analysis
+from clbench.results.significance import Difference, corrected_p, differences_of, over_orders
+from clbench.scores import RANKED_BY
+from clbench.suite import content_root
+from clbench.utils.formatting import format_bytes, format_figure, format_p_value, format_percent
+
+PAGE = content_root() / "docs" / "findings.md"
+SUITE = "mini-v2"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published claim that one method does better than another."""
+
+    says: str
+    arxiv: str
+    better: str
+    worse: str
+
+
+CLAIMS = (
+    Claim("Merge each adapter and start afresh, rather than go on with one", "2410.04891", "merge_init", "naive"),
+    Claim("Keep the larger change, rather than go on with one adapter", "2410.04891", "magmax", "naive"),
+    Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
+    Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
+    Claim("The previous model as a teacher", "1606.09282", "lwf", "naive"),
+    Claim("Pictures that the previous model drew, trained on again", "1705.08690", "self_replay", "naive"),
+    Claim("Pictures of earlier tasks, trained on again", "1902.10486", "data_replay", "naive"),
+    Claim("Values held by their squared gradients, rather than not", "1612.00796", "ewc", "naive"),
+    Claim("Values held by their squared gradients, rather than all alike", "1612.00796", "ewc", "l2_anchor"),
+    Claim("Values held by what their way saved", "1703.04200", "si", "naive"),
+    Claim("Values held by what outputs depend on", "1711.09601", "mas", "naive"),
+    Claim("A new adapter that pays for changing what earlier ones changed", "2304.06027", "c_lora", "naive"),
+    Claim("A new A orthogonal to all earlier ones", "2310.14152", "o_lora", "naive"),
+    Claim("A part of one orthogonal basis a task", "2312.02432", "orthogonal_adaptation", "task_arithmetic"),
+    Claim("Gradients outside earlier tasks' inputs", "2103.09762", "gpm", "naive"),
+    Claim("A fixed A outside earlier tasks' inputs", "2404.00228", "inflora", "o_lora"),
+    Claim("Elect signs before merging, rather than add", "2306.01708", "ties", "task_arithmetic"),
+    Claim("Elect signs before merging, rather than average", "2306.01708", "ties", "running_average"),
+    Claim("Drop and rescale before adding", "2311.03099", "dare", "task_arithmetic"),
+    Claim("Project each change off the earlier ones, rather than add", "2501.09522", "opcm", "task_arithmetic"),
+)
+
+
+def main() -> None:
+    found = boards()
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(text, found), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def boards() -> list[Board]:
+    """The suite's boards."""
+    made = make_boards(read_submissions(content_root() / "submissions"))
+    return [board for board in made if board.suite.name == SUITE and board.methods]
+
+
+def filled(text: str, found: Sequence[Board]) -> str:
+    """The page with its tables made anew.
+
+    Raises:
+        ValueError: the page lacks the place of a table.
+    """
+    tables = {"all": all_methods(found), "bytes": fronts(found), "claims": claims(found)}
+    for name, table in tables.items():
+        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not place.search(text):
+            raise ValueError(f"{PAGE} has no place for the table {name!r}")
+        text = place.sub(lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text)
+    return text
+
+
+def all_methods(found: Sequence[Board]) -> str:
+    """Each variant's learned and kept on each track, with the interval and the rank, best overall first."""
+    rows = []
+    for variant in _variants(found):
+        own = [_method(board, variant) for board in found]
+        known = next(filter(None, own))
+        row: list[object] = [f"`{variant}`", _family(known), format_bytes(known.state_bytes)]
+        for board, method in zip(found, own, strict=True):
+            row += [*_shares(board, method), board.ranks[variant] if method else "–"]
+        rows.append(row)
+    headings = ["method", "family", "state"]
+    for board in found:
+        label = f"{board.track.name}, {board.metrics[0].label}"
+        headings += [f"{label}: learned", "kept (95 % interval)", "rank"]
+    return _table(rows, headings)
+
+
+def fronts(found: Sequence[Board]) -> str:
+    """The methods that none with as small a state is better than, by size; bounds are left out."""
+    rows = []
+    for board in found:
+        own = [method for method in board.methods if not method.is_bound]
+        points = [(-method.state_bytes, _kept(board, method)) for method in own]
+        for index in reversed(pareto(points)):
+            method = own[index]
+            rows.append([board.track.name, f"`{method.variant}`", format_bytes(method.state_bytes), method.regime])
+            rows[-1].append(_shares(board, method)[1])
+    return _table(rows, ["track", "method", "state", "regime", "kept (95 % interval)"])
+
+
+def claims(found: Sequence[Board]) -> str:
+    """What became of each published claim here, all tested together."""
+    tested = [
+        (claim, board, row) for claim in CLAIMS for board in found if (row := _difference(board, claim)) is not None
+    ]
+    differences = np.array([row for *_, row in tested])
+    results = differences_of(differences, EQUIVALENT, corrected_p(differences))
+    return _table(
+        [
+            [
+                claim.says,
+                claim.arxiv,
+                f"`{claim.better}`, `{claim.worse}`",
+                f"{board.track.name}, {board.metrics[0].label}",
+                format_figure(own.difference, True),
+                " to ".join(format_figure(end, True) for end in own.interval or ()),
+                format_p_value(own.p_corrected) if own.p_corrected is not None else "–",
+                _became(own),
+            ]
+            for (claim, board, _), own in zip(tested, results, strict=True)
+        ],
+        [
+            "claim",
+            "arXiv",
+            "first, second",
+            "track",
+            "kept, first minus second",
+            "95 % interval",
+            "p, corrected",
+            "here",
+        ],
+    )
+
+
+def _became(found: Difference) -> str:
+    if found.separable:
+        return "held" if found.difference > 0 else "reversed"
+    return "no difference" if found.equivalent else "undecided"
+
+
+def _difference(board: Board, claim: Claim) -> np.ndarray | None:
+    """The differences of Kept, one an order; None where a method has no result."""
+    pair = [_method(board, name) for name in (claim.better, claim.worse)]
+    first, second = pair
+    if first is None or second is None:
+        return None
+    assert first.run_keys == second.run_keys, "complete results have the protocol's runs"
+    metric = board.metrics[0].name
+    rows = first.statistics[metric][RANKED_BY] - second.statistics[metric][RANKED_BY]
+    return over_orders(rows, first.run_keys)
+
+
+def _variants(found: Sequence[Board]) -> list[str]:
+    """All variants: the best by the mean of Kept over the tracks first, bounds last."""
+
+    def place(variant: str) -> tuple[bool, float]:
+        own = [(board, method) for board in found if (method := _method(board, variant))]
+        return own[0][1].is_bound, -float(np.mean([_kept(board, method) for board, method in own]))
+
+    return sorted({method.variant for board in found for method in board.methods}, key=place)
+
+
+def _method(board: Board, variant: str) -> Analysis | None:
+    return next((method for method in board.methods if method.variant == variant), None)
+
+
+def _kept(board: Board, method: Analysis) -> float:
+    estimate = method.estimate(board.metrics[0].name, RANKED_BY)
+    assert estimate
+    return estimate.spread.mean
+
+
+def _shares(board: Board, method: Analysis | None) -> tuple[str, str]:
+    """Learned, and kept with its interval."""
+    if method is None:
+        return "–", "–"
+    learned, kept = (method.estimate(board.metrics[0].name, name) for name in ("learned", RANKED_BY))
+    assert learned
+    assert kept
+    interval = " to ".join(map(format_percent, kept.interval or ()))
+    return format_percent(learned.spread.mean), f"{format_percent(kept.spread.mean)} ({interval})"
+
+
+def _family(method: Analysis) -> Family | str:
+    """As its result has it; results from before that was recorded: as its file has it now."""
+    name = method.result.method.name
+    known = list_methods()
+    return method.result.method.family or (known[name].family if name in known else "") or "–"
+
+
+def _table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:
+    return tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    main()
