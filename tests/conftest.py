@@ -15,10 +15,7 @@ for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as 
     os.environ.pop(name, None)
 settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies nothing
 settings.load_profile("clbench")
-for name in (
-    "HF_HUB_OFFLINE",
-    "HF_HUB_DISABLE_PROGRESS_BARS",
-):  # the hub's library reads them once, when it is imported
+for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):  # read once, when the library is imported
     os.environ[name] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all commands

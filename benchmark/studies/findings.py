@@ -1,8 +1,8 @@
-"""The tables of docs/findings.md, from the submitted results of mini-v2.
+"""The tables of docs/findings.md and of README's results, from the submitted results of mini-v2.
 
     python benchmark/studies/findings.py
 
-writes them into the page, each between two comments that name it; the text around them is written by hand. A claim
+writes them into the pages, each between two comments that name it; the text around them is written by hand. A claim
 whose methods have no results yet has no row.
 """
 
@@ -24,10 +24,14 @@ from clbench.results.analysis import EQUIVALENT, Analysis
 from clbench.results.significance import Difference, corrected_p, differences_of, over_orders
 from clbench.scores import RANKED_BY
 from clbench.suite import content_root
+from clbench.utils.files import write_text
 from clbench.utils.formatting import format_bytes, format_figure, format_p_value, format_percent
 
-PAGE = content_root() / "docs" / "findings.md"
+PAGES = (content_root() / "docs" / "findings.md", content_root() / "README.md")
 SUITE = "mini-v2"
+BEST = 8
+"""So many of the best methods are in README, beside those of `BESIDE`."""
+BESIDE = ("naive", "merge_init", "merge_ortho", "magmax", "frozen_base", "single_task")
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ CLAIMS = (
 
 def main() -> None:
     found = boards()
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, found), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    for page in PAGES:
+        write_text(page, filled(page.read_text(encoding="utf-8"), found))
+        print(f"wrote {page}")
 
 
 def boards() -> list[Board]:
@@ -78,24 +82,27 @@ def boards() -> list[Board]:
 
 
 def filled(text: str, found: Sequence[Board]) -> str:
-    """The page with its tables made anew.
+    """A page with the tables that it has places for, made anew.
 
     Raises:
-        ValueError: the page lacks the place of a table.
+        KeyError: there is no table of a place's name.
     """
-    tables = {"all": all_methods(found), "bytes": fronts(found), "claims": claims(found)}
-    for name, table in tables.items():
-        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not place.search(text):
-            raise ValueError(f"{PAGE} has no place for the table {name!r}")
-        text = place.sub(lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text)
-    return text
+    variants = _variants(found)
+    chosen = [variant for place, variant in enumerate(variants) if place < BEST or variant in BESIDE]
+    tables = {
+        "all": lambda: methods_table(found, variants),
+        "best": lambda: methods_table(found, chosen),
+        "bytes": lambda: fronts(found),
+        "claims": lambda: claims(found),
+    }
+    place = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return place.sub(lambda match: f"{match[1]}\n{tables[match[2]]()}\n\n{match[3]}", text)
 
 
-def all_methods(found: Sequence[Board]) -> str:
-    """Each variant's learned and kept on each track, with the interval and the rank, best overall first."""
+def methods_table(found: Sequence[Board], variants: Sequence[str]) -> str:
+    """Each variant's learned and kept on each track, with the interval and the rank."""
     rows = []
-    for variant in _variants(found):
+    for variant in variants:
         own = [_method(board, variant) for board in found]
         known = next(filter(None, own))
         row: list[object] = [f"`{variant}`", _family(known), format_bytes(known.state_bytes)]

@@ -150,6 +150,7 @@ def _serve(control: socket.socket) -> NoReturn:
     """Fork a worker, or tell how one ended, until the other end is closed."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.freeze()  # collections in the workers would copy these pages
         with suppress(EOFError, ConnectionError):
             while True:
@@ -174,7 +175,6 @@ def _work(request: tuple[Sequence[str], Mapping[str, str]], files: Sequence[int]
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
         for number, file in enumerate(files):
