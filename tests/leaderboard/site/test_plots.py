@@ -3,10 +3,11 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from clbench.leaderboard.site.drawing import axis, bytes_axis, series
-from clbench.leaderboard.site.heat import difference_shade, score_shade
+from clbench.leaderboard.site.heat import difference_shade, score_heat, score_shade
 from clbench.leaderboard.site.plots import bytes_against, hotelling, pareto, ranks, scatter
 
 
@@ -103,6 +104,13 @@ def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(style
 def test_many_methods_are_told_apart_by_more_than_colour():
     styles = series([f"m{n}" for n in range(24)])
     assert len({(style.css, style.marker) for style in styles}) == 24
+
+
+def test_a_score_that_rounds_to_zero_has_one_text_whichever_is_shown_first():
+    for matrix in ([[-1e-5], [1e-5]], [[1e-5], [-1e-5]]):
+        score_shade.cache_clear()
+        heat = score_heat(np.array(matrix), "scores", (-1.0, 1.0))
+        assert [row[0].text for _, row in heat.rows] == ["0.00", "0.00"]
 
 
 def test_shades_run_from_the_lowest_to_the_highest_and_differences_both_ways():
