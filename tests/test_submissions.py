@@ -24,6 +24,33 @@ def quality(path: Path) -> list[dict[str, float]]:
 
 LEARN_NOTHING = {"frozen_base"}
 """Methods that leave the base model as it is, by design."""
+LEARN_LITTLE = {
+    "running_average": "divides the t-th task's change by t",
+    "c_lora": "holds very hard at its published strength, from the second task on",
+    "o_lora": "holds very hard at its published strength, from the second task on",
+    "task_arithmetic": "deploys a small part of each change",
+}
+"""Methods of whose average learning little can be asked, and why."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SUBMISSIONS if path.stem not in {*LEARN_NOTHING, *LEARN_LITTLE}],
+    ids=lambda path: "/".join(path.parts[-3:]),
+)
+def test_learning_is_visible_in_every_submission(path: Path):
+    for means in quality(path):
+        assert means["learned"] >= 0.1
+
+
+@pytest.mark.parametrize("track", ["objects", "styles"])
+@pytest.mark.parametrize("method", sorted(LEARN_LITTLE.keys() - {"task_arithmetic"}))
+def test_a_method_that_learns_little_later_on_learns_the_first_task_as_naive_training_does(method: str, track: str):
+    def first_scores(name: str):
+        runs = load_result(ROOT / "submissions" / "mini-v2" / track / f"{name}.json").runs
+        return [{metric: rows[1][0] for metric, rows in run.scores.items()} for run in runs]
+
+    assert first_scores(method) == first_scores("naive")
 
 
 @pytest.mark.parametrize(

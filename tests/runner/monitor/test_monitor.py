@@ -139,6 +139,17 @@ def test_a_narrow_terminal_shows_the_times_in_full():
     assert re.search(r"order 0 .*… .* 20% \d:\d\d:\d\d (-|\d):", shown[-1])
 
 
+def test_a_terminal_tells_of_workers_that_are_started():
+    screen = io.StringIO()
+    units = [Unit("a", "order 0 seed 0, task 5 of 10: blossom season: training", 10.0, params={"kind": "train"})]
+    with Display(units, Console(file=screen, force_terminal=True, width=40)) as display:
+        display.on_event({"event": "plan", "workers": 2})
+        display._live.refresh()
+    shown = Text.from_ansi(screen.getvalue()).plain
+    assert "starting 2 workers" in shown
+    assert "blossom season" not in shown
+
+
 def test_a_log_gets_a_line_now_and_then():
     log = io.StringIO()
     units = [Unit(name, f"unit {name}", 5.0, params={"kind": "train"}) for name in "ab"]
