@@ -17,9 +17,8 @@ from tabulate import tabulate
 
 from clbench.leaderboard import make_boards, read_submissions
 from clbench.leaderboard.board import Board
-from clbench.leaderboard.site.plots import pareto
-from clbench.method import Family
-from clbench.plugins import list_methods
+from clbench.leaderboard.site.drawing import series
+from clbench.leaderboard.site.plots import bytes_against
 from clbench.results.analysis import EQUIVALENT, Analysis
 from clbench.results.significance import Difference, corrected_p, differences_of, over_orders
 from clbench.scores import RANKED_BY
@@ -105,7 +104,7 @@ def methods_table(found: Sequence[Board], variants: Sequence[str]) -> str:
     for variant in variants:
         own = [_method(board, variant) for board in found]
         known = next(filter(None, own))
-        row: list[object] = [f"`{variant}`", _family(known), format_bytes(known.state_bytes)]
+        row: list[object] = [f"`{variant}`", known.result.method.family or "–", format_bytes(known.state_bytes)]
         for board, method in zip(found, own, strict=True):
             row += [*_shares(board, method), board.ranks[variant] if method else "–"]
         rows.append(row)
@@ -120,12 +119,12 @@ def fronts(found: Sequence[Board]) -> str:
     """The methods that none with as small a state is better than, by size; bounds are left out."""
     rows = []
     for board in found:
-        own = [method for method in board.methods if not method.is_bound]
-        points = [(-method.state_bytes, _kept(board, method)) for method in own]
-        for index in reversed(pareto(points)):
-            method = own[index]
-            rows.append([board.track.name, f"`{method.variant}`", format_bytes(method.state_bytes), method.regime])
-            rows[-1].append(_shares(board, method)[1])
+        signs = series([method.variant for method in board.methods])
+        plot = bytes_against(board.methods, signs, board.metrics[0].name, RANKED_BY)
+        assert plot, "complete results have it"
+        for method in filter(None, (_method(board, variant) for variant in reversed(plot.on_front))):
+            size = format_bytes(method.state_bytes)
+            rows.append([board.track.name, f"`{method.variant}`", size, method.regime, _shares(board, method)[1]])
     return _table(rows, ["track", "method", "state", "regime", "kept (95 % interval)"])
 
 
@@ -210,13 +209,6 @@ def _shares(board: Board, method: Analysis | None) -> tuple[str, str]:
     assert kept
     interval = " to ".join(map(format_percent, kept.interval or ()))
     return format_percent(learned.spread.mean), f"{format_percent(kept.spread.mean)} ({interval})"
-
-
-def _family(method: Analysis) -> Family | str:
-    """As its result has it; results from before that was recorded: as its file has it now."""
-    name = method.result.method.name
-    known = list_methods()
-    return method.result.method.family or (known[name].family if name in known else "") or "–"
 
 
 def _table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:

@@ -273,10 +273,11 @@ def print_plan(plan: ExecutionPlan) -> None:
     if plan.cards:
         cards = Table("One GPU", "Time", "Its memory", title="reckoned from data sheets, not measured")
         for card in plan.cards:
-            if card.seconds is None or card.memory_bytes is None:
-                cards.add_row(card.name, "does not fit")
+            if card.expected:
+                cells: tuple[str, ...] = format_time(card.expected.seconds), format_bytes(card.expected.device_bytes)
             else:
-                cards.add_row(card.name, format_time(card.seconds), format_bytes(card.memory_bytes))
+                cells = ("does not fit",)
+            cards.add_row(card.card, *cells)
         out.print(cards)
     for sentence in plan.obstacles.sentences():
         out.print(Text(sentence, "yellow"))

@@ -12,7 +12,7 @@ from typing import Any
 from clbench.errors import ClbenchError
 from clbench.results.environment import describe
 from clbench.runner.config import SweepSpec
-from clbench.runner.estimate import Machine, estimate, fit_memory
+from clbench.runner.estimate import Machine, ResourceEstimate, estimate, fit_memory
 from clbench.runner.footprint import ModelFootprint
 
 REACHED = 0.7
@@ -48,18 +48,22 @@ DRIVER = 0.6e9
 class CardForecast:
     """What the work of one GPU takes."""
 
-    name: str
-    seconds: float | None
+    card: str
+    expected: ResourceEstimate | None
     """None: it does not fit."""
-    memory_bytes: int | None
 
     def summary(self) -> dict[str, Any]:
-        return {"card": self.name, "expected_seconds": self.seconds, "expected_memory_bytes": self.memory_bytes}
+        found = self.expected
+        return {
+            "card": self.card,
+            "expected_seconds": found.seconds if found else None,
+            "expected_memory_bytes": found.device_bytes if found else None,
+        }
 
 
 def forecast(
     footprint: ModelFootprint, sweep: SweepSpec, work: float, training: float, cards: Sequence[Card] = CARDS
-) -> list[CardForecast]:
+) -> tuple[CardForecast, ...]:
     """The same work on one GPU of each kind.
 
     Args:
@@ -75,10 +79,10 @@ def forecast(
         try:
             config = fit_memory(footprint, sweep.suite, wanted, "auto", free, sharing=1)
         except ClbenchError:
-            found.append(CardForecast(card.name, None, None))
+            found.append(CardForecast(card.name, None))
             continue
         machine = Machine(free, REACHED * card.peak, 0, here)
         own = sweep.model_copy(update={"config": config})
         expected = estimate(footprint, own, machine, work=work, training=training, workers=1, sharing=1)
-        found.append(CardForecast(card.name, expected.seconds, expected.device_bytes))
-    return found
+        found.append(CardForecast(card.name, expected))
+    return tuple(found)

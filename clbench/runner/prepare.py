@@ -199,7 +199,7 @@ def prepare(
     on_gpus = dry_run and definition.precision == wanted.precision == "bf16"
     cards = forecast(footprint, sweep, graph.work, graph.training_work) if on_gpus else ()
     return ExecutionPlan(
-        sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles, tuple(cards)
+        sweep, executor, graph, expected, engine, workers, config.output, environment, obstacles, cards
     )
 
 

@@ -25,12 +25,11 @@ def test_a_card_takes_its_time_by_its_rate_as_long_as_the_work_fits_into_it():
     config = DeviceConfig(device="cpu", precision="bf16", gradient_checkpointing=True)
     sweep = SweepSpec.model_construct(suite=suite, specs=(spec,), config=config, keep=frozenset())
     cards = (Card("tiny", 4e9, 1e15), Card("slow", 80e9, 1e14), Card("fast", 80e9, 1e15))
-    tiny, slow, fast = forecast(footprint, sweep, 10.0, 4.0, cards)
-    assert (tiny.seconds, tiny.memory_bytes) == (None, None)
-    assert slow.seconds
-    assert fast.seconds
+    tiny, slow, fast = (own.expected for own in forecast(footprint, sweep, 10.0, 4.0, cards))
+    assert tiny is None
+    assert slow
+    assert fast
     assert slow.seconds == pytest.approx(10 * fast.seconds)
     trains, draws = GPU_EFFICIENCY
     assert fast.seconds == pytest.approx((4 / trains + 6 / draws) * footprint.pass_flops / (REACHED * 1e15))
-    assert fast.memory_bytes
-    assert fast.memory_bytes < 80e9
+    assert fast.device_bytes < 80e9

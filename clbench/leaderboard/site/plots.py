@@ -148,9 +148,8 @@ def scatter(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) 
         Dot(style, *point, label, _both(method, metric), _ellipse(region, point, x, y))
         for (style, method, _), point, region, label in zip(shown, at, regions, labels, strict=True)
     )
-    front = _front([method for _, method, _ in shown], [(float(center[0]), float(center[1])) for *_, center in shown])
-    path = f"M{LEFT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at)) if front else ""
-    return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
+    points = [(float(center[0]), float(center[1])) for *_, center in shown]
+    return _with_front(Box(WIDTH, HEIGHT, x, y), dots, [method for _, method, _ in shown], points, LEFT)
 
 
 def bytes_against(methods: Sequence[Analysis], styles: Sequence[Series], metric: str, statistic: str) -> Scatter | None:
@@ -183,13 +182,8 @@ def bytes_against(methods: Sequence[Analysis], styles: Sequence[Series], metric:
         )
         for (style, _, estimate), point, label, size, mean in zip(shown, at, labels, sizes, means, strict=True)
     )
-    front = _front([method for _, method, _ in shown], [(-size, mean) for size, mean in zip(sizes, means, strict=True)])
-    path = (
-        f"M{WIDTH - RIGHT} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at))
-        if front
-        else ""
-    )
-    return Scatter(Box(WIDTH, HEIGHT, x, y), dots, path, tuple(shown[i][1].variant for i in front))
+    points = [(-float(size), mean) for size, mean in zip(sizes, means, strict=True)]
+    return _with_front(Box(WIDTH, HEIGHT, x, y), dots, [method for _, method, _ in shown], points, WIDTH - RIGHT)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -199,10 +193,20 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda index: (points[index], index))
 
 
-def _front(methods: Sequence[Analysis], points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the methods on the Pareto front, which has no bounds, by rising first value."""
+def _with_front(
+    box: Box, dots: tuple[Dot, ...], methods: Sequence[Analysis], points: Sequence[tuple[float, float]], start: float
+) -> Scatter:
+    """The plot of dots with the Pareto front of their points, which has no bounds.
+
+    Args:
+        points: in which more is better, one a dot.
+        start: where the front's path begins, at the height of its first dot.
+    """
     own = [index for index, method in enumerate(methods) if not method.is_bound]
-    return [own[index] for index in pareto([points[index] for index in own])] if own else []
+    front = [own[index] for index in pareto([points[index] for index in own])] if own else []
+    at = [(dot.x, dot.y) for dot in dots]
+    path = f"M{start} {at[front[0]][1]}" + "".join(f"H{at[i][0]}V{y}" for i, y in _steps(front, at)) if front else ""
+    return Scatter(box, dots, path, tuple(methods[index].variant for index in front))
 
 
 def retention(methods: Sequence[Analysis], styles: Sequence[Series], metric: str) -> Retention:
