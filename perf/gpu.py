@@ -19,8 +19,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -38,21 +40,23 @@ from PIL import Image
 from safetensors.torch import save_file
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from clbench.backbones.architecture import DTYPES
 from clbench.backbones.sdxl import Backbone
 from clbench.encoders import load_encoder
 from clbench.lora import Adapter
-from clbench.method import Example
+from clbench.method import Example, Method
+from clbench.protocol.captured_step import WARM_UP, Repeat
 from clbench.protocol.device import LOW_MEMORY_BATCH, DeviceConfig, default_device
-from clbench.protocol.sampling import draw_cell
-from clbench.protocol.trainer import TaskDataset
+from clbench.protocol.sampling import draw_cell, shared_noise
+from clbench.protocol.trainer import TaskDataset, fit
 from clbench.runner.estimate import device_memory, matmul_rate
 from clbench.runner.footprint import count
 from clbench.suite import load_suite
 from clbench.utils.formatting import format_bytes, format_time
 from clbench.utils.images import to_pil
-from clbench.utils.seeding import generator
 
 STATES, CELLS, RUNS = 10, 55, 64
 """Tasks and cells of a run; runs of the whole protocol."""
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("--device", default=default_device())
     parser.add_argument("--small", action="store_true", help="the small size on a GPU too")
     parser.add_argument("--steps", type=int, default=10, help="training steps to time")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default bf16 on a GPU")
     parser.add_argument("--memory", choices=("low", "high"), default="high")
     parser.add_argument("--seconds", type=float, default=500.0, help="begin no further measurement after so long")
     parser.add_argument("--json", type=Path, help="a file for all figures")
@@ -71,10 +76,11 @@ def main() -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before CUDA starts, for the deterministic measurement
     if chosen.device == "cpu":
         torch.set_num_threads(1)
+    precision = chosen.precision or ("bf16" if chosen.device.startswith("cuda") else "fp32")
     full = chosen.device.startswith("cuda") and not chosen.small
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.manual_seed(0)
-        trial = Trial(Path(folder), full, chosen.device, chosen.steps, chosen.memory == "low")
+        trial = Trial(Path(folder), full, chosen.device, precision, chosen.steps, chosen.memory == "low")
         figures = trial.measure(until=time.monotonic() + chosen.seconds)
     show(figures)
     if chosen.json:
@@ -84,11 +90,11 @@ def main() -> None:
 class Trial:
     """One size on one device."""
 
-    def __init__(self, folder: Path, full: bool, device: str, steps: int, low_memory: bool) -> None:
+    def __init__(self, folder: Path, full: bool, device: str, precision: str, steps: int, low_memory: bool) -> None:
         self.folder, self.device, self.steps, self.low_memory = folder, device, steps, low_memory
         self.suite = suite = load_suite("sdxl-v1")
         self.training_steps = suite.training.steps
-        self.precision = "bf16" if device.startswith("cuda") else "fp32"
+        self.precision = precision
         self.resolution = 1024 if full else 256
         training = (
             suite.training
@@ -130,26 +136,57 @@ class Trial:
         pixels = torch.zeros(3, self.resolution, self.resolution)
         return TaskDataset(self.backbone, [Example(pixels, "a photo of sks sneaker")], self.resolution)
 
-    def train(self, steps: int) -> None:
-        """Steps like those of `clbench.protocol.trainer.fit`."""
-        live = self.backbone.use_adapter(self.adapter)
-        assert live is not None
-        parameters = live.parameters()
-        optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-        for batch in self.data.batches(steps, self.training, generator(0)):
-            loss = self.data.loss(batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.item()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+    def train(self, steps: int, repeat: Repeat | None = None) -> float:
+        """Seconds a step of `clbench run`'s own training, after those that are not repetitions of a CUDA graph."""
+        training = self.training.model_copy(update={"steps": WARM_UP + 1 + steps})
+        ctx: Any = SimpleNamespace(position=0, task="timed", training=training)
+        ends: list[float] = []
+        fit(
+            self.backbone,
+            Method(),
+            ctx,
+            self.data,
+            self.adapter,
+            0,
+            lambda *_: ends.append(time.perf_counter()),
+            repeat,
+        )
         self.backbone.use_adapter(None)
+        return (ends[-1] - ends[WARM_UP]) / steps
 
     def cell(self) -> Tensor:
         """All images of a task, drawn and scored: float [N, 3, H, W]."""
         images = draw_cell(self.backbone, self.prompts, self.sampling, self.resolution)
         self.encoder.embed(to_pil(images))
         return images
+
+    def passes(self, until: float) -> dict[str, float]:
+        """What a pass of the sampler might be made of -> seconds of one; what the device lacks is left out."""
+        unet, size = self.backbone.unet, min(self.images, self.backbone.sample_batch_size or self.images)
+        hidden, pooled = self.backbone.encode_prompts([self.prompts[0]] * size)
+        noise = shared_noise(self.backbone, size, 0, self.resolution).to(self.device)
+        ids = torch.zeros(size, 6, device=self.device)
+        self.backbone.use_adapter(None)
+
+        @torch.no_grad()
+        def seconds() -> float:
+            def predict() -> Tensor:
+                return self.backbone.predict(noise, torch.tensor(500), hidden, pooled, ids)
+
+            predict()  # chooses kernels, or compiles
+            return self.timed(predict)[0]
+
+        found = {"as it is": seconds()}
+        for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+            with suppress(RuntimeError), sdpa_kernel(backend):  # there is no such kernel here
+                found[f"{backend.name.lower().replace('_', ' ')} alone"] = seconds()
+        unet.to(memory_format=torch.channels_last)
+        found["channels last"] = seconds()
+        if self.device.startswith("cuda") and time.monotonic() < until:
+            unet.compile_repeated_blocks(fullgraph=True)
+            found["channels last, compiled blocks"] = seconds()
+        unet.to(memory_format=torch.contiguous_format)
+        return found
 
     # --- the straightforward loops ---
 
@@ -174,7 +211,9 @@ class Trial:
             noise, timestep = torch.randn_like(latents), torch.randint(1000, (1,), device=self.device)
             noisy = scheduler.add_noise(latents, noise, timestep)
             ids = torch.tensor([[size, size, 0, 0, size, size]], device=self.device)
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.autocast(
+                torch.device(self.device).type, DTYPES[self.precision], enabled=self.precision != "fp32"
+            ):
                 conditions = {"text_embeds": pooled, "time_ids": ids}
                 predicted = pipeline.unet(noisy, timestep, hidden, added_cond_kwargs=conditions).sample
             loss = F.mse_loss(predicted.float(), noise)
@@ -220,8 +259,9 @@ class Trial:
             "expected_memory_bytes": self.expected_memory(),
         }
         _ = self.data
-        self.train(3)
-        step, found["train_peak_bytes"] = self.timed(lambda: self.train(self.steps), self.steps)
+        steps: list[float] = []
+        _, found["train_peak_bytes"] = self.timed(lambda: steps.append(self.train(self.steps)))
+        step = steps[0]
         self.backbone.deploy({})
         before = self.cell()
         cell, found["sample_peak_bytes"] = self.timed(lambda: found.update(noise=difference(before, self.cell())))
@@ -234,10 +274,12 @@ class Trial:
             "run_seconds": STATES * self.training_steps * step + (CELLS + STATES) * cell,
         }
         if time.monotonic() < until and self.device.startswith("cuda"):
+            found["graph_speedup"] = self.train(self.steps, lambda work: work) / step
             torch.use_deterministic_algorithms(True)
-            self.train(1)
-            found["deterministic_cost"] = self.timed(lambda: self.train(self.steps), self.steps)[0] / step
+            found["deterministic_cost"] = self.train(self.steps) / step
             torch.use_deterministic_algorithms(False)
+        if time.monotonic() < until:
+            found["pass_seconds"] = self.passes(until)
         if time.monotonic() < until:
             self.backbone.pipeline.to("cpu")  # its turn is over
             load, _ = self.timed(self.plain_pipeline)
@@ -305,6 +347,10 @@ def show(found: dict[str, Any]) -> None:
     print(f"expected memory: {format_bytes(found['expected_memory_bytes'])}")
     apart = f"at most {noise['largest']:.3g} of 255 apart, {noise['root_mean_square']:.3g} by the root mean square"
     print(f"two drawings of the same images are {apart}")
+    if "graph_speedup" in found:
+        print(f"a training step as a CUDA graph is {found['graph_speedup']:.2f} times as fast as one kernel by kernel")
+    if "pass_seconds" in found:
+        print(tabulate(found["pass_seconds"].items(), ["a pass of the sampler", "seconds"], floatfmt=".3g"))
     if "deterministic_cost" in found:
         print(f"a training step that repeats its bits takes {found['deterministic_cost']:.2f} times as long")
     if found["resolution"] == 1024:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor
 
 from clbench.errors import ClbenchError
 from clbench.suite import Training
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Name of a precision -> its type."""
 
 
 def check_architecture(shapes: Mapping[str, tuple[int, int]], training: Training) -> None:
@@ -56,6 +59,15 @@ def add_adapter(unet: Any, training: Training) -> dict[str, Any]:
     return {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
 
 
+def lora_factors(layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The U-Net's name of each factor of the adapter in its layers -> the factor."""
+    return {
+        f"{name}.{side}.default.weight": getattr(layer, side)["default"].weight
+        for name, layer in layers.items()
+        for side in ("lora_A", "lora_B")
+    }
+
+
 def adapted_unet(config: Mapping[str, Any], training: Training) -> tuple[Any, int, dict[str, tuple[int, int]]]:
     """A U-Net with an adapter on the meta device, its own number of parameters, and adapted layer -> (out, in)."""
     with torch.device("meta"):
@@ -79,11 +91,8 @@ def adapted_shapes(backbone: Path, training: Training) -> dict[str, tuple[int, i
     return adapted_unet(json.loads((backbone / "unet" / "config.json").read_text()), training)[2]
 
 
-def lower_modules(unet: nn.Module) -> Iterator[nn.Module]:
-    """The modules whose weights are bf16 at that precision, as autocast would convert them at every call.
-
-    An adapter's factors and the normalisation layers stay in fp32, as autocast uses them.
-    """
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name:
-            yield module
+def set_precision(unet: Any, dtype: torch.dtype) -> None:
+    """Convert all of a U-Net but an adapter's factors, which stay in fp32."""
+    for name, value in (*unet.named_parameters(), *unet.named_buffers()):
+        if "lora_" not in name:
+            value.data = value.data.to(dtype)

@@ -25,9 +25,11 @@ from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from clbench.backbones import peft_layers
-from clbench.backbones.architecture import add_adapter, check_architecture, lower_modules
+from clbench.backbones.architecture import DTYPES, add_adapter, check_architecture, lora_factors
+from clbench.backbones.half_precision import HalfPrecision
 from clbench.backbones.text_tokens import encode_with_tokens
-from clbench.errors import ClbenchError
+from clbench.backbones.vae import decode, on_device
+from clbench.errors import ClbenchError, WorkFailed
 from clbench.lora import Adapter, AnyAdapter, PeftAdapter
 from clbench.suite import Training
 from clbench.tokens import Tokens, tokens_in
@@ -66,10 +68,10 @@ class Backbone:
         self._base = {name: layer.base_layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
-        if precision == "bf16":
-            for module in lower_modules(self.unet):
-                module.to(torch.bfloat16)
-        if gradient_checkpointing:
+        self._half = (
+            None if precision == "fp32" else HalfPrecision(self.unet, DTYPES[precision], gradient_checkpointing)
+        )
+        if gradient_checkpointing and self._half is None:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device)
         self.noise_scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -129,9 +131,6 @@ class Backbone:
         self.unet.to(self.device)
         self._encoded_prompts.clear()
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
     # --- weights ---
 
     def deploy(self, delta: Mapping[str, Tensor], digest: str | None = None) -> None:
@@ -176,6 +175,8 @@ class Backbone:
         if adapter is None:
             return None
         if isinstance(adapter, PeftAdapter):
+            if self.precision == "fp16":  # whose gradients are scaled for LoRA's factors alone
+                raise WorkFailed(f"at fp16 no {adapter.kind} adapter is trained, only LoRA; give --precision bf16")
             self._insert(peft_layers.build(adapter, self._frozen_weights(adapter)))
             live = {name: {**peft_layers.parameters(layer)} for name, layer in self._inserted.items()}
             return replace(adapter, values=live)
@@ -246,45 +247,7 @@ class Backbone:
 
     def text_encoders(self) -> AbstractContextManager[None]:
         """Keep the text encoders on the device inside a `with` block, where more than one call needs them."""
-        return self._on_device(self.pipeline.text_encoder, self.pipeline.text_encoder_2)
-
-    @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the normalised latents of images [N, 3, H, W] in [-1, 1]."""
-        with self._on_device(self.pipeline.vae):
-            parts = pixels.to(self.device).split(self._vae_batch_size(len(pixels)))
-            posteriors = (self.pipeline.vae.encode(part).latent_dist for part in parts)
-            moments = [(posterior.mean, posterior.std) for posterior in posteriors]
-        mean, std = (torch.cat(values) for values in zip(*moments, strict=True))
-        shift, spread, factor = self._latent_normalisation()
-        return (mean - shift) * factor / spread, std * factor / spread
-
-    def _latent_normalisation(self) -> tuple[Tensor | float, Tensor | float, float]:
-        """Mean, standard deviation and scaling factor of the VAE's latents."""
-        config = self.pipeline.vae.config
-        if getattr(config, "latents_mean", None) is None:
-            return 0.0, 1.0, config.scaling_factor
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, -1, 1, 1)
-            for values in (config.latents_mean, config.latents_std)
-        )
-        return mean, std, config.scaling_factor
-
-    def _vae_batch_size(self, count: int) -> int:
-        """One image at a time on an accelerator, because the VAE needs much memory for large images."""
-        return count if self.device.type == "cpu" else 1
-
-    @contextmanager
-    def _on_device(self, *modules: nn.Module) -> Iterator[None]:
-        """Move modules to the device inside a `with` block, and after it back to the CPU those that came from there."""
-        moved = [module for module in modules if next(module.parameters()).device.type != self.device.type]
-        try:
-            for module in moved:
-                module.to(self.device)
-            yield
-        finally:
-            for module in moved:
-                module.to("cpu")
+        return on_device(self.device, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
 
     # --- running ---
 
@@ -305,24 +268,38 @@ class Backbone:
         """
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
         self.passes[torch.is_grad_enabled()] += len(noisy)
-        inputs, options = (noisy, timesteps, hidden), {"added_cond_kwargs": conditions}
-        with self.autocast():
-            if weights is None:
-                return self.unet(*inputs, **options).sample
-            inserted = self._inserted
-            self._insert({})
-            try:
-                return functional_call(self.unet, self._other_parameters(weights), inputs, options).sample
-            finally:
-                self._insert(inserted)
+        inputs = (noisy, timesteps, hidden)
+        if weights is None:
+            return self._run(inputs, conditions, {})
+        inserted = self._inserted
+        self._insert({})
+        try:
+            return self._run(inputs, conditions, self._other_parameters(weights))
+        finally:
+            self._insert(inserted)
+
+    def _run(
+        self, inputs: tuple[Tensor, Tensor, Tensor], conditions: dict[str, Tensor], replaced: dict[str, Tensor]
+    ) -> Tensor:
+        """Call the U-Net, with `replaced` in place of parameters of its own."""
+        if self._half is None:
+            options = {"added_cond_kwargs": conditions}
+            return (
+                functional_call(self.unet, replaced, inputs, options) if replaced else self.unet(*inputs, **options)
+            ).sample
+        factors = lora_factors(self.layers) if self._adapter_enabled and not replaced else {}
+        # PEFT's other layers have fp32 parameters, which they combine with half-precision activations.
+        with torch.autocast(self.device.type, self._half.dtype, enabled=bool(self._inserted)):
+            return self._half(inputs, conditions, factors, replaced)
 
     def _other_parameters(self, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The U-Net's parameters that differ under other weight changes without the adapter; the last are kept."""
         if self._other is None or self._other[0] is not delta:
             parameters = {}
+            for name, factor in lora_factors(self.layers).items():
+                parameters[name] = torch.zeros_like(factor, dtype=DTYPES[self.precision])
             for name, layer in self.layers.items():
-                up, weight = layer.lora_B["default"].weight, layer.base_layer.weight
-                parameters[f"{name}.lora_B.default.weight"] = torch.zeros_like(up)
+                weight = layer.base_layer.weight
                 if delta is not self._deployed:
                     parameters[f"{name}.base_layer.weight"] = self._changed(name, delta).to(weight)
             self._other = delta, parameters
@@ -349,7 +326,7 @@ class Backbone:
             try:
                 parts = zip(hidden.split(size), pooled.split(size), latents.split(size), strict=True)
                 clean = torch.cat([self._sample_latents(*part, steps, guidance_scale) for part in parts])
-                return self._decode_latents(clean)
+                return decode(self.pipeline, clean)
             except torch.OutOfMemoryError:
                 if size == 1 or torch.are_deterministic_algorithms_enabled():  # the batch size changes last bits
                     raise
@@ -378,15 +355,6 @@ class Backbone:
                 predicted = without + guidance_scale * (prompted - without)
             latents = scheduler.step(predicted, timestep, latents, **own).prev_sample
         return latents
-
-    def _decode_latents(self, latents: Tensor) -> Tensor:
-        """Images from clean latents, decoded by the fp32 VAE."""
-        shift, spread, factor = self._latent_normalisation()
-        latents = latents * spread / factor + shift
-        with self._on_device(self.pipeline.vae):
-            parts = latents.split(self._vae_batch_size(len(latents)))
-            images = [self.pipeline.vae.decode(part).sample.cpu() for part in parts]
-        return self.pipeline.image_processor.postprocess(torch.cat(images), output_type="pt").float()
 
 
 @torch.no_grad()

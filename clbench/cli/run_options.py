@@ -41,7 +41,7 @@ def run_options(
         typer.Option(help="For --tuned: a tuning file, or a folder of them; default: the project's `tuning/`."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="`cpu` or `cuda`; default: a GPU if there is one.")] = None,
-    precision: Annotated[str | None, typer.Option(help="`fp32` or `bf16`; default: as the suite says.")] = None,
+    precision: Annotated[str | None, typer.Option(help="`fp32`, `bf16` or `fp16`; default: as the suite says.")] = None,
     memory: Annotated[
         str,
         typer.Option(help="`low` needs less memory and more time than `high`; `auto` is `low` if `high` does not fit."),

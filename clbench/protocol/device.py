@@ -22,7 +22,7 @@ class DeviceConfig(FrozenModel):
     device: str = "cpu"
     """A torch device: `cpu`, `mps`, `cuda` or one of several GPUs, such as `cuda:1`."""
     precision: str = "fp32"
-    """`fp32` or `bf16`, of the U-Net; adapters are always fp32."""
+    """`fp32`, `bf16` or `fp16`, of the U-Net; adapters are always fp32."""
     deterministic: bool = False
     """On a GPU: only operations that repeat their bits. A CPU always does."""
     gradient_checkpointing: bool = False

@@ -30,6 +30,7 @@ def track_recipe(suite: Suite, track: str, assets: Mapping[str, str], config: De
         "device": config.device,
         "precision": config.precision,
         **software_versions(config.device),
+        **({"half_precision": "all but the factors"} if config.precision != "fp32" else {}),
         **({"convolutions": "tf32"} if config.device.startswith("cuda") else {}),
         **({"threads": torch.get_num_threads()} if cpu else {}),
         **({"deterministic": True} if config.deterministic else {}),

@@ -1,4 +1,7 @@
-"""Fit one task: DreamBooth with LoRA, plus a method's hooks."""
+"""Fit one task: DreamBooth with LoRA, plus a method's hooks.
+
+Where no code of the method runs within a step, a GPU gets the whole step as one CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from clbench.backbones.sdxl import Backbone
+from clbench.backbones.vae import encode
 from clbench.errors import MethodFailed
-from clbench.lora import AnyAdapter
+from clbench.lora import Adapter, AnyAdapter
 from clbench.method import Batch, Context, Example, Method
+from clbench.protocol.captured_step import CapturedStep, CudaGraph, Repeat
 from clbench.protocol.hook_runner import KEPT
 from clbench.suite import Training
 from clbench.tokens import Tokens, tokens_in
@@ -58,7 +63,7 @@ class TaskDataset:
     ) -> None:
         self.backbone, self.tokens = backbone, tokens
         pixels = torch.stack([example.pixels for example in examples])
-        self.mean, self.std = backbone.encode_images(pixels)
+        self.mean, self.std = encode(backbone.pipeline, pixels, backbone.device)
         self.prompts = [example.prompt for example in examples]
         with torch.no_grad():
             self.hidden, self.pooled = backbone.encode_prompts(self.prompts, tokens())
@@ -95,16 +100,32 @@ class TaskDataset:
         """As `Context.denoising_loss`."""
         return self.error(self.prediction(batch), batch)
 
+    def loss_of(
+        self, noisy: Tensor, target: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor
+    ) -> Tensor:
+        """The same of a batch's `inputs`."""
+        return F.mse_loss(self.backbone.predict(noisy, timesteps, hidden, pooled, time_ids).float(), target)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """A batch's noisy latents, the prediction that they should give, and what the U-Net gets beside them."""
+        scheduler = self.backbone.noise_scheduler
+        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+        words = self._encoded(batch.examples)
+        return noisy, self._target(batch), batch.timesteps, *words, self.time_ids[batch.examples]
+
     def prediction(self, batch: Batch) -> Tensor:
         """The U-Net's prediction under the live weights, float [N, C, h, w], with its gradient."""
         return self._predicted(batch, self._encoded(batch.examples)).float()
 
     def error(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of a prediction (noise or velocity, as the backbone was trained)."""
-        scheduler, target = self.backbone.noise_scheduler, batch.noise
+        return F.mse_loss(predicted, self._target(batch))
+
+    def _target(self, batch: Batch) -> Tensor:
+        scheduler = self.backbone.noise_scheduler
         if scheduler.config.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        return F.mse_loss(predicted, target)
+            return scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
+        return batch.noise
 
     @torch.no_grad()
     def predict(
@@ -145,8 +166,12 @@ def fit(
     start: AnyAdapter | None,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    repeat: Repeat | None = None,
 ) -> AnyAdapter | None:
     """Train the data's tokens, and the adapter from `start` over the weights that are deployed.
+
+    Args:
+        repeat: repeats steps that no code of the method is in; default a CUDA graph where there is CUDA.
 
     Returns:
         The adapter, detached, on the CPU; None without a start.
@@ -161,21 +186,55 @@ def fit(
         parameters = [*adapter.parameters(), *parameters]
     optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
-    for step, batch in enumerate(batches):
-        ctx.step = step
+    repeat = repeat or (CudaGraph if backbone.device.type == "cuda" else None)
+    captured = None
+    if repeat and _is_captured(dataset, adapter, method):
+        captured = CapturedStep(dataset.loss_of, parameters, optimizer, training.max_grad_norm, repeat)
+
+    def take(batch: Batch) -> float:
+        """Take a step; returns the loss before it, where nothing is changed by one that is not finite."""
+        if captured:
+            before = backbone.passes[True]
+            value = captured(*dataset.inputs(batch))
+            backbone.passes[True] = before + len(batch.latents)  # repetitions are counted too, and the recording is not
+            return value
         ctx.predicted = dataset.prediction(batch)
         loss = dataset.error(ctx.predicted, batch) + method.loss(ctx, batch)
         value = loss.item()
+        if math.isfinite(value):
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            method.on_gradients(ctx)
+            torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+            optimizer.step()
+            method.after_step(ctx)
+        return value
+
+    for step, batch in enumerate(batches):
+        ctx.step = step
+        value = take(batch)
         if not math.isfinite(value):
             raise MethodFailed(
                 f"the loss became {value} in task {ctx.task!r} (position {ctx.position + 1}) at step {step + 1} of "
                 f"{training.steps}{KEPT}"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        method.on_gradients(ctx)
-        torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
-        optimizer.step()
-        method.after_step(ctx)
         on_step(step, value)
     return None if adapter is None else backbone.trained(adapter)
+
+
+_INSIDE = ("optimizer", "loss", "on_gradients", "after_step", "shapes_training")
+"""Hooks that run within steps, or say that other code of the method does, such as its forward hooks."""
+
+
+def _is_captured(dataset: TaskDataset, adapter: AnyAdapter | None, method: Method) -> bool:
+    """Whether a step is the same work every time.
+
+    What a method does is not known. Learned tokens are encoded in each step, adapters of PEFT's other kinds convert as
+    they go, and checkpointing reads the state of random numbers.
+    """
+    return (
+        isinstance(adapter, Adapter)
+        and not dataset.parameters
+        and not dataset.backbone.unet.is_gradient_checkpointing
+        and all(getattr(type(method), hook) is getattr(Method, hook) for hook in _INSIDE)
+    )

@@ -37,7 +37,7 @@ class RunConfig(FrozenModel):
     """A tuning file, or a folder of them, for variants that are tuned; default the project's folder."""
     device: str | None = None
     """Default CUDA where there is one, else the CPU."""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of the U-Net; adapters are always fp32. Default what the suite says."""
     memory: Literal["auto", "low", "high"] = "auto"
     """"low" saves memory for time (gradient checkpointing, small batches); "auto" does so where it must."""
@@ -104,7 +104,7 @@ class RunOptions(TypedDict, total=False):
     plugins: Iterable[str | Path]
     tuning: str | Path | None
     device: str | None
-    precision: Literal["fp32", "bf16"] | None
+    precision: Literal["fp32", "bf16", "fp16"] | None
     memory: Literal["auto", "low", "high"]
     keep: Iterable[Literal["states", "images"]]
     data_root: str | Path | None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from clbench.backbones.architecture import DTYPES
 from clbench.errors import ClbenchError
 from clbench.protocol.device import DeviceConfig, free_memory
 from clbench.results.environment import describe
@@ -78,9 +79,10 @@ def measure_machine(device: str, precision: str) -> Machine:
 
 def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig) -> int:
     """Bytes that one process needs on its device."""
-    width = 2 if config.precision == "bf16" else 4
+    width = 4 if config.precision == "fp32" else 2
     always = footprint.parameters * width + footprint.encoders + (LIBRARIES if config.device == "cpu" else 0)
-    adapter = 4 * 4 * footprint.adapter  # with its gradient and two moments
+    # With its gradient and two moments; in half precision all factors joined, a copy, and its gradient too.
+    adapter = (4 * 4 + (0 if config.precision == "fp32" else 4 + 2 + 2)) * footprint.adapter
     saved = footprint.saved_low if config.gradient_checkpointing else footprint.saved
     training = adapter + suite.training.batch_size * saved
     drawn = min(config.sample_batch_size or suite.largest_cell, suite.largest_cell)
@@ -139,7 +141,7 @@ def check_main_memory(footprint: ModelFootprint, config: DeviceConfig, free: int
     """
     if config.device == "cpu":
         return
-    width = 2 if config.precision == "bf16" else 4
+    width = 4 if config.precision == "fp32" else 2
     process = LIBRARIES + width * footprint.parameters + 4 * footprint.adapted + footprint.beside
     need = round(sharing * (2 * process + 3 * 4 * footprint.adapted))
     if need > free:
@@ -221,7 +223,7 @@ def check_disk(expected: ResourceEstimate, folder: Path) -> str | None:
 
 def matmul_rate(device: str, precision: str) -> float:
     """Measured FLOP a second of a matrix product of such layers' size, by one process."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    kind = DTYPES[precision]
     side = 8192 if device.startswith("cuda") else 1024
     own = torch.Generator(device).manual_seed(0)
     a, b = torch.randn(2, side, side, dtype=kind, device=device, generator=own)  # GPUs are faster on equal numbers

@@ -14,6 +14,7 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 from torch.nn.functional import pad
 
+from clbench.backbones.architecture import DTYPES
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.lora import Adapter, Delta, low_rank, product, save_tensors
 from clbench.protocol.task_sequence import TaskSequence
@@ -22,7 +23,6 @@ from clbench.runner.reopen import run_numbered
 from clbench.state import State
 from clbench.utils.files import cannot_write, free_path, write_atomic
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LOSS = 1e-6
 """What a LoRA may lose of each layer's change, as a share of its Frobenius norm, unless its rank is too small."""
 

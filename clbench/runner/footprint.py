@@ -3,8 +3,8 @@
     footprint = model_footprint(suite, folders, "bf16")
     footprint.pass_flops, footprint.saved, footprint.sampled
 
-Shapes and types are enough for that: the graph runs on PyTorch's fake tensors, with the attention kernels and the
-autocast that a device uses.
+Shapes and types are enough for that: the graph runs on PyTorch's fake tensors, with fused attention kernels as devices
+have them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from clbench.backbones.architecture import adapted_unet, adapter_parameters, lower_modules
+from clbench.backbones.architecture import DTYPES, adapted_unet, adapter_parameters
 from clbench.errors import ClbenchError
 from clbench.suite import Suite, Training
 
@@ -74,7 +74,7 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
     Args:
         config: its `config.json`.
         latent_side: of one image.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `fp16` or `bf16`.
 
     Raises:
         ClbenchError: it is not the architecture that the definition names.
@@ -86,16 +86,17 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
 def _count(config: str, recipe: str, latent_side: int, precision: str) -> ModelFootprint:
     training = Training.model_validate_json(recipe)
     unet, parameters, shapes = adapted_unet(json.loads(config), training)
-    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        _materialize(unet, precision)
+    dtype = DTYPES[precision]
+    with FakeTensorMode():
+        _materialize(unet, dtype)
         blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
         inputs = (
-            torch.empty(1, unet.config.in_channels, latent_side, latent_side),
+            torch.empty(1, unet.config.in_channels, latent_side, latent_side, dtype=dtype),
             torch.zeros(1),
-            torch.empty(1, 77, unet.config.cross_attention_dim),
+            torch.empty(1, 77, unet.config.cross_attention_dim, dtype=dtype),
         )
         conditions = {
-            "text_embeds": torch.empty(1, _pooled_width(unet.config)),
+            "text_embeds": torch.empty(1, _pooled_width(unet.config), dtype=dtype),
             "time_ids": torch.empty(1, 6),
         }
         counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
@@ -115,12 +116,11 @@ def _count(config: str, recipe: str, latent_side: int, precision: str) -> ModelF
     )
 
 
-def _materialize(unet: nn.Module, precision: str) -> None:
-    """Give a U-Net of the meta device fake weights of the types that `Backbone` gives its own."""
-    lower = set(lower_modules(unet)) if precision == "bf16" else set()
+def _materialize(unet: nn.Module, dtype: torch.dtype) -> None:
+    """Give a U-Net of the meta device fake weights of the type that it computes with."""
     for module in unet.modules():
         for field, value in list(module.named_parameters(recurse=False)):
-            fake = torch.empty(value.shape, dtype=torch.bfloat16 if module in lower else value.dtype)
+            fake = torch.empty(value.shape, dtype=dtype)
             setattr(module, field, nn.Parameter(fake, requires_grad=value.requires_grad))
 
 

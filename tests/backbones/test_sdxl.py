@@ -247,22 +247,6 @@ def test_checkpointing_gradients_changes_no_gradient(world, runtime):
         torch.testing.assert_close(plain, recomputed, **CLOSE)
 
 
-def test_bf16_keeps_what_autocast_would_make_of_the_weights_and_the_adapter_in_fp32(runtime):
-    assets = runtime.assets
-    half = TrackRuntime(runtime.suite, "objects", runtime.store, DeviceConfig(precision="bf16"), assets).backbone
-    name, layer = next(iter(half.layers.items()))
-    assert layer.base_layer.weight.dtype == torch.bfloat16
-    assert layer.lora_A["default"].weight.dtype == torch.float32
-    delta = random_adapter(runtime)[0].delta()
-    half.deploy(delta)
-    runtime.backbone.deploy(delta)
-    assert torch.equal(layer.base_layer.weight, runtime.backbone.layers[name].base_layer.weight.to(torch.bfloat16))
-    norms = [module for module in half.unet.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm)]
-    assert norms
-    assert all(module.weight.dtype == torch.float32 for module in norms)
-    assert {value.dtype for value in half.pipeline.vae.parameters()} == {torch.float32}
-
-
 def test_pictures_are_resized_and_cut_once_and_say_so_to_the_model():
     wide = Image.fromarray(np.arange(90 * 200 * 3, dtype=np.uint32).reshape(90, 200, 3).astype(np.uint8))
     one, again = (make_examples([wide, wide], "a", 64, generator(7)) for _ in range(2))
