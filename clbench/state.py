@@ -118,5 +118,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         sha.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
-        sha.update(value.view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        if value.numel():
+            sha.update(value.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()

@@ -4,7 +4,7 @@ PEFT injects the LoRA adapter once. Training enables it; sampling disables it an
 instead, so that a deployed model costs as much as the base model. An adapter of another kind is built when it is used:
 its layers then lie between LoRA's, which are disabled, and the linear layers. On an accelerator only the U-Net stays in
 memory: the VAE and the text encoders are moved there while they are in use, and the fp32 base weights, to which changes
-are added, stay on the CPU.
+are added, stay on the CPU unless there is room.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Backbone:
         precision: str,
         gradient_checkpointing: bool = False,
         sample_batch_size: int | None = None,
+        base_on_device: bool = False,
     ) -> None:
         self.pipeline: Any = pipeline  # diffusers annotates its outputs as unions of all variants
         self.device = torch.device(device)
@@ -65,7 +66,8 @@ class Backbone:
         self.unet = pipeline.unet
         self.layers = add_adapter(self.unet, training)
         self.rank, self.scale = training.rank, training.alpha / training.rank
-        self._base = {name: layer.base_layer.weight.detach().clone() for name, layer in self.layers.items()}
+        base = {name: layer.base_layer.weight.detach() for name, layer in self.layers.items()}
+        self._base = {name: weight.to(device if base_on_device else "cpu", copy=True) for name, weight in base.items()}
         self.shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in self._base.items()}
         check_architecture(self.shapes, training)
         self._half = (
@@ -95,6 +97,7 @@ class Backbone:
         scheduler: str | None = None,
         gradient_checkpointing: bool = False,
         sample_batch_size: int | None = None,
+        base_on_device: bool = False,
     ) -> Backbone:
         """Load a diffusers folder, in fp32.
 
@@ -103,6 +106,7 @@ class Backbone:
             scheduler: class of the sampler, if not the folder's own.
             gradient_checkpointing: recompute activations in the backward pass, to save memory.
             sample_batch_size: the most images that are drawn at a time; default all that are asked for.
+            base_on_device: keep the fp32 base weights, to which changes are added, on the device too.
 
         Raises:
             ClbenchError: the folder holds no pipeline of this class, or one of another architecture.
@@ -121,15 +125,15 @@ class Backbone:
                 raise ClbenchError(f"{folder} holds no pipeline of Stable Diffusion XL's class: {reason}") from error
             if scheduler:
                 pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-            return cls(
-                pipeline.to(torch.float32), training, device, precision, gradient_checkpointing, sample_batch_size
-            )
+            options = (gradient_checkpointing, sample_batch_size, base_on_device)
+            return cls(pipeline.to(torch.float32), training, device, precision, *options)
 
     def move(self, device: str) -> None:
-        """Go on with another device; what was encoded on the one before is forgotten."""
+        """Go on with another device; what was encoded before is taken along."""
         self.device = torch.device(device)
         self.unet.to(self.device)
-        self._encoded_prompts.clear()
+        encoded = self._encoded_prompts.items()
+        self._encoded_prompts = {prompt: (one.to(device), other.to(device)) for prompt, (one, other) in encoded}
 
     # --- weights ---
 
@@ -197,8 +201,8 @@ class Backbone:
         return adapter
 
     def _frozen_weights(self, adapter: PeftAdapter) -> dict[str, Tensor]:
-        """The weights that an adapter changes, as they are deployed, fp32."""
-        return {name: self._changed(name, self._deployed) for name in adapter.layers}
+        """The weights that an adapter changes, as they are deployed, fp32, on the CPU."""
+        return {name: self._changed(name, self._deployed).cpu() for name in adapter.layers}
 
     def _insert(self, layers: Mapping[str, Any]) -> None:
         """Put PEFT's layers of another kind around linear layers, in the place of those that are there.

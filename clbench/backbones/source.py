@@ -33,6 +33,7 @@ class PipelineSource:
     scheduler: str | None = None
     gradient_checkpointing: bool = False
     sample_batch_size: int | None = None
+    base_on_device: bool = False
 
     def load(self, device: str) -> Backbone:
         return Backbone.load(
@@ -44,4 +45,5 @@ class PipelineSource:
             scheduler=self.scheduler,
             gradient_checkpointing=self.gradient_checkpointing,
             sample_batch_size=self.sample_batch_size,
+            base_on_device=self.base_on_device,
         )

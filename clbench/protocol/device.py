@@ -28,6 +28,9 @@ class DeviceConfig(FrozenModel):
     gradient_checkpointing: bool = False
     sample_batch_size: int | None = None
     """The most images that are drawn at a time; None: a whole cell."""
+    stays_on_device: bool = False
+    """On an accelerator with room for both: while another process trains, what draws and scores stays there, with
+    fp32 base weights of its own."""
 
     def with_low_memory(self) -> DeviceConfig:
         """The same with gradient checkpointing and small sampling batches: less memory, more time."""

@@ -51,23 +51,23 @@ class Models:
             scheduler=self.suite.sampling.scheduler,
             gradient_checkpointing=self.config.gradient_checkpointing,
             sample_batch_size=self.config.sample_batch_size,
+            base_on_device=self.config.stays_on_device,
         )
 
     @contextmanager
     def off_device(self) -> Iterator[None]:
-        """On an accelerator: move the loaded models to the CPU for a while, so that another process has room."""
-        device = self.config.device
-        if device == "cpu":
-            yield
-            return
-        self._move("cpu")
-        gc.collect()
+        """On an accelerator: give another process room for a while, for which models go to the CPU unless both fit."""
+        device, stays = self.config.device, self.config.stays_on_device or self.config.device == "cpu"
+        if not stays:
+            self._move("cpu")
+            gc.collect()
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
         try:
             yield
         finally:
-            self._move(device)
+            if not stays:
+                self._move(device)
 
     def _move(self, device: str) -> None:
         if "backbone" in vars(self):

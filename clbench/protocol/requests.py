@@ -24,7 +24,7 @@ from clbench.protocol.hook_checks import AdapterSpec, check_no_hooks, check_word
 from clbench.protocol.hook_runner import HookRunner
 from clbench.protocol.sampling import draw_for_method
 from clbench.protocol.trainer import TaskDataset, fit
-from clbench.state import State, digest
+from clbench.state import State
 from clbench.suite import Sampling, Training
 from clbench.tokens import Tokens
 from clbench.utils.seeding import generator
@@ -228,7 +228,7 @@ class TrainRequest(Request):
         prompts = hooks.prompts(task.position, before, [example.prompt for example in examples])
         examples = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
         check_words_are_used(new, [example.prompt for example in examples], hooks.where("new_tokens()", task.position))
-        backbone.deploy(frozen, digest(frozen))
+        backbone.deploy(frozen)
         ctx.tokens = {
             word: tuple(torch.nn.Parameter(one.detach().to(backbone.device, copy=True)) for one in vectors)
             for word, vectors in new.items()

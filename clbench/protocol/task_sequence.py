@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -168,7 +169,8 @@ class TaskSequence:
             weights, words = reply.state.merged, self._changed_words(words, reply.fields.get("words"))
             tokens = tokens_among(reply.state.extra)
         after = f"after task {self.tasks[position].name!r}"
-        check_delta(self.runtime.adapter_spec, weights, f"method {self.host.name}: weights() {after}")
+        if weights is not state.merged:  # which was checked when it was made
+            check_delta(self.runtime.adapter_spec, weights, f"method {self.host.name}: weights() {after}")
         if tokens:
             check_tokens(tokens, self.runtime.models.token_widths, f"method {self.host.name}: tokens() {after}")
         return Deployed(weights, words, tokens)
@@ -205,17 +207,22 @@ class TaskSequence:
         if found is None:
             state, cost = self._train(position, self.state(position - 1))
             store.put_json(self.keys.cost(position), cost._asdict())
-            store.put(self.keys.state(position), ".safetensors", state.save)
-            found = self.stored_state(position) or state  # as a resumed run would read it
+            path = store.put(self.keys.state(position), ".safetensors", state.save)
+            found = self._read(path) or state  # as a resumed run would read it
         self._latest = (position, found)
         return found
 
     def stored_state(self, position: int) -> State | None:
         """The state after the task at `position`, if the store holds it."""
+        path = self.runtime.store.get(self.keys.state(position), ".safetensors")
+        return self._read(path) if path else None
+
+    @staticmethod
+    def _read(path: Path) -> State | None:
+        """The state of a file; None where it was dropped at this moment by another order that begins alike."""
         try:
-            path = self.runtime.store.get(self.keys.state(position), ".safetensors")
-            return State.load(path) if path else None
-        except FileNotFoundError:  # dropped at this moment by another order that begins alike
+            return State.load(path)
+        except FileNotFoundError:
             return None
 
     def stored_cost(self, position: int) -> Cost:

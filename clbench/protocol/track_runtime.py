@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class TrackRuntime:
         self.assets = assets or resolve_assets(suite, suite.name, track, AssetPaths(default_data_root(), Path()))
         self.models = models or Models(suite, self.config, {})
         self.models.folders.update(self.assets.folders)
+        self._encoded = False
         self.emit: Callable[[dict[str, Any]], None] = lambda event: None
         """Called with each event: `work`, `loss` or `cell` (see `clbench.runner.monitor.events`)."""
 
@@ -154,11 +156,14 @@ class TrackRuntime:
         each = self.suite.sampling.images_per_prompt
         images = self.draw(prompts, weights, weights_digest, f"task {task.name!r}", tokens)
         if self.keep_images:
-            for number, image in enumerate(images):
-                self.store.put(key, image_suffix(number), lambda path, image=image: image.save(path, format="PNG"))
+            with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # compressing takes a second a large picture
+                list(threads.map(lambda each: self._keep(key, *each), enumerate(images)))
         strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
+
+    def _keep(self, key: str, number: int, image: Image.Image) -> None:
+        self.store.put(key, image_suffix(number), lambda path: image.save(path, format="PNG"))
 
     def draw(
         self, prompts: list[str], weights: Delta, weights_digest: str, what: str, tokens: Tokens | None = None
@@ -168,12 +173,21 @@ class TrackRuntime:
         Raises:
             MethodFailed: they are not finite.
         """
+        if self.config.device != "cpu" and not self._encoded:
+            self._encode_prompts()
         self.backbone.use_adapter(None)
         self.backbone.deploy(weights, weights_digest)
         drawn = draw_cell(self.backbone, prompts, self.suite.sampling, self.suite.resolution, tokens)
         if not bool(torch.isfinite(drawn).all()):
             raise MethodFailed(f"the model draws {what} as NaN or infinity{KEPT}")
         return to_pil(drawn)
+
+    def _encode_prompts(self) -> None:
+        """Encode all prompts of the evaluation, so that the text encoders travel to the device once."""
+        track = self.track
+        prompts = [prompt for task in track.tasks for prompt in (*track.eval_prompts(task), *track.leak_prompts(task))]
+        self.backbone.encode_prompts(prompts + list(track.drift.prompts if track.drift else ()))
+        self._encoded = True
 
     # --- words ---
 

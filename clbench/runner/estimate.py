@@ -78,7 +78,7 @@ def measure_machine(device: str, precision: str) -> Machine:
 
 
 def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig) -> int:
-    """Bytes that one process needs on its device."""
+    """Bytes that one worker needs on its device: of one process, or of two where one stays while the other trains."""
     width = 4 if config.precision == "fp32" else 2
     always = footprint.parameters * width + footprint.encoders + (LIBRARIES if config.device == "cpu" else 0)
     # With its gradient and two moments; in half precision all factors joined, a copy, and its gradient too.
@@ -87,7 +87,8 @@ def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig)
     training = adapter + suite.training.batch_size * saved
     drawn = min(config.sample_batch_size or suite.largest_cell, suite.largest_cell)
     sampling = drawn * suite.sampling.passes_a_step * footprint.sampled
-    return round(MARGIN * (always + max(training, sampling, footprint.decode)))
+    stays = always + 4 * footprint.adapted if config.stays_on_device else 0
+    return round(MARGIN * (stays + always + max(training, sampling, footprint.decode)))
 
 
 def fit_memory(
@@ -96,7 +97,7 @@ def fit_memory(
     """The configuration that fits into a device's memory.
 
     Fewer images are drawn at a time before gradients are checkpointed, where that may change last bits: on a GPU, if it
-    is not told to repeat them.
+    is not told to repeat them. Where there is room, what draws stays on the GPU while another process trains.
 
     Args:
         config: without gradient checkpointing.
@@ -114,7 +115,9 @@ def fit_memory(
     chosen = {"low": low, "high": config}.get(memory, low if need > free else config)
     chosen_need = need_low if chosen.gradient_checkpointing else need
     if sharing * chosen_need <= free:
-        return chosen
+        staying = chosen.model_copy(update={"stays_on_device": True})
+        has_room = config.device.startswith("cuda") and sharing * device_memory(footprint, suite, staying) <= free
+        return staying if has_room and memory != "low" else chosen
     what = f"{format_bytes(free)} of memory are free on {config.device}, but the run"
     if sharing > 1:
         each = f"{format_bytes(chosen_need)} in each of {sharing} processes"

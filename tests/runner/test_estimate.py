@@ -114,7 +114,11 @@ def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
     config = DeviceConfig(device="cuda", precision="bf16")
     roomy = fit_memory(footprint, sdxl, config, "auto", 80 * 10**9, sharing=1)
     small = fit_memory(footprint, sdxl, config, "auto", 16 * 10**9, sharing=1)
-    assert roomy == config
+    assert roomy == config.model_copy(update={"stays_on_device": True})
+    assert device_memory(footprint, sdxl, roomy) > device_memory(footprint, sdxl, config)
+    assert fit_memory(footprint, sdxl, config, "auto", device_memory(footprint, sdxl, config), sharing=1) == config
+    assert not fit_memory(footprint, sdxl, config, "low", 80 * 10**9, sharing=1).stays_on_device
+    assert not small.stays_on_device
     assert not small.gradient_checkpointing
     assert small.sample_batch_size == 20
     assert device_memory(footprint, sdxl, small) <= 16 * 10**9
