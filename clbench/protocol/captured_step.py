@@ -38,8 +38,6 @@ class CapturedStep:
     ) -> None:
         self._compute, self._parameters, self._optimizer = loss, parameters, optimizer
         self._max_grad_norm, self._repeat = max_grad_norm, repeat(self._work)
-        for group in optimizer.param_groups:
-            group["capturable"] = True  # its count of steps lies on the device
         self._inputs: tuple[Tensor, ...] = ()
         self._loss = torch.zeros(())
 
@@ -53,6 +51,9 @@ class CapturedStep:
         return self._loss.item()
 
     def _work(self) -> None:
+        on_gpu = self._parameters[0].is_cuda
+        for group in self._optimizer.param_groups:  # which warns where this is said outside of a recording
+            group["capturable"] = on_gpu and torch.cuda.is_current_stream_capturing()
         self._optimizer.zero_grad(set_to_none=True)  # a repetition then writes gradients, and does not add them
         loss = self._compute(*self._inputs)
         loss.backward()
@@ -65,24 +66,28 @@ class CudaGraph:
     """Does work as it is the first times, then records it, and repeats the recording.
 
     Where it cannot be recorded, it goes on as it is, with a warning.
+
+    Args:
+        device: a GPU.
     """
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work, self._warm_up = work, WARM_UP
+    def __init__(self, work: Callable[[], None], device: torch.device) -> None:
+        self._work, self._device, self._warm_up = work, device, WARM_UP
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self) -> None:
-        if self._warm_up == 0:
-            self._record()
-        self._warm_up -= 1
-        if self._graph is not None:
-            self._graph.replay()
-            return
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        with torch.cuda.device(self._device):
+            if self._warm_up == 0:
+                self._record()
+            self._warm_up -= 1
+            if self._graph is not None:
+                self._graph.replay()
+                return
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                self._work()
+            torch.cuda.current_stream().wait_stream(self._stream)
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,13 +187,14 @@ def fit(
         parameters = [*adapter.parameters(), *parameters]
     optimizer = method.optimizer(ctx, parameters)
     batches = dataset.batches(training.steps, training, generator(seed, "train", ctx.position))
-    repeat = repeat or (CudaGraph if backbone.device.type == "cuda" else None)
+    if repeat is None and backbone.device.type == "cuda":
+        repeat = partial(CudaGraph, device=backbone.device)
     captured = None
     if repeat and _is_captured(dataset, adapter, method):
         captured = CapturedStep(dataset.loss_of, parameters, optimizer, training.max_grad_norm, repeat)
 
     def take(batch: Batch) -> float:
-        """Take a step; returns the loss before it, where nothing is changed by one that is not finite."""
+        """Take a step; returns the loss before it."""
         if captured:
             before = backbone.passes[True]
             value = captured(*dataset.inputs(batch))
@@ -201,7 +203,7 @@ def fit(
         ctx.predicted = dataset.prediction(batch)
         loss = dataset.error(ctx.predicted, batch) + method.loss(ctx, batch)
         value = loss.item()
-        if math.isfinite(value):
+        if math.isfinite(value):  # hooks get no gradients of another
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             method.on_gradients(ctx)
