@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from clbench.errors import MethodFailed
 from clbench.lora import Adapter
 from clbench.method import Method
+from clbench.protocol.captured_step import WARM_UP, CudaGraph
 from clbench.protocol.trainer import TaskDataset, fit
 from clbench.utils.seeding import generator
 
@@ -95,3 +97,50 @@ def test_a_loss_that_is_not_finite_ends_a_captured_training_too(runtime):
     broken = Adapter(start.A, {**start.B, name: torch.full_like(start.B[name], float("nan"))}, start.scale)
     with pytest.raises(MethodFailed, match=r"the loss became nan in task 'task' \(position 1\) at step 1 of 5"):
         trained(runtime, Method(), as_it_is, broken)
+
+
+# --- the recording itself, with a stand-in for CUDA ---
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A stand-in for what a graph needs of `torch.cuda`; notes what is done."""
+    done: list[str] = []
+
+    @contextmanager
+    def recording(graph, stream):
+        done.append("record")
+        yield
+        if done.count("refuse"):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    stand_ins: dict[str, Any] = {
+        "Stream": lambda device: stream,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: done.append("repeat")),
+        "graph": recording,
+        "current_stream": lambda: stream,
+        "stream": nullcontext,
+        "device": nullcontext,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return done
+
+
+def test_a_graph_is_recorded_once_and_then_repeated(cuda):
+    repeat = CudaGraph(lambda: cuda.append("work"), torch.device("cuda:1"))
+    for _ in range(WARM_UP + 3):
+        repeat()
+    assert cuda == ["work"] * WARM_UP + ["record", "work", "repeat", "repeat", "repeat"]
+
+
+def test_work_that_cannot_be_recorded_is_done_at_every_step_with_one_warning(cuda):
+    repeat = CudaGraph(lambda: cuda.append("work"), torch.device("cuda"))
+    for _ in range(WARM_UP):
+        repeat()
+    cuda[:] = ["refuse"]
+    with pytest.warns(UserWarning, match="no CUDA graph of one .operation not permitted"):
+        repeat()
+    repeat()
+    assert cuda == ["refuse", "record", "work", "work", "work"]
