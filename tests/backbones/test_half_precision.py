@@ -11,6 +11,7 @@ from clbench.errors import WorkFailed
 from clbench.lora import Adapter, PeftAdapter
 from clbench.method import Batch, Example
 from clbench.protocol.trainer import TaskDataset
+from clbench.runner import harness
 from clbench.suite import load_suite
 from clbench.utils.seeding import generator
 
@@ -148,3 +149,15 @@ def test_other_adapters_than_lora_are_trained_in_bf16_but_not_in_fp16(load):
     assert apart(*found) < 0.1
     with pytest.raises(WorkFailed, match="at fp16 no DORA adapter is trained, only LoRA; give --precision bf16"):
         load("fp16").use_adapter(one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["gpm", "a_gem", "lwf", "merge_dora", "textual_inversion"])
+def test_methods_with_code_in_the_training_run_in_half_precision(method, mock_folder, tmp_path):
+    """Forward hooks, gradients of losses, other models' predictions, other adapters, learned words."""
+    options = {"quick": True, "device": "cpu", "workers": 1, "precision": "bf16", "check": False}
+    result = harness.run(method, "styles", mock_folder, output=tmp_path, **options)
+    assert result.settings["precision"] == "bf16"
+    for metric in result.summary:
+        scores = result.runs[0].matrix(metric)
+        assert scores[1, 0] != scores[0, 0]  # its first task, after and before
