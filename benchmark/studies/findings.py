@@ -64,6 +64,7 @@ CLAIMS = (
     Claim("Elect signs before merging, rather than average", "2306.01708", "ties", "running_average"),
     Claim("Drop and rescale before adding", "2311.03099", "dare", "task_arithmetic"),
     Claim("Project each change off the earlier ones, rather than add", "2501.09522", "opcm", "task_arithmetic"),
+    Claim("Equal singular values, rather than a plain sum", "2502.04959", "iso_c", "task_arithmetic"),
 )
 
 
