@@ -35,8 +35,8 @@ LEARN_LITTLE = {
 }
 """Methods of whose average learning little can be asked, and why."""
 INFLORA_STYLES = ROOT / "submissions" / "mini-v2" / "styles" / "inflora.json"
-"""B alone, from 0, moves too little in a style's 40 steps. With an A four times as large it learns more than `naive` (the
-first style of the first run: CSD 0.70; `naive` 0.58; as published 0.03). Objects are learned visibly."""
+"""B alone, from 0, moves too little in a style's 40 steps. With an A four times as large it learns more than `naive`
+(the first style of the first run: CSD 0.70; `naive` 0.58; as published 0.03). Objects are learned visibly."""
 
 
 @pytest.mark.parametrize(
