@@ -94,6 +94,7 @@ def filled(text: str, found: Sequence[Board]) -> str:
         "best": lambda: methods_table(found, chosen),
         "bytes": lambda: fronts(found),
         "claims": lambda: claims(found),
+        "tuned": lambda: tuned(found),
     }
     place = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return place.sub(lambda match: f"{match[1]}\n{tables[match[2]]()}\n\n{match[3]}", text)
@@ -161,6 +162,38 @@ def claims(found: Sequence[Board]) -> str:
             "here",
         ],
     )
+
+
+def tuned(found: Sequence[Board]) -> str:
+    """What each search found, and what its settings keep beside the defaults, all tested together."""
+    rows = [
+        (board, method, row)
+        for board in found
+        for method in board.methods
+        if method.result.tuning
+        and (row := _difference(board, Claim("", "", method.variant, method.result.method.name))) is not None
+    ]
+    differences = np.array([row for *_, row in rows])
+    results = differences_of(differences, EQUIVALENT, corrected_p(differences))
+    shown = []
+    for (board, method, _), own in zip(rows, results, strict=True):
+        tuning, name = method.result.tuning, method.result.method.name
+        assert tuning
+        chosen = ", ".join(f"{setting} {value:g}" for setting, value in tuning.chosen.items())
+        shown.append(
+            [
+                f"`{name}`",
+                f"{board.track.name}, {board.metrics[0].label}",
+                tuning.trials,
+                chosen,
+                *(_shares(board, _method(board, variant))[1] for variant in (name, method.variant)),
+                format_figure(own.difference, True),
+                " to ".join(format_figure(end, True) for end in own.interval or ()),
+                "–" if own.p_corrected is None else format_p_value(own.p_corrected),
+            ]
+        )
+    headings = ["method", "track", "trials", "chosen", "kept: default", "tuned", "difference", "95 % interval"]
+    return _table(shown, [*headings, "p, corrected"])
 
 
 def _became(found: Difference) -> str:
