@@ -157,7 +157,7 @@ class TrackRuntime:
         images = self.draw(prompts, weights, weights_digest, f"task {task.name!r}", tokens)
         if self.keep_images:
             with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # compressing takes a second a large picture
-                list(threads.map(lambda each: self._keep(key, *each), enumerate(images)))
+                list(threads.map(lambda numbered: self._keep(key, *numbered), enumerate(images)))
         strip = side_by_side([thumbnail(image) for image in images[::each]])
         self.store.put(key, ".png", lambda path: strip.save(path, format="PNG"))
         return self.store.put_json(key, self.models.evaluator(self.track.name).score(task, images))
