@@ -133,7 +133,10 @@ def fronts(found: Sequence[Board]) -> str:
 def claims(found: Sequence[Board]) -> str:
     """What became of each published claim here, all tested together."""
     tested = [
-        (claim, board, row) for claim in CLAIMS for board in found if (row := _difference(board, claim)) is not None
+        (claim, board, row)
+        for claim in CLAIMS
+        for board in found
+        if (row := _difference(board, claim.better, claim.worse)) is not None
     ]
     differences = np.array([row for *_, row in tested])
     results = differences_of(differences, EQUIVALENT, corrected_p(differences))
@@ -144,9 +147,7 @@ def claims(found: Sequence[Board]) -> str:
                 claim.arxiv,
                 f"`{claim.better}`, `{claim.worse}`",
                 f"{board.track.name}, {board.metrics[0].label}",
-                format_figure(own.difference, True),
-                " to ".join(format_figure(end, True) for end in own.interval or ()),
-                format_p_value(own.p_corrected) if own.p_corrected is not None else "–",
+                *_figures(own),
                 _became(own),
             ]
             for (claim, board, _), own in zip(tested, results, strict=True)
@@ -170,8 +171,7 @@ def tuned(found: Sequence[Board]) -> str:
         (board, method, row)
         for board in found
         for method in board.methods
-        if method.result.tuning
-        and (row := _difference(board, Claim("", "", method.variant, method.result.method.name))) is not None
+        if method.result.tuning and (row := _difference(board, method.variant, method.result.method.name)) is not None
     ]
     differences = np.array([row for *_, row in rows])
     results = differences_of(differences, EQUIVALENT, corrected_p(differences))
@@ -187,13 +187,18 @@ def tuned(found: Sequence[Board]) -> str:
                 tuning.trials,
                 chosen,
                 *(_shares(board, _method(board, variant))[1] for variant in (name, method.variant)),
-                format_figure(own.difference, True),
-                " to ".join(format_figure(end, True) for end in own.interval or ()),
-                "–" if own.p_corrected is None else format_p_value(own.p_corrected),
+                *_figures(own),
             ]
         )
     headings = ["method", "track", "trials", "chosen", "kept: default", "tuned", "difference", "95 % interval"]
     return _table(shown, [*headings, "p, corrected"])
+
+
+def _figures(found: Difference) -> tuple[str, str, str]:
+    """A difference, its interval, and p."""
+    interval = " to ".join(format_figure(end, True) for end in found.interval or ())
+    p = "–" if found.p_corrected is None else format_p_value(found.p_corrected)
+    return format_figure(found.difference, True), interval, p
 
 
 def _became(found: Difference) -> str:
@@ -202,10 +207,9 @@ def _became(found: Difference) -> str:
     return "no difference" if found.equivalent else "undecided"
 
 
-def _difference(board: Board, claim: Claim) -> np.ndarray | None:
+def _difference(board: Board, one: str, other: str) -> np.ndarray | None:
     """The differences of Kept, one an order; None where a method has no result."""
-    pair = [_method(board, name) for name in (claim.better, claim.worse)]
-    first, second = pair
+    first, second = _method(board, one), _method(board, other)
     if first is None or second is None:
         return None
     assert first.run_keys == second.run_keys, "complete results have the protocol's runs"

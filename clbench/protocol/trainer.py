@@ -101,28 +101,24 @@ class TaskDataset:
         """As `Context.denoising_loss`."""
         return self.error(self.prediction(batch), batch)
 
-    def loss_of(
-        self, noisy: Tensor, target: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor, time_ids: Tensor
-    ) -> Tensor:
-        """The same of a batch's `inputs`."""
-        return F.mse_loss(self.backbone.predict(noisy, timesteps, hidden, pooled, time_ids).float(), target)
-
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """A batch's noisy latents, the prediction that they should give, and what the U-Net gets beside them."""
-        scheduler = self.backbone.noise_scheduler
-        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        words = self._encoded(batch.examples)
-        return noisy, self._target(batch), batch.timesteps, *words, self.time_ids[batch.examples]
-
     def prediction(self, batch: Batch) -> Tensor:
         """The U-Net's prediction under the live weights, float [N, C, h, w], with its gradient."""
-        return self._predicted(batch, self._encoded(batch.examples)).float()
+        return self.backbone.predict(*self._inputs(batch, self._encoded(batch.examples))).float()
 
     def error(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error of a prediction (noise or velocity, as the backbone was trained)."""
+        """Mean squared error of a prediction."""
         return F.mse_loss(predicted, self._target(batch))
 
+    def recordable(self, batch: Batch) -> tuple[Tensor, ...]:
+        """All that `loss_of` needs of a batch: what it should predict, and what the U-Net gets."""
+        return self._target(batch), *self._inputs(batch, self._encoded(batch.examples))
+
+    def loss_of(self, target: Tensor, *inputs: Any) -> Tensor:
+        """As `loss`, of what `recordable` gives."""
+        return F.mse_loss(self.backbone.predict(*inputs).float(), target)
+
     def _target(self, batch: Batch) -> Tensor:
+        """What a batch's prediction should be: noise or velocity, as the backbone was trained."""
         scheduler = self.backbone.noise_scheduler
         if scheduler.config.prediction_type == "v_prediction":
             return scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
@@ -139,7 +135,7 @@ class TaskDataset:
             encoded = self._encoded(batch.examples)
         else:
             encoded = self.backbone.encode_prompts(list(prompts), self.tokens())
-        return self._predicted(batch, encoded, weights).float()
+        return self.backbone.predict(*self._inputs(batch, encoded), weights).float()
 
     def _encoded(self, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The encoded prompts of examples, with the present vectors of the tokens that are trained."""
@@ -152,11 +148,10 @@ class TaskDataset:
         own_hidden, own_pooled = self.backbone.encode_prompts(prompts, self.tokens())
         return hidden.index_copy(0, rows, own_hidden), pooled.index_copy(0, rows, own_pooled)
 
-    def _predicted(
-        self, batch: Batch, encoded: tuple[Tensor, Tensor], weights: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+    def _inputs(self, batch: Batch, encoded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the U-Net gets for a batch, with encoded prompts."""
         noisy = self.backbone.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        return self.backbone.predict(noisy, batch.timesteps, *encoded, self.time_ids[batch.examples], weights)
+        return noisy, batch.timesteps, *encoded, self.time_ids[batch.examples]
 
 
 def fit(
@@ -197,7 +192,7 @@ def fit(
         """Take a step; returns the loss before it."""
         if captured:
             before = backbone.passes[True]
-            value = captured(*dataset.inputs(batch))
+            value = captured(*dataset.recordable(batch))
             backbone.passes[True] = before + len(batch.latents)  # repetitions are counted too, and the recording is not
             return value
         ctx.predicted = dataset.prediction(batch)

@@ -79,7 +79,7 @@ def measure_machine(device: str, precision: str) -> Machine:
 
 def device_memory(footprint: ModelFootprint, suite: Suite, config: DeviceConfig) -> int:
     """Bytes that one worker needs on its device: of one process, or of two where one stays while the other trains."""
-    width = 4 if config.precision == "fp32" else 2
+    width = DTYPES[config.precision].itemsize
     always = footprint.parameters * width + footprint.encoders + (LIBRARIES if config.device == "cpu" else 0)
     # With its gradient and two moments; in half precision all factors joined, a copy, and its gradient too.
     adapter = (4 * 4 + (0 if config.precision == "fp32" else 4 + 2 + 2)) * footprint.adapter
@@ -144,7 +144,7 @@ def check_main_memory(footprint: ModelFootprint, config: DeviceConfig, free: int
     """
     if config.device == "cpu":
         return
-    width = 4 if config.precision == "fp32" else 2
+    width = DTYPES[config.precision].itemsize
     process = LIBRARIES + width * footprint.parameters + 4 * footprint.adapted + footprint.beside
     need = round(sharing * (2 * process + 3 * 4 * footprint.adapted))
     if need > free:
