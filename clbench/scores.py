@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -80,7 +81,11 @@ class Statistic:
 
     def each(self, R: Stack, real: TaskValues) -> Values:
         """The statistic of every matrix of a stack: (..., T + 1, T) and (..., T) -> (...)."""
-        return self.compute(R, real) if "real" in signature(self.compute).parameters else self.compute(R)
+        return self.compute(R, real) if self._takes_real else self.compute(R)
+
+    @cached_property
+    def _takes_real(self) -> bool:
+        return "real" in signature(self.compute).parameters
 
     @property
     def marked(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,7 @@ def heading(metric: Metric, statistic: Statistic) -> str:
     return f"{metric.label} {statistic.label} {statistic.arrow(metric.higher_is_better)}".rstrip()
 
 
+@lru_cache(16)  # a page, LaTeX and the site show the same table
 def ranked_table(board: Board) -> Table:
     """The ranked table with its control rows: base model above, last-task floor and real images below the methods.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import ranked_table
-from clbench.leaderboard.tables import csv_text, to_latex
+from clbench.leaderboard.tables import csv_lines, csv_text, to_latex
 from clbench.results.analysis import Analysis
 from clbench.results.per_task import error_over_orders, error_over_tasks, per_task
 
@@ -61,10 +61,9 @@ def method_csv(method: Analysis) -> str:
     """
     names = ["metric", "figure", "order", "seed", "after", "task", "mean"]
     names += ["std", "ci_low", "ci_high", "se_orders", "se_tasks"]
-    over_runs = (None, None)
-    rows: list[tuple[Any, ...]] = [
-        (None, name, *over_runs, None, None, own) for name, own in cost_figures(method).items()
-    ]
+    over_runs, no_spread = (None, None), (None,) * 5
+    costs = [(None, name, *over_runs, None, None, own, *no_spread) for name, own in cost_figures(method).items()]
+    rows: list[tuple[Any, ...]] = []
     for metric, summary in method.summary.items():
         for name in summary:
             estimate = method.estimate(metric, name)
@@ -72,21 +71,28 @@ def method_csv(method: Analysis) -> str:
             mean, std = (estimate.spread.mean, estimate.spread.std) if estimate else (None, None)
             errors = [error(method, metric, name) for error in (error_over_orders, error_over_tasks)]
             rows.append((metric, name, *over_runs, None, None, mean, std, low, high, *errors))
+    lines = [csv_text(names, [*costs, *rows])]
     for metric, matrices in method.matrices.items():
         for name, values in per_task(method, metric).items():
             tasks = zip(method.track.task_names, values.tolist(), strict=True)
-            rows += [(metric, name, *over_runs, None, task, value) for task, value in tasks if math.isfinite(value)]
+            known = [(task, value, *no_spread) for task, value in tasks if math.isfinite(value)]
+            lines.append(csv_lines((metric, name, *over_runs, None, *own) for own in known))
         places = [str(place + 1) for place in range(matrices.shape[2])]
-        rows += [(metric, "score", *over_runs, *own) for own in _scores(method.means[metric], places)]
+        lines.append(_score_lines((metric, "score", *over_runs), method.means[metric], places))
         for run, matrix in zip(method.result.runs, matrices, strict=True):
-            rows += [(metric, "score", run.order, run.seed, *own) for own in _scores(matrix, run.task_order)]
-    return csv_text(names, [(*row, *[None] * (len(names) - len(row))) for row in rows])
+            lines.append(_score_lines((metric, "score", run.order, run.seed), matrix, run.task_order))
+    return "".join(lines)
 
 
-def _scores(matrix: NDArray[np.float64], tasks: Sequence[str]) -> list[tuple[int, str, float]]:
-    """(tasks learned, task, score) of every cell that was measured."""
-    measured = np.argwhere(np.isfinite(matrix)).tolist()
-    return [(after, tasks[place], float(matrix[after, place])) for after, place in measured]
+def _score_lines(first: Sequence[Any], matrix: NDArray[np.float64], tasks: Sequence[str]) -> str:
+    """A line of `method_csv` for each cell that was measured; `first` are the columns before `after`.
+
+    A page has three thousand of them, and one by one `csv` would take most of the time of its file.
+    """
+    start, *names = csv_lines([first, *zip(tasks, strict=True)]).splitlines()
+    after, place = np.nonzero(np.isfinite(matrix))
+    cells = zip(after.tolist(), place.tolist(), matrix[after, place].tolist(), strict=True)
+    return "".join(f"{start},{row},{names[column]},{value!r},,,,,\n" for row, column, value in cells)
 
 
 def board_json(board: Board) -> str:

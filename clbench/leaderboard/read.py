@@ -9,7 +9,7 @@ from pathlib import Path
 from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
-from clbench.results.copies import conflicts
+from clbench.results.copies import conflicts, to_compare
 from clbench.results.find import replicate_number, result_files
 from clbench.results.io import load_result
 from clbench.results.validation import validate
@@ -38,7 +38,8 @@ def read_submissions(
     paths = sorted((replicate_number(path), path) for path in submissions.glob("*/**/*.json") if path != place)
     found = _read([path for _, path in paths], _Reader(load))
     found += [new[1]] if new else []
-    _refuse([f"{found[index].result.place}: {code} {sentence}" for index, code, sentence in conflicts(found)])
+    compared = [to_compare(one) for one in found]
+    _refuse([f"{found[index].result.place}: {code} {sentence}" for index, code, sentence in conflicts(compared)])
     return found
 
 

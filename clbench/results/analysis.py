@@ -136,6 +136,12 @@ class Analysis(RunValues):
                     yield METRICS[metric], statistic, estimate
 
     @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """For each run and position, the task's index in the definition: (runs, T)."""
+        index = {name: number for number, name in enumerate(self.track.task_names)}
+        return np.array([[index[name] for name in run.task_order] for run in self.result.runs])
+
+    @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:
         """Metric -> the mean score matrix, (T + 1, T); nan where a run did not measure the cell."""
         return {metric: matrices.mean(axis=0) for metric, matrices in self.matrices.items()}

@@ -50,7 +50,8 @@ class Case:
     @cached_property
     def readable(self) -> list[tuple[str, Run]]:
         """The runs whose tasks and matrices have the form and range that arithmetic needs."""
-        return [(label, run) for label, run in self.runs if self._is_readable(run)]
+        probed = zip(self.runs, self.probe_errors, strict=True)
+        return [(label, run) for (label, run), errors in probed if not errors and self._is_readable(run)]
 
     def _is_readable(self, run: Run) -> bool:
         tasks = len(self.track.tasks)
@@ -59,11 +60,14 @@ class Case:
             sorted(run.task_order) == sorted(self.track.task_names)
             and all([len(row) for row in rows] == [tasks] * (tasks + 1) for rows in matrices.values())
             and all(in_range(metric, rows) for metric, rows in matrices.items())
-            and not self.probe_errors("a run", run)
         )
 
-    def probe_errors(self, label: str, run: Run) -> list[str]:
-        """A sentence for each thing that is wrong with the leak and the drift of a run."""
+    @cached_property
+    def probe_errors(self) -> list[list[str]]:
+        """For each run a sentence for each thing that is wrong with its leak and its drift."""
+        return [self._probe_errors(label, run) for label, run in self.runs]
+
+    def _probe_errors(self, label: str, run: Run) -> list[str]:
         track, errors = self.track, []
         tasks, prompts = len(track.tasks), len(track.drift.prompts) if track.drift else 0
         leak = set(track.headline_metrics if track.leak_prompt_templates else ())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -110,8 +111,9 @@ def _scores_are_in_the_metrics_range(case: Case) -> Iterator[str]:
 
 @check("CLB010")
 def _seen_tasks_are_measured(case: Case) -> Iterator[str]:
+    measured = [case.track.measured(learned) for learned in range(len(case.track.tasks) + 1)]
     for label, metric, rows in case.matrices:
-        needed = [row[: case.track.measured(i)] for i, row in enumerate(rows)]
+        needed = [row[:count] for row, count in zip(rows, measured, strict=False)]  # of other shapes CLB008 tells
         wrong = [(i, row.index(None)) for i, row in enumerate(needed) if None in row]
         for i, j in wrong[:1]:
             yield f"{metric} of {label} is null in row {i}, column {j}, which every run must measure"
@@ -271,7 +273,7 @@ def _controls_are_the_known_ones(case: Case) -> Iterator[str]:
 @check("CLB027")
 def _probes_are_the_tracks(case: Case) -> Iterator[str]:
     """Leak and drift have the metrics, tasks and prompts of the track."""
-    yield from (error for label, run in case.runs for error in case.probe_errors(label, run))
+    yield from chain.from_iterable(case.probe_errors)
 
 
 @check("CLB028")

@@ -9,13 +9,14 @@ of the submission that it repeats, and replicates are not compared with each oth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clbench.results.analysis import Analysis
 from clbench.results.replicates import is_replicate
-from clbench.results.schema import Result, Run, score_stack
+from clbench.results.schema import MethodRef, Run, score_stack
 
 COPY_SHARE = 0.05
 """Scores count as copied up to this share of their mean absolute deviation (on `mini-v2`, up to about 0.01).
@@ -37,40 +38,54 @@ def copied_run(runs: Sequence[Run], metric: str) -> tuple[int, int] | None:
     return next(_copies(*_trained_cells(runs, metric, 1), [run.order for run in runs], EQUAL), None)
 
 
-def conflicts(submissions: Sequence[Analysis]) -> Iterator[tuple[int, str, str]]:
-    """(index, code, sentence) for each submission that copies an earlier one, or has its name and is no replicate.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What of a submission is compared with others: small, since each may come from another process."""
 
-    The scores after the first task are left out, because methods that begin alike share its training.
+    board: tuple[str, str]
+    """The suite and the track."""
+    variant: str
+    method: MethodRef
+    metric: str
+    """The one that methods are ranked by."""
+    scores: NDArray[np.float64]
+    """(cells,), in that metric. Those after the first task are left out, because methods that
+    begin alike share its training."""
+    base: NDArray[np.float64]
+    """The base model's on the same tasks."""
 
-    Args:
-        submissions: complete results.
-    """
-    tracks: dict[tuple[str, str], list[int]] = {}
-    for index, method in enumerate(submissions):
-        tracks.setdefault((method.result.suite.name, method.result.track), []).append(index)
-    for indices in tracks.values():
-        methods = [submissions[index] for index in indices]
-        metric, names = methods[0].track.metrics[0], dict[str, Result]()
+
+def to_compare(submission: Analysis) -> Compared:
+    """What of a complete result is compared with others."""
+    result = submission.result
+    runs = sorted(result.runs, key=lambda run: (run.order, run.seed))
+    board, metric = (result.suite.name, result.track), submission.track.metrics[0]
+    scores, base = _trained_cells(runs, metric, first_row=2)
+    return Compared(board, result.variant, result.method, metric, scores.ravel(), base.ravel())
+
+
+def conflicts(submissions: Sequence[Compared]) -> Iterator[tuple[int, str, str]]:
+    """(index, code, sentence) for each submission that copies an earlier one, or has its name and is no replicate."""
+    boards: dict[tuple[str, str], list[int]] = {}
+    for index, one in enumerate(submissions):
+        boards.setdefault(one.board, []).append(index)
+    for indices in boards.values():
+        methods, names = [submissions[index] for index in indices], dict[str, Compared]()
         for index, method in zip(indices, methods, strict=True):
-            first = names.setdefault(method.variant.casefold(), method.result)
+            first = names.setdefault(method.variant.casefold(), method)
             if (other := first.variant) != method.variant:
                 yield index, "CLB025", f"its name differs from {other!r} in case alone, and some disks keep one of them"
-            elif not is_replicate(method.result.method, first.method):
+            elif not is_replicate(method.method, first.method):
                 yield (
                     index,
                     "CLB026",
                     f"its source or settings are not those of the first {other!r}: it needs a name of its own",
                 )
-        each = [_trained_cells(sorted(method.result.runs, key=_order), metric, 2) for method in methods]
-        scores, base = (np.array([cells.ravel() for cells in part]) for part in zip(*each, strict=True))
+        scores, base = (np.array(part) for part in zip(*((own.scores, own.base) for own in methods), strict=True))
         for later, earlier in _copies(scores, base, [method.variant for method in methods], within=-1.0):
-            other = methods[earlier].variant
-            sentence = f"{metric} is that of {other!r} but for jitter: a copy, or a change without effect; submit one"
-            yield indices[later], "CLB024", sentence
-
-
-def _order(run: Run) -> tuple[str, int]:
-    return run.order, run.seed
+            first = methods[earlier]
+            sentence = f"{first.metric} is that of {first.variant!r} but for jitter: a copy, or a change without effect"
+            yield indices[later], "CLB024", f"{sentence}; submit one"
 
 
 def _trained_cells(runs: Sequence[Run], metric: str, first_row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 from clbench.suite import FrozenModel, Name
 
@@ -32,6 +33,15 @@ Licence = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+() 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """Small enough for arithmetic with floats."""
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Setting = Annotated[JsonValue, AfterValidator(_finite)]
+"""Any JSON value without infinities, which pydantic takes for `JsonValue`."""
 
 
 class Record(FrozenModel):

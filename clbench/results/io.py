@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -52,8 +51,8 @@ def load_result(path: str | Path) -> Result:
         if raw.count(b",") > MAX_VALUES:
             raise ValueError(f"it has more than {MAX_VALUES:,} values")
         text = raw.decode("utf-8")
-        # Once for what pydantic's parser lets pass (duplicate keys, infinities in free fields), once for the schema.
-        json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+        # Once for what pydantic's parser lets pass, and once for the schema; only the second needs the numbers' values.
+        json.loads(text, object_pairs_hook=_unique, parse_float=str, parse_constant=_no_number)
         result = Result.model_validate_json(text, strict=True)
         return result if result.schema_version != "1" else _with_new_summary(result)
     except OSError as error:
@@ -91,8 +90,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if not math.isfinite(value):
-        raise ValueError(f"{literal[:20]} is not a finite number")
-    return value
+def _no_number(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is not a finite number")

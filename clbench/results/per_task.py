@@ -18,7 +18,7 @@ def per_task(method: Analysis, metric: str) -> dict[str, NDArray[np.float64]]:
     Beside the statistics that are sums over tasks there are `base` and `real`, the scores of the untouched model and of
     real images, and `leak` where it is measured. A part is over the runs in which the task counts.
     """
-    places = _places(method)
+    places = method.places
     found = {
         "base": _by_task(method.matrices[metric][:, 0], places).mean(axis=0),
         "real": _by_task(method.reals[metric], places).mean(axis=0),
@@ -60,12 +60,6 @@ def error_over_orders(method: Analysis, metric: str, statistic: str) -> float | 
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def _places(method: Analysis) -> NDArray[np.int64]:
-    """For each run and position, the task's index in the definition: (runs, T)."""
-    index = {name: number for number, name in enumerate(method.track.task_names)}
-    return np.array([[index[name] for name in run.task_order] for run in method.result.runs])
-
-
 def _by_task(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """(runs, T) in the runs' orders -> (runs, T) in the definition's."""
     return np.take_along_axis(values, np.argsort(places, axis=1), axis=1)
@@ -75,7 +69,7 @@ def _sums(method: Analysis, metric: str, one: Statistic) -> tuple[NDArray[np.flo
     """The summands of a statistic, each summed over the runs: (T,) and (T,), tasks in the definition's order."""
     assert one.summands is not None
     parts = one.summands(method.matrices[metric], method.reals[metric])
-    places = _places(method)[:, : parts[0].shape[1]]
+    places = method.places[:, : parts[0].shape[1]]
     sums = np.zeros((2, len(method.track.tasks)))
     for total, part in zip(sums, parts, strict=True):
         np.add.at(total, places, part)

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, Field, JsonValue
 
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.method import Family
-from clbench.results.fields import HttpsUrl, Integer, Licence, Line, Record, Sha256, SuiteRef, Text
+from clbench.results.fields import HttpsUrl, Integer, Licence, Line, Record, Setting, Sha256, SuiteRef, Text
 from clbench.results.tuning import Tuning
 from clbench.suite import Name
 from clbench.utils.formatting import printable
@@ -43,7 +43,7 @@ class MethodRef(Record):
     """The method's own version."""
     family: Family = ""
     """What kind of method it is, by its plugin; "" = it names none."""
-    config: dict[str, JsonValue]
+    config: dict[str, Setting]
     """Its hyper-parameters, all of them."""
     changed: tuple[Text, ...] | None = None
     """Names of the hyper-parameters that differ from the method's defaults; null: not recorded."""

@@ -273,7 +273,7 @@ def sign_flip_p(differences: NDArray) -> NDArray:
     slack = 1e-12 * np.abs(differences).sum(axis=1)  # the same sum in another order may differ in its last bits
     p = np.empty(len(differences))
     for part in _parts(np.arange(len(differences)), len(signs)):
-        p[part] = (np.abs(signs @ differences[part].T) >= (observed - slack)[part]).mean(axis=0)
+        p[part] = (_flipped_sums(signs, differences[part]) >= (observed - slack)[part]).mean(axis=0)
     return p
 
 
@@ -296,7 +296,7 @@ def joint_p(differences: NDArray) -> NDArray:
     largest = np.zeros(len(signs))
     p = np.empty(len(rising))
     for part in _parts(rising, len(signs)):
-        sums = np.abs(signs @ scaled[part].T)
+        sums = _flipped_sums(signs, scaled[part])
         before, largest = largest, np.maximum(largest, sums.max(axis=1))
         # Running maxima are slow, and few flips need them: most reach all rows of the part before it, or none in it.
         all_rows = before >= reached[part[-1]]
@@ -320,6 +320,22 @@ def _signs(count: int) -> NDArray:
     signs = np.ones((1 + DRAWN_FLIPS, count))
     signs[1:] -= 2.0 * np.random.default_rng(SIGN_SEED).integers(0, 2, (DRAWN_FLIPS, count))
     return signs
+
+
+def _flipped_sums(signs: NDArray, rows: NDArray) -> NDArray:
+    """The absolute sum of each row [P, n] under each flip of `_signs(n)`: [F, P].
+
+    Where these are all flips, each is one of the first half of the places and one of the others, which have few.
+    """
+    count = rows.shape[1]
+    if count > MOST_EXACT:
+        sums = signs @ rows.T
+    else:
+        half = count // 2
+        first = signs[: 2**half, :half] @ rows[:, :half].T
+        others = signs[:: 2**half, half:] @ rows[:, half:].T
+        sums = (others[:, None] + first).reshape(len(signs), len(rows))
+    return np.abs(sums, out=sums)
 
 
 def _parts(rows: NDArray, flips: int) -> list[NDArray]:

@@ -16,7 +16,7 @@ from clbench.errors import ClbenchError
 from clbench.results.analysis import Analysis
 from clbench.results.case import Case
 from clbench.results.checks import CHECKS
-from clbench.results.copies import conflicts
+from clbench.results.copies import Compared, conflicts, to_compare
 from clbench.results.find import FOLDER
 from clbench.results.io import load_result
 from clbench.results.schema import Result
@@ -74,17 +74,23 @@ def check_file(path: Path, suite: str | None = None, *, allow_partial: bool = Fa
 
 def check_files(paths: Sequence[Path], suite: str | None = None, *, allow_partial: bool = False) -> list[list[Finding]]:
     """`check_file` of each path, many of them on all cores; submissions among them are compared with each other."""
-    found = parallel_map(partial(_validate_file, suite=suite, allow_partial=allow_partial), paths)
+    found = parallel_map(partial(_check_and_compare, suite=suite, allow_partial=allow_partial), paths)
+    findings = [wrong for wrong, _ in found]
     submissions = {
-        paths[number].parts[-3:]: (number, one)
-        for number, one in enumerate(found)
-        if isinstance(one, Analysis) and not one.result.partial and FOLDER in paths[number].parts
+        path.parts[-3:]: (number, one) for number, (path, (_, one)) in enumerate(zip(paths, found, strict=True)) if one
     }
-    findings = [_findings(one) for one in found]
     numbers = [number for number, _ in submissions.values()]
     for index, code, sentence in conflicts([one for _, one in submissions.values()]):
         findings[numbers[index]].append(Finding(code, sentence))
     return findings
+
+
+def _check_and_compare(path: Path, suite: str | None, allow_partial: bool) -> tuple[list[Finding], Compared | None]:
+    """What `check_file` says; of a valid submission also what is compared with others."""
+    found = _validate_file(path, suite, allow_partial)
+    if not isinstance(found, Analysis):
+        return found, None
+    return [], to_compare(found) if FOLDER in path.parts and not found.result.partial else None
 
 
 def load_valid(path: Path, suite: str | None = None, *, allow_partial: bool = False) -> Analysis:

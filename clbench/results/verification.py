@@ -131,8 +131,11 @@ def status(verified: Mapping[str, Verification], result: Result) -> str:
 def record_sha256(result: Result) -> str:
     """SHA-256 of all that a result's file says, but for its summary, which is recomputed wherever it is shown.
 
-    It covers what the result's own checksum leaves out: the command, the submitter, the settings, the backbone and the
-    machine. Fields that the file does not have do not count, so that a new optional field changes nothing.
+    The checksum, which every valid result has right, stands for runs and controls; the others are those that it leaves
+    out: the command, the submitter, the settings, the backbone and the machine. Fields that the file does not have do
+    not count, so that a new optional field changes nothing.
     """
-    content = result.model_dump(mode="json", warnings=False, exclude_unset=True, exclude={"summary"})
+    content = result.model_dump(
+        mode="json", warnings=False, exclude_unset=True, exclude={"summary", "runs", "controls"}
+    )
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

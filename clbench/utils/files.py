@@ -48,8 +48,10 @@ def folder_sha256(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, sync it, and move it into place.
+
+    Without `sync`, a file may be empty after a loss of power: enough for what is easily made again.
 
     Raises:
         WorkFailed: the file cannot be written (names it, the reason and the remedy); no partial file is left.
@@ -59,8 +61,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if sync:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException as error:
             with suppress(OSError):

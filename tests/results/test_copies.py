@@ -11,8 +11,7 @@ from commands import clbench, refusal
 from paths import ROOT
 
 from clbench.leaderboard import read_submissions
-from clbench.results.analysis import Analysis
-from clbench.results.copies import conflicts
+from clbench.results.copies import Compared, conflicts, to_compare
 from clbench.results.io import load_result, save_result
 from clbench.results.schema import Result
 from clbench.results.summary import summarize
@@ -46,12 +45,12 @@ def filed(result: Result, folder: Path) -> Path:
     return folder / "submissions" / result.place
 
 
-def analyzed(*paths: Path) -> list[Analysis]:
-    return [load_valid(path) for path in paths]
+def compared(*paths: Path) -> list[Compared]:
+    return [to_compare(load_valid(path)) for path in paths]
 
 
 def test_the_committed_submissions_are_no_copies():
-    assert list(conflicts(read_submissions(ROOT / "submissions"))) == []
+    assert list(conflicts(list(map(to_compare, read_submissions(ROOT / "submissions"))))) == []
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.001, 0.015])
@@ -86,7 +85,7 @@ def test_a_repeated_run_is_filed_beside_the_first_and_is_no_copy(tmp_path):
 def test_methods_that_change_nothing_are_alike_by_design(tmp_path):
     frozen = load_result(ROOT / "submissions/mini-v2/styles/frozen_base.json")
     twin = frozen.model_copy(update={"variant": "idle", "method": frozen.method.model_copy(update={"name": "idle"})})
-    assert list(conflicts(analyzed(filed(frozen, tmp_path), filed(signed(twin), tmp_path)))) == []
+    assert list(conflicts(compared(filed(frozen, tmp_path), filed(signed(twin), tmp_path)))) == []
 
 
 def test_methods_that_learn_little_are_near_each_other_and_no_copies(tmp_path):
@@ -111,7 +110,7 @@ def test_methods_that_learn_little_are_near_each_other_and_no_copies(tmp_path):
         )
 
     both = [filed(learner("slow", 1), tmp_path), filed(learner("slower", 2), tmp_path)]
-    assert list(conflicts(analyzed(*both))) == []
+    assert list(conflicts(compared(*both))) == []
 
 
 def test_names_that_differ_in_case_alone_cannot_lie_beside_each_other(tmp_path):

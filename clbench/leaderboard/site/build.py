@@ -62,7 +62,7 @@ def _write_page(out: Path, pages: Mapping[str, Callable[[], str]], name: str) ->
 
 
 def _write(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+    write_atomic(path, lambda temporary: temporary.write_bytes(content), sync=False)
 
 
 def _files(boards: Sequence[Board]) -> tuple[dict[str, Path], dict[str, Callable[[], str]]]:

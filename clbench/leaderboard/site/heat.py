@@ -72,7 +72,8 @@ def signed(number: str) -> str:
 
 def cells(matrix: NDArray) -> list[list[float | None]]:
     """Rows as JSON has them: rounded, None for nan; never -0.0, which is equal to 0.0 and has another text."""
-    return [[None if math.isnan(value) else round(value, DIGITS) + 0.0 for value in row] for row in matrix.tolist()]
+    rows = (matrix.round(DIGITS) + 0.0).tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
 
 
 def score_heat(matrix: NDArray, caption: str, bounds: tuple[float, float], tasks: Sequence[str] = ()) -> Heat:

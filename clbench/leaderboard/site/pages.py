@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from clbench.leaderboard.board import Board
 from clbench.leaderboard.board_tables import (
@@ -253,10 +253,27 @@ def _template(name: str) -> Template:
     environment.filters["counted"] = counted
     environment.filters["sentence"] = sentence
     environment.filters["html"] = to_html
-    environment.filters["shaded"] = lambda cells: Markup("".join(map(_shaded, cells)))
+    environment.filters["shaded"] = _shaded_rows
+    environment.filters["circles"] = _circles
     return environment.get_template(name)
 
 
-@cache  # three thousand cells a page would take most of its time in the template
-def _shaded(cell: heat.Shade) -> Markup:
-    return Markup('<td class="{}">{}</td>' if cell.css else "<td>{1}</td>").format(cell.css, cell.text)
+# --- What a page has in thousands, which would take most of its time in a template ---
+
+
+def _shaded_rows(rows: Sequence[tuple[str, Sequence[heat.Shade]]]) -> Markup:
+    return Markup(
+        "".join(
+            f'<tr><th scope="row">{escape(label)}</th>{"".join(map(_shaded, cells))}</tr>\n' for label, cells in rows
+        )
+    )
+
+
+@cache
+def _shaded(cell: heat.Shade) -> str:
+    css = f' class="{escape(cell.css)}"' if cell.css else ""
+    return f"<td{css}>{escape(cell.text)}</td>"
+
+
+def _circles(points: Sequence[tuple[float, float]]) -> Markup:
+    return Markup("".join(f'<circle class="mark" cx="{x}" cy="{y}" r="2.6"/>' for x, y in points))

@@ -128,10 +128,10 @@ def test_files_of_removed_methods_go_and_files_of_others_stay(methods, boards, t
 
 
 def test_an_interrupted_build_is_known_to_the_next(boards, tmp_path, monkeypatch):
-    def broken(path, write):
+    def broken(path, write, **options):
         if path.name == "compare.html":
             raise KeyboardInterrupt
-        write_atomic(path, write)
+        write_atomic(path, write, **options)
 
     monkeypatch.setattr(build, "write_atomic", broken)
     with pytest.raises(KeyboardInterrupt):
