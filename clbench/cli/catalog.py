@@ -40,6 +40,8 @@ WRAPPED = ("method", "tracks", "tasks", "metrics", "passes on", "about")
 """Columns of `clbench list` whose text may go over several lines."""
 NARROW_RANKS = {"family": 1, "year": 1, "passes on": 2, "version": 1, "metrics": 1, "label": 1, "sha256": 2}
 """Columns of `clbench list` that a narrow terminal need not show, as `RankedColumn.rank`."""
+LEAST_WIDTHS = {"method": 21, "about": 28}
+"""Width that columns of `clbench list` keep in a narrow terminal; other columns are left out before."""
 Items = Annotated[list[str] | None, typer.Option("--item", help="Only this model or data set; repeatable.")]
 
 
@@ -71,7 +73,12 @@ def list_(
     if as_json:
         typer.echo(json.dumps(listed, indent=1))
         return
-    columns = [RankedColumn(name, no_wrap=name not in WRAPPED, rank=NARROW_RANKS.get(name, 0)) for name in listed[0]]
+    columns = [
+        RankedColumn(
+            name, no_wrap=name not in WRAPPED, rank=NARROW_RANKS.get(name, 0), min_width=LEAST_WIDTHS.get(name)
+        )
+        for name in listed[0]
+    ]
     table = Table(*columns)
     for row, following in zip(listed, [*listed[1:], {}], strict=True):
         name, *about = row.values()

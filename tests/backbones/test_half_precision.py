@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from adapters import random_adapter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clbench.backbones.source import PipelineSource
 from clbench.errors import WorkFailed
-from clbench.lora import Adapter, PeftAdapter
+from clbench.lora import PeftAdapter
 from clbench.method import Batch, Example
 from clbench.protocol.trainer import TaskDataset
 from clbench.runner import harness
@@ -34,14 +35,6 @@ def load(models):
     return backbone
 
 
-def adapter_of(backbone) -> Adapter:
-    """An adapter whose both factors say something."""
-    source, rank = torch.Generator().manual_seed(3), backbone.rank
-    A = {name: torch.randn(rank, size, generator=source) / rank for name, (_, size) in backbone.shapes.items()}
-    B = {name: torch.randn(size, rank, generator=source) / 10 for name, (size, _) in backbone.shapes.items()}
-    return Adapter(A, B, backbone.scale)
-
-
 def data_of(backbone) -> TaskDataset:
     pixels = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return TaskDataset(backbone, [Example(pixels, "a photo of a boot")], SIDE)
@@ -55,7 +48,7 @@ def gradients(backbone, share: float = 1.0) -> torch.Tensor:
     """Those of all factors, for `share` of the loss, divided by it."""
     data = data_of(backbone)
     backbone.deploy({})
-    live = backbone.use_adapter(adapter_of(backbone))
+    live = backbone.use_adapter(random_adapter(backbone))
     found = torch.autograd.grad(data.loss(batch_of(data)) * share, live.parameters())
     assert {one.dtype for one in found} == {torch.float32}
     return torch.cat([one.flatten() for one in found]) / share
@@ -97,7 +90,7 @@ def test_no_adapted_layer_converts_anything(load):
     backbone = load("bf16")
     data = data_of(backbone)
     batch = batch_of(data)
-    backbone.use_adapter(adapter_of(backbone))
+    backbone.use_adapter(random_adapter(backbone))
     with Conversions() as seen:
         data.prediction(batch)
     assert len(backbone.shapes) > 10
@@ -110,7 +103,7 @@ def test_no_adapted_layer_converts_anything(load):
 
 def test_what_is_deployed_is_the_fp32_sum_rounded_once(load):
     half, full = load("bf16"), load("fp32")
-    delta = adapter_of(full).delta()
+    delta = random_adapter(full).delta()
     for backbone in (half, full):
         backbone.use_adapter(None)
         backbone.deploy(delta)
@@ -120,10 +113,10 @@ def test_what_is_deployed_is_the_fp32_sum_rounded_once(load):
 
 def test_another_model_predicts_beside_the_live_adapter_and_leaves_its_graph_alone(load):
     backbone = load("bf16")
-    data, delta = data_of(backbone), adapter_of(backbone).delta()
+    data, delta = data_of(backbone), random_adapter(backbone).delta()
     batch = batch_of(data)
     backbone.deploy({})
-    live = backbone.use_adapter(adapter_of(backbone))
+    live = backbone.use_adapter(random_adapter(backbone))
     loss = data.loss(batch)
     other, base = data.predict(batch, weights=delta), data.predict(batch, weights={})
     expected = torch.autograd.grad(data.loss(batch), live.parameters())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapters import peft_state, random_adapter
 from paths import SHARED
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
@@ -123,19 +124,9 @@ def plain_adapter(pipeline, rank: int, state: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(pipeline.unet, state)
 
 
-def random_adapter(runtime: TrackRuntime, seed: int = 3):
-    """An adapter whose both factors say something, and the same under PEFT's names."""
-    source = torch.Generator().manual_seed(seed)
-    rank = runtime.suite.training.rank
-    A = {name: torch.randn(rank, size, generator=source) / rank for name, (_, size) in runtime.backbone.shapes.items()}
-    B = {name: torch.randn(size, rank, generator=source) / 10 for name, (size, _) in runtime.backbone.shapes.items()}
-    state = {f"{name}.lora_A.weight": value for name, value in A.items()}
-    return Adapter(A, B, 1.0), state | {f"{name}.lora_B.weight": value for name, value in B.items()}
-
-
 def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, runtime):
     task = runtime.track.tasks[2]
-    adapter, state = random_adapter(runtime)
+    adapter = random_adapter(runtime.backbone)
     one_step = runtime.suite.training.model_copy(update={"steps": 1})
     data = TaskDataset(runtime.backbone, runtime.examples(task, generator(0, "crop", 0)), RESOLUTION)
     ctx: Any = SimpleNamespace(position=0, task=task.name, training=one_step)
@@ -147,7 +138,7 @@ def test_a_training_step_is_that_of_a_plain_diffusers_and_peft_loop(world, runti
 
     # Plain: the photo, its latent, its prompt, its sizes, one noisy copy, the loss, the step.
     pipeline = plain_pipeline(world)
-    plain_adapter(pipeline, one_step.rank, state)
+    plain_adapter(pipeline, one_step.rank, peft_state(adapter))
     source = generator(0, "train", 0)
     number = int(torch.randint(len(task.train.files), (1,), generator=source))
     image = Image.open(runtime.assets.folders["dreambooth"] / task.train.files[number]).convert("RGB")
@@ -189,7 +180,7 @@ def relative(value: torch.Tensor, expected: torch.Tensor | None) -> float:
 @pytest.mark.parametrize("name", ["stable-diffusion-xl-base-1.0", "SSD-1B"])
 def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused(name, world, request):
     runtime = request.getfixturevalue("runtime" if name != "SSD-1B" else "smaller_runtime")
-    adapter, state = random_adapter(runtime)
+    adapter = random_adapter(runtime.backbone)
     in_the_middle = [layer for layer in adapter.A if layer.startswith("mid_block")]
     assert (in_the_middle == []) == (name == "SSD-1B"), "which has no attention there"
     prompts, noise = ["a sks boot in a jail", "a twt can in a jail"], shared_noise(runtime.backbone, 2, 42, RESOLUTION)
@@ -198,7 +189,7 @@ def test_a_denoising_trajectory_is_that_of_the_pipeline_with_its_adapter_unfused
     ours = runtime.backbone.generate(prompts, noise, 5, 5.0)
 
     pipeline = plain_pipeline(world, name)
-    plain_adapter(pipeline, runtime.suite.training.rank, state)
+    plain_adapter(pipeline, runtime.suite.training.rank, peft_state(adapter))
     for image, prompt, latents in zip(ours, prompts, noise, strict=True):
         options = {"num_inference_steps": 5, "guidance_scale": 5.0, "latents": latents[None], "output_type": "pt"}
         plain = pipeline(prompt, height=RESOLUTION, width=RESOLUTION, **options).images[0]
@@ -231,7 +222,7 @@ def test_small_batches_and_memory_running_out_change_no_image(runtime, monkeypat
 
 
 def test_checkpointing_gradients_changes_no_gradient(world, runtime):
-    adapter, _ = random_adapter(runtime)
+    adapter = random_adapter(runtime.backbone)
     low = TrackRuntime(runtime.suite, "objects", runtime.store, DeviceConfig().with_low_memory(), runtime.assets)
     gradients = []
     for one in (runtime, low):

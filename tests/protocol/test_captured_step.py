@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from adapters import random_adapter
 
 from clbench.errors import MethodFailed
 from clbench.lora import Adapter
@@ -20,9 +22,8 @@ STEPS = 5
 
 
 def start_of(backbone) -> Adapter:
-    source, rank = torch.Generator().manual_seed(3), backbone.rank
-    A = {name: torch.randn(rank, size, generator=source) / rank for name, (_, size) in backbone.shapes.items()}
-    return Adapter(A, {name: torch.zeros(size, rank) for name, (size, _) in backbone.shapes.items()}, backbone.scale)
+    random = random_adapter(backbone)
+    return replace(random, B={name: torch.zeros_like(value) for name, value in random.B.items()})
 
 
 def trained(runtime, method: Method, repeat: Any, start: Adapter | None = None):
