@@ -65,6 +65,8 @@ CLAIMS = (
     Claim("Drop and rescale before adding", "2311.03099", "dare", "task_arithmetic"),
     Claim("Project each change off the earlier ones, rather than add", "2501.09522", "opcm", "task_arithmetic"),
     Claim("Equal singular values, rather than a plain sum", "2502.04959", "iso_c", "task_arithmetic"),
+    Claim("Half way back to the previous model, rather than not", "2312.08977", "coma", "merge_init"),
+    Claim("Half way back, each value by its squared gradients", "2312.08977", "cofima", "naive"),
 )
 
 
