@@ -211,7 +211,9 @@ def show(result: Result, path: Path) -> None:
     out.print(Text(f"result: {path}"), soft_wrap=True)
 
 
-def planned(variants: list[Variant], tracks: list[str], suite: str, options: RunOptions) -> ExecutionPlan:
+def planned(
+    variants: list[Variant], tracks: list[str], suite: str, options: RunOptions, last_row_only: bool = False
+) -> ExecutionPlan:
     """Check and plan the work, and print the estimate."""
     from clbench.runner.config import RunConfig
     from clbench.runner.monitor.events import output_line
@@ -228,7 +230,9 @@ def planned(variants: list[Variant], tracks: list[str], suite: str, options: Run
             status.update(event["what"])
 
     with nullcontext() if config.debug else status, stdout_for_results(config.debug):
-        return prepare(variants, tracks, suite, config, show_stage, dry_run=options.dry_run)
+        return prepare(
+            variants, tracks, suite, config, show_stage, dry_run=options.dry_run, last_row_only=last_row_only
+        )
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def tune(
             help="Folder for tuning files, `<suite>/<track>/<method>.json`; default: the project's `tuning/`."
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for what the trials leave: store and results.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder for what the trials leave.")] = Path("runs"),
 ) -> None:
     """Search a method's settings on a development suite; `run --tuned` takes those that kept most.
 
@@ -76,25 +76,25 @@ def tune(
     tracker = load_libraries(options)
     from clbench.runner.harness import attempt, refuse_failures
     from clbench.runner.prepare import check_writable
-    from clbench.runner.tuning import conclude, trial_variants
+    from clbench.runner.tuning import conclude, mean_kept, trial_variants
 
     folder = output or tuning_folder()
     check_writable(folder, "--output")
     training = load_suite(suite).training
     described = [describe(name, {}, options.config["plugins"]) for name in names]
     variants = [trial_variants(one, training, trials) for one in described]
-    plan = planned([variant for own in variants for variant in own], [track], suite, options)
+    plan = planned([variant for own in variants for variant in own], [track], suite, options, last_row_only=True)
     if options.dry_run:
         _show_plan(plan, described, variants, options)
         return
     with shown(plan, options, tracker) as on_event:
-        results, failures = attempt(plan, on_event)
+        kept, failures = attempt(plan, on_event, partial(mean_kept, plan))
     refuse_failures({name: failure for name, failure in failures.items() if not failure.by_method})
     searches = []
     for description, own in zip(described, variants, strict=True):
         name = description.reference.name
         command = _command(name, track, suite, trials, options)
-        search = conclude(plan, description, own, results, failures, command)
+        search = conclude(plan, description, own, kept, failures, command)
         path = search_path(folder, plan.sweep.suite.name, track, name)
         save_search(search, path)
         searches.append(search)

@@ -14,10 +14,15 @@ class ArtifactStatus:
 
     Args:
         keep_states: whether the states of all tasks are kept, not only of the last.
+        last_row_only: whether only the last state of a sequence is scored.
     """
 
-    def __init__(self, sequences: Sequence[TaskSequence], keep_states: bool) -> None:
-        self._sequences, self.keep_states = sequences, keep_states
+    def __init__(self, sequences: Sequence[TaskSequence], keep_states: bool, last_row_only: bool = False) -> None:
+        self._sequences, self.keep_states, self._last_row_only = sequences, keep_states, last_row_only
+
+    def is_scored(self, sequence: TaskSequence, position: int) -> bool:
+        """Whether the state after the task at `position` is one of those that are scored."""
+        return not self._last_row_only or position == len(sequence.tasks) - 1
 
     def training_not_needed(self, sequence: TaskSequence, position: int) -> bool:
         """True if the state after the task at `position` exists, or is not needed any more."""
@@ -45,6 +50,10 @@ class ArtifactStatus:
     def _row_exists(self, sequence: TaskSequence, position: int) -> bool:
         return sequence.runtime.store.has(sequence.keys.row(position), ".json")
 
+    def _is_done_with(self, sequence: TaskSequence, position: int) -> bool:
+        """Whether the state has been scored, or need not be."""
+        return not self.is_scored(sequence, position) or self._row_exists(sequence, position)
+
     def _is_passed(self, sequence: TaskSequence, position: int) -> bool:
         """Whether the state exists, or this sequence has scored it and needs it for no further task.
 
@@ -52,7 +61,7 @@ class ArtifactStatus:
         """
         last = position == len(sequence.tasks) - 1
         return self._state_exists(sequence, position) or (
-            self._row_exists(sequence, position) and (last or self._is_passed(sequence, position + 1))
+            self._is_done_with(sequence, position) and (last or self._is_passed(sequence, position + 1))
         )
 
     def _can_delete(self, sequence: TaskSequence, position: int) -> bool:
@@ -60,6 +69,6 @@ class ArtifactStatus:
         last = position == len(sequence.tasks) - 1
         return (
             not last
-            and self._row_exists(sequence, position)
+            and self._is_done_with(sequence, position)
             and (self._state_exists(sequence, position + 1) or self._row_exists(sequence, position + 1))
         )

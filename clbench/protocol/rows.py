@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from clbench.errors import WorkFailed
+from clbench.metrics import METRICS
 from clbench.results.schema import Controls, Run, to_rows
+from clbench.scores import RANKED_BY, STATISTICS
 from clbench.state import StateSize, regime
 from clbench.suite import Track
 
@@ -129,6 +131,25 @@ def read_run(sequence: TaskSequence) -> Run:
     )
 
 
+def read_kept(sequence: TaskSequence) -> float:
+    """Kept of a finished sequence, by the metric that ranks; it needs no other row than the last.
+
+    Raises:
+        WorkFailed: the store does not hold that row, the base model's or the controls (names the file).
+    """
+    runtime, last = sequence.runtime, len(sequence.tasks) - 1
+    key = sequence.keys.row(last)
+    base, row, controls = runtime.stored_base_row(), Row.read(runtime, key, last), read_controls(runtime)
+    if base is None or row is None:
+        raise _missing(runtime, runtime.keys.base if base is None else key)
+    metric, names = runtime.track.metrics[0], [task.name for task in sequence.tasks]
+    scores = [base[name]["scores"][metric] for name in names]
+    R = score_matrix(metric, {metric: scores}, [*[None] * last, row])
+    real = dict(zip(runtime.track.task_names, controls.real_against_real[metric], strict=True))
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    return float(STATISTICS[RANKED_BY].each(sign * R, sign * np.array([real[name] for name in names])))
+
+
 def _training_passes(costs: Sequence[Cost], own: int) -> float | None:
     """Passes with a gradient in all trainings, in multiples of the suite's `own`; None where they were not counted."""
     passes = [cost.passes_with_gradient for cost in costs if cost.passes_with_gradient is not None]
@@ -152,10 +173,11 @@ def _missing(runtime: TrackRuntime, key: str) -> WorkFailed:
     return WorkFailed(f"{place} was removed or damaged meanwhile; run the same command again")
 
 
-def score_matrix(metric: str, base: Mapping[str, list[float]], rows: Sequence[Row]) -> NDArray[np.float64]:
-    """One metric's scores, (T + 1, T), nan where not measured."""
+def score_matrix(metric: str, base: Mapping[str, list[float]], rows: Sequence[Row | None]) -> NDArray[np.float64]:
+    """One metric's scores, (T + 1, T), nan where not measured: of a row that is None too."""
     matrix = np.full((len(rows) + 1, len(rows)), np.nan)
     matrix[0] = base[metric]
     for index, row in enumerate(rows, start=1):
-        matrix[index, : len(row.scores[metric])] = row.scores[metric]
+        scores = row.scores[metric] if row else []
+        matrix[index, : len(scores)] = scores
     return matrix

@@ -158,3 +158,5 @@ class SweepSpec(FrozenModel):
     """Optional artifacts to retain: `states`, `images`."""
     in_process: bool = False
     """Whether methods run in the process that scores them, for a debugger; such results cannot be submitted."""
+    last_row_only: bool = False
+    """Whether runs are scored after their last task alone: enough for a search, and no result can be made of it."""

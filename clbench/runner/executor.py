@@ -91,7 +91,8 @@ class UnitExecutor:
 
     def place(self, spec: RunSpec, sequence: TaskSequence, position: int) -> Place:
         """A task of one of a method's sequences."""
-        status = ArtifactStatus(self.sequences(spec), keep_states="states" in self.sweep.keep)
+        sweep = self.sweep
+        status = ArtifactStatus(self.sequences(spec), "states" in sweep.keep, sweep.last_row_only)
         return Place(sequence, status, position)
 
     def work_of(self, unit: Unit) -> UnitWork:

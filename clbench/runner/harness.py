@@ -10,11 +10,11 @@ written as soon as its runs are done.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.device import one_thread
@@ -35,6 +35,9 @@ from clbench.runner.prepare import ExecutionPlan, prepare
 from clbench.suite import Weights
 from clbench.utils.output import uncaptured
 from clbench.variants import Variant
+
+Outcome = TypeVar("Outcome")
+"""What is known of a variant on a track once its work is done."""
 
 STATES = 8 * 2**30
 """Bytes of main memory that a worker with a GPU takes for its states, beside the libraries."""
@@ -104,24 +107,30 @@ def carry_out(plan: ExecutionPlan, on_event: EventHandler = print_output) -> lis
     Raises:
         WorkFailed: as `sweep`.
     """
-    results, failures = attempt(plan, on_event)
+    results, failures = attempt(plan, on_event, lambda spec: write_result(plan, spec, on_event))
     refuse_failures(failures)
     return [results[spec.name] for spec in plan.sweep.specs]
 
 
-def attempt(plan: ExecutionPlan, on_event: EventHandler = print_output) -> tuple[dict[str, Result], dict[str, Failed]]:
-    """Do what was planned, and write the results of what does not fail: (results, failures) by `RunSpec.name`."""
+def attempt(
+    plan: ExecutionPlan, on_event: EventHandler, conclude: Callable[[RunSpec], Outcome]
+) -> tuple[dict[str, Outcome], dict[str, Failed]]:
+    """Do what was planned: (outcomes, failures) by `RunSpec.name`.
+
+    Args:
+        conclude: called when all work of a variant on a track is done; gives its outcome.
+    """
     graph = plan.graph
     remember_plugins(plan.executor.store, plan.sweep)
     with one_thread(plan.sweep.config.device):
         on_event({"event": "plan", "units": len(graph.units), "work": graph.work, "workers": plan.workers})
-        collector = ResultCollector(plan, on_event)
+        collector = OutcomeCollector(plan, on_event, conclude)
         failures: dict[str, Failed] = {}
         if graph.units:  # else no worker need be started
             with plan.engine.start(pool_request(plan)) as pool:
                 failures = execute(graph.units, pool, collector.on_event)
         on_event({"event": "stage", "what": "failed" if failures else "done"})
-        return collector.results, failures
+        return collector.outcomes, failures
 
 
 def refuse_failures(failures: Mapping[str, Failed]) -> None:
@@ -152,12 +161,12 @@ def pool_request(plan: ExecutionPlan) -> PoolRequest:
     )
 
 
-class ResultCollector:
-    """Writes each result when its last unit is done."""
+class OutcomeCollector(Generic[Outcome]):
+    """Concludes each variant on each track when its last unit is done."""
 
-    def __init__(self, plan: ExecutionPlan, on_event: EventHandler) -> None:
-        self._plan, self._on_event = plan, on_event
-        self.results: dict[str, Result] = {}
+    def __init__(self, plan: ExecutionPlan, on_event: EventHandler, conclude: Callable[[RunSpec], Outcome]) -> None:
+        self._plan, self._on_event, self._conclude = plan, on_event, conclude
+        self.outcomes: dict[str, Outcome] = {}
         self._open: dict[str, set[str]] = defaultdict(set)
         self._groups = {unit.key: unit.groups for unit in plan.graph.units}
         for key, groups in self._groups.items():
@@ -165,10 +174,10 @@ class ResultCollector:
                 self._open[group].add(key)
         for spec in plan.sweep.specs:
             if not self._open[spec.name]:
-                self._conclude(spec)
+                self.outcomes[spec.name] = conclude(spec)
 
     def on_event(self, event: Event) -> None:
-        """Pass an event on, and see whether it was a result's last."""
+        """Pass an event on, and see whether it was an outcome's last."""
         self._on_event(event)
         if event["event"] != "end" or event["how"] == "failed":
             return
@@ -176,16 +185,22 @@ class ResultCollector:
         for group in groups:
             self._open[group].discard(event["unit"])
         for spec in self._plan.sweep.specs:
-            if spec.name in groups and not self._open[spec.name] and spec.name not in self.results:
-                self._conclude(spec)
+            if spec.name in groups and not self._open[spec.name] and spec.name not in self.outcomes:
+                self.outcomes[spec.name] = self._conclude(spec)
 
-    def _conclude(self, spec: RunSpec) -> None:
-        result = read_result(self._plan, spec)
-        path = result_path(self._plan.output, result)
-        save_result(result, path)
-        self.results[spec.name] = result
-        names = {"variant": result.variant, "method": result.method.name, "track": result.track}
-        self._on_event({"event": "result", "path": str(path), **names})
+
+def write_result(plan: ExecutionPlan, spec: RunSpec, on_event: EventHandler) -> Result:
+    """Read a result back, and write its file.
+
+    Raises:
+        WorkFailed: a part was removed or damaged meanwhile, or the file cannot be written.
+    """
+    result = read_result(plan, spec)
+    path = result_path(plan.output, result)
+    save_result(result, path)
+    names = {"variant": result.variant, "method": result.method.name, "track": result.track}
+    on_event({"event": "result", "path": str(path), **names})
+    return result
 
 
 def read_result(plan: ExecutionPlan, spec: RunSpec) -> Result:

@@ -100,6 +100,7 @@ def prepare(
     models: Models | None = None,
     measure: Callable[[str, str], Machine] = measure_machine,
     dry_run: bool = False,
+    last_row_only: bool = False,
 ) -> ExecutionPlan:
     """Check everything, and plan it.
 
@@ -110,6 +111,7 @@ def prepare(
         measure: (device, precision) -> what is measured where the work is done.
         dry_run: whether the plan is only looked at. Then models and data may be missing, and what would stop the work
             is in the plan's `obstacles`.
+        last_row_only: whether to score after each run's last task alone.
 
     Raises:
         ClbenchError: bad input, data that is missing, too little memory or disk, a folder that cannot be written, or
@@ -171,6 +173,7 @@ def prepare(
             config=fitted,
             keep=config.keep,
             in_process=config.debug,
+            last_row_only=last_row_only,
         )
         executor = UnitExecutor(sweep, config.resume, models)
         if config.check:

@@ -1,7 +1,7 @@
 """Equal tuning: every method gets equally many trials in its own search space, spread evenly by a fixed sequence.
 
     variants = trial_variants(description, suite.training, trials=8)
-    search = conclude(plan, description, variants, results, failures, command)     # after their sweep
+    search = conclude(plan, description, variants, kept, failures, command)     # after their sweep
 
 Trial 0 is the defaults. The others are a scrambled Sobol sequence with a fixed seed (Sobol 1967; Owen 1998), so that a
 longer search begins like a shorter one.
@@ -16,11 +16,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from clbench.errors import ClbenchError, WorkFailed
 from clbench.protocol.describe import MethodDescription
 from clbench.protocol.hook_runner import KEPT
-from clbench.results.schema import Result, SuiteRef
+from clbench.protocol.rows import read_kept
+from clbench.results.schema import SuiteRef
 from clbench.results.tuning import Search, SettingRange, SettingValues, Space, Trial, best
+from clbench.runner.config import RunSpec
 from clbench.runner.engine import Failed
 from clbench.runner.prepare import ExecutionPlan
 from clbench.scores import RANKED_BY
@@ -84,14 +88,14 @@ def conclude(
     plan: ExecutionPlan,
     description: MethodDescription,
     variants: list[Variant],
-    results: Mapping[str, Result],
+    kept: Mapping[str, float],
     failures: Mapping[str, Failed],
     command: str,
 ) -> Search:
-    """The search of a method, from the results of its trials.
+    """The search of a method, from the outcomes of its trials.
 
     Args:
-        results: `RunSpec.name` -> result, of the trials that did not fail.
+        kept: `RunSpec.name` -> `mean_kept`, of the trials that did not fail.
         failures: `RunSpec.name` -> why the method failed.
 
     Raises:
@@ -105,12 +109,11 @@ def conclude(
         name = f"{variant.name}/{track.name}"
         if failure := failures.get(name):
             return Trial(settings=variant.settings, kept=None, failed=_reason(failure, description.path))
-        kept = results[name].summary[metric][RANKED_BY]
-        if kept is None:
+        if not math.isfinite(kept[name]):
             raise ClbenchError(
                 f"{RANKED_BY} is not defined on track {track.name} of suite {suite.name}: tune on another"
             )
-        return Trial(settings=variant.settings, kept=kept.mean, failed=None)
+        return Trial(settings=variant.settings, kept=kept[name], failed=None)
 
     trials = tuple(map(trial, variants))
     if all(one.kept is None for one in trials):
@@ -131,6 +134,15 @@ def conclude(
         software=dict(software_versions(plan.sweep.config.device)),
         command=command,
     )
+
+
+def mean_kept(plan: ExecutionPlan, spec: RunSpec) -> float:
+    """Kept of a trial, the mean over its runs; nan where it is undefined in any of them.
+
+    Raises:
+        WorkFailed: the store does not hold all of it any more.
+    """
+    return float(np.mean([read_kept(sequence) for sequence in plan.executor.sequences(spec)]))
 
 
 def _reason(failure: Failed, plugin: Path) -> str:

@@ -203,7 +203,8 @@ class ScoreUnit(TaskUnit):
 
     @classmethod
     def of(cls, place: Place) -> Iterator[TaskUnit]:
-        yield cls(place)
+        if place.status.is_scored(place.sequence, place.position):
+            yield cls(place)
 
     def is_done(self) -> bool:
         return super().is_done() and (not self.runtime.keep_images or self.is_whole())

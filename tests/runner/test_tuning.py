@@ -178,6 +178,17 @@ def test_a_search_names_its_suite_its_trials_and_the_best_of_them(tuned):
     assert search.command == ("clbench tune --method mine --track styles --suite dev --trials 3 --plugin mine.py")
 
 
+def test_a_trial_is_scored_after_its_last_task_alone_and_keeps_what_a_whole_run_does(tuned, tmp_path):
+    plan = json.loads(clbench(*words(tuned, "--runs", str(tmp_path), "--dry-run", "--json"), cwd=tuned))
+    tasks = len(load_suite(str(tuned / "dev")).track("styles").tasks)
+    assert (plan["units"]["train"]["all"], plan["units"]["score"]["all"]) == (3 * tasks, 3)
+    run = ["run", "--method", "mine", "--plugin", "mine.py", "--track", "styles", "--suite", "dev", "--quick"]
+    clbench(*run, "--device", "cpu", "--workers", "1", "--tracker", "none", "--output", str(tmp_path), cwd=tuned)
+    whole = load_result(tmp_path / "mock-dev/styles/mine.partial.json").summary["csd"]["kept"]
+    assert whole
+    assert whole.mean == load_search(search_in(tuned)).trials[0].kept
+
+
 def test_a_killed_search_goes_on_and_writes_the_same_file(tuned, tmp_path):
     (tmp_path / "mine.py").write_text((tuned / "mine.py").read_text())
     (tmp_path / "dev").symlink_to(tuned / "dev")
