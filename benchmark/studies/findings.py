@@ -67,6 +67,7 @@ CLAIMS = (
     Claim("Equal singular values, rather than a plain sum", "2502.04959", "iso_c", "task_arithmetic"),
     Claim("Half way back to the previous model, rather than not", "2312.08977", "coma", "merge_init"),
     Claim("Half way back, each value by its squared gradients", "2312.08977", "cofima", "naive"),
+    Claim("A from the last one, made orthogonal, and an average of B", "2512.23017", "slao", "naive"),
 )
 
 
