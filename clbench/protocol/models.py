@@ -18,6 +18,7 @@ from clbench.encoders import Encoder, load_encoder
 from clbench.protocol.device import DeviceConfig
 from clbench.protocol.evaluator import Evaluator
 from clbench.suite import Suite
+from clbench.utils.pretrained import quietly
 
 
 class Models:
@@ -99,7 +100,8 @@ class Models:
     @contextmanager
     def _loading(self, model: str) -> Iterator[None]:
         self.emit({"event": "load", "model": model})
-        yield
+        with quietly():
+            yield
         self.emit({"event": "loaded", "model": model})
 
     def evaluator(self, track: str) -> Evaluator:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -35,8 +37,28 @@ def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let the libraries print neither progress bars nor advice within, and as before after it."""
+    import diffusers
+    import transformers
+
+    modules: tuple[Any, ...] = (transformers.logging, diffusers.utils.logging)
+    before = [(one, one.get_verbosity(), one.is_progress_bar_enabled()) for one in modules]
+    for one in modules:
+        one.set_verbosity_error()
+        one.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for one, verbosity, has_bars in before:
+            one.set_verbosity(verbosity)
+            if has_bars:
+                one.enable_progress_bar()
+
+
 def silence() -> None:
-    """Let the libraries print neither progress bars nor advice."""
+    """Let the libraries print neither progress bars nor advice, in a process of clbench's own."""
     import diffusers
     import transformers
 
