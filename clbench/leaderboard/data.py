@@ -89,7 +89,7 @@ def _score_lines(first: Sequence[Any], matrix: NDArray[np.float64], tasks: Seque
 
     A page has three thousand of them, and one by one `csv` would take most of the time of its file.
     """
-    start, *names = csv_lines([first, *zip(tasks, strict=True)]).splitlines()
+    start, *names, _ = csv_lines([first, *zip(tasks, strict=True)]).split("\n")
     after, place = np.nonzero(np.isfinite(matrix))
     cells = zip(after.tolist(), place.tolist(), matrix[after, place].tolist(), strict=True)
     return "".join(f"{start},{row},{names[column]},{value!r},,,,,\n" for row, column, value in cells)

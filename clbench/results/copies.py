@@ -49,8 +49,7 @@ class Compared:
     metric: str
     """The one that methods are ranked by."""
     scores: NDArray[np.float64]
-    """(cells,), in that metric. Those after the first task are left out, because methods that
-    begin alike share its training."""
+    """(cells,), in that metric, without those after the first task, whose training methods that begin alike share."""
     base: NDArray[np.float64]
     """The base model's on the same tasks."""
 
