@@ -12,6 +12,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -224,8 +225,9 @@ def check_disk(expected: ResourceEstimate, folder: Path) -> str | None:
     return None
 
 
+@cache
 def matmul_rate(device: str, precision: str) -> float:
-    """Measured FLOP a second of a matrix product of such layers' size, by one process."""
+    """FLOP a second of a matrix product of such layers' size, by one process; measured once in a process."""
     kind = DTYPES[precision]
     side = 8192 if device.startswith("cuda") else 1024
     own = torch.Generator(device).manual_seed(0)

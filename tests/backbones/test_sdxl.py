@@ -71,10 +71,10 @@ def smaller_runtime(world, smaller, tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "track"),
     [
-        ("naive", "objects"),
-        ("merge_init", "styles"),
         ("merge_ortho", "styles"),
-        ("magmax", "objects"),
+        pytest.param("naive", "objects", marks=pytest.mark.long),
+        pytest.param("merge_init", "styles", marks=pytest.mark.long),
+        pytest.param("magmax", "objects", marks=pytest.mark.long),
         pytest.param("naive", "styles", marks=pytest.mark.long),
         pytest.param("merge_init", "objects", marks=pytest.mark.long),
         pytest.param("merge_ortho", "objects", marks=pytest.mark.long),
@@ -96,6 +96,7 @@ def test_the_whole_path_runs_from_photos_to_a_valid_result(method, track, tiny, 
     assert result.runs[0].regime == ("adapter" if method in ("naive", "merge_ortho") else "model")
 
 
+@pytest.mark.long
 def test_the_whole_path_runs_on_a_model_of_ssd_1bs_arrangement(smaller, world, tmp_path):
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world}
     result = harness.run("merge_init", "objects", str(smaller), output=tmp_path, **options)

@@ -54,6 +54,7 @@ def test_check_says_of_each_method_what_was_checked_its_regime_and_what_looks_wr
     ]
 
 
+@pytest.mark.long
 def test_check_takes_settings_exits_1_where_a_method_fails_and_prints_json(plugin, tmp_path):
     only = tmp_path / "only.py"
     only.write_text(PLUGIN.partition("class Other")[0])

@@ -181,6 +181,7 @@ def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_folde
     assert "warning" not in done.stderr.lower()
 
 
+@pytest.mark.long
 def test_a_plugin_that_ran_here_is_found_again_without_plugin_unless_it_has_changed(mock_folder, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text("from clbench import Method\n\n\nclass Mine(Method):\n    name = 'mine'\n")

@@ -22,6 +22,7 @@ def empty(tmp_path, monkeypatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.long
 def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(empty):
     options = ("run", "--method", "naive", "--track", "styles", "--suite", "sdxl-v1")
     done = execute(CLBENCH, *options, "--quick", "--dry-run", cwd=empty)
@@ -36,6 +37,7 @@ def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(em
     assert "the model backbone" in refusal(*options), "a run itself needs them"
 
 
+@pytest.mark.long
 def test_a_plan_for_machines_lists_what_is_missing(empty):
     plan = json.loads(clbench("sweep", "--methods", "naive,magmax", *SDXL, "--dry-run", "--json", cwd=empty))
     assert {row["item"]: row["bytes"] is not None for row in plan["missing"]} == {
@@ -67,6 +69,7 @@ def test_data_of_ones_own_that_is_missing_is_to_be_put_in_place_by_hand(empty, w
     assert "downloaded" not in told
 
 
+@pytest.mark.long
 def test_what_is_there_but_cannot_be_used_is_told(empty, world):
     suite = write_suite(empty / "mine")
     photo = empty.parent / "cache" / "dreambooth" / "dataset" / "can" / "00.jpg"

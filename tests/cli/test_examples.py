@@ -48,7 +48,10 @@ EXAMPLES = list(examples())
 def parameters(wanted: bool, *names: str) -> list:
     """The examples of some commands, or of all others; a record for other registries needs no store."""
     chosen = [words for words in EXAMPLES if (words[0] in names and "eee" not in words) == wanted]
-    return [pytest.param(words, id=" ".join(words)[:60]) for words in chosen]
+    return [
+        pytest.param(words, id=" ".join(words)[:60], marks=[pytest.mark.long] if words[0] == "check" else [])
+        for words in chosen
+    ]
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def debugged(options: list, typed: str, code: int) -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.long
 def test_debug_gives_a_breakpoint_the_terminal_and_shows_the_traceback(options):
     run = options("fails", FAILS)
     done = debugged(run, "p looked_at\nc\n", code=1)

@@ -47,6 +47,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(sweep, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
     plugins = ("--plugin", str(PLUGINS / "ewc.py"))
     done = sweep("--methods", "naive,ewc", "--set", "ewc.strength=7", *plugins, "--json")
@@ -55,6 +56,7 @@ def test_a_sweep_gives_each_method_its_own_settings(sweep, tmp_path):
     assert ewc["method"]["config"]["strength"] == 7
 
 
+@pytest.mark.long
 def test_several_values_make_a_grid_of_variants_named_after_them(sweep, tmp_path):
     plugins = ("--plugin", str(PLUGINS / "ewc.py"))
     done = sweep("--methods", "ewc", "--set", "strength=0.5,1e3", "--set", "ewc.batches=1", *plugins, "--json")

@@ -52,6 +52,7 @@ NARROW = 40
 RUN = ("run", "--method", "naive", "--track", "styles", "--quick", "--device", "cpu", "--tracker", "none")
 
 
+@pytest.mark.long
 def test_the_screen_of_a_run_tells_of_loading_and_fits_and_the_second_is_from_the_store(mock_folder, tmp_path):
     command = (CLBENCH, *RUN, "--suite", mock_folder, "--output", "o", "--workers", "2")
     screen = on_terminal(*command, width=NARROW, cwd=tmp_path)

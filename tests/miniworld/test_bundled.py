@@ -99,6 +99,7 @@ def test_real_images_of_a_task_are_closer_to_its_references_than_the_last_tasks_
         assert floor.diag().mean() > others + 0.2
 
 
+@pytest.mark.long
 def test_one_task_is_learned_far_above_the_base_model(runtime):
     sequence = TaskSequence(runtime, get_method("merge_init"), "0", 0)
     base = runtime.base_row()[sequence.tasks[0].name]["scores"]

@@ -163,6 +163,7 @@ def test_looks_of_objects_have_no_ground():
     assert not any(factor.startswith("ground") for factor in OBJECT_FACTORS)
 
 
+@pytest.mark.long
 def test_pretraining_writes_models_that_the_engine_loads(tmp_path):
     pretrain(tmp_path, scale=1e-9)
     weights = tmp_path / "weights"

@@ -192,6 +192,7 @@ def test_states_are_those_of_a_training_in_this_process_to_the_last_bit(sequence
         assert digest_of(there.state(position)) == digest_of(here.state(position))
 
 
+@pytest.mark.long
 def test_a_forked_process_with_several_threads_trains_to_the_bits_of_its_own_threads(sequence, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)

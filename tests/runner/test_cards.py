@@ -17,6 +17,7 @@ from clbench.runner.footprint import count
 from clbench.suite import load_suite
 
 
+@pytest.mark.long
 def test_a_card_takes_its_time_by_its_rate_as_long_as_the_work_fits_into_it():
     suite, folder = load_suite("sdxl-v1"), published_configuration("stabilityai/stable-diffusion-xl-base-1.0")
     assert folder

@@ -25,6 +25,7 @@ assert SDXL is not None
 SDXL_UNET = json.loads((SDXL / "unet" / "config.json").read_text())
 
 
+@pytest.mark.long
 def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():
     price = count(SDXL_UNET, sdxl.training, 128)  # compares the 560 layers and 92,897,280 parameters itself
     assert price.adapter == 64 * 1_451_520

@@ -164,8 +164,8 @@ def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, tm
 
 MOMENTS = [
     ("merge_ortho", Backbone, "predict", 2),
-    ("ewc", Backbone, "predict", 5),  # after the first task's training, in its end_task
-    ("self_replay", Backbone, "generate", 6),
+    pytest.param("ewc", Backbone, "predict", 5, marks=pytest.mark.long),  # after the first training, in its end_task
+    pytest.param("self_replay", Backbone, "generate", 6, marks=pytest.mark.long),
     *[("merge_ortho", files.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
 ]
 

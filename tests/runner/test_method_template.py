@@ -137,6 +137,7 @@ def test_no_file_is_overwritten(there, tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.long
 def test_the_test_that_is_written_passes_as_it_is(tmp_path):
     wrote = clbench("new-method", "mine", "--like", "l2_anchor", "--to", "new", cwd=tmp_path).splitlines()
     assert wrote == ["wrote new/mine.py", "wrote new/test_mine.py"]

@@ -200,6 +200,7 @@ def test_a_wrong_plugin_is_refused_before_any_work_with_what_it_printed(run, plu
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
+@pytest.mark.long
 def test_a_plugin_is_checked_once_in_a_store_and_again_when_it_or_its_settings_change(ready, plugin, monkeypatch):
     checks = watch(monkeypatch, plugin_check, "check_method")
     setting = "\n    from pydantic import BaseModel\n    class Config(BaseModel):\n        strength: float = 1.0\n"
@@ -258,6 +259,7 @@ def test_a_method_that_needs_more_than_the_toy_has_can_be_run_unchecked(mock_fol
     assert seen.trainings
 
 
+@pytest.mark.long
 def test_a_hook_may_take_as_many_passes_as_in_the_whole_suite_though_the_check_has_two_steps():
     found = plugin_check.check("ewc")
     assert (found.error, found.regime) == (None, "constant")

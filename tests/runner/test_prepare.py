@@ -55,6 +55,7 @@ def test_two_configurations_of_one_name_are_refused_and_both_are_shown(ready):
         ready(variants, **EWC)
 
 
+@pytest.mark.long
 def test_a_configuration_does_not_replace_the_result_of_another(ready, sweep, tmp_path):
     (first,) = sweep([Variant.of("ewc", {"strength": 10})], **EWC)
     path = result_path(tmp_path / "runs", first)
@@ -71,6 +72,7 @@ def test_a_configuration_does_not_replace_the_result_of_another(ready, sweep, tm
     assert path.read_bytes() == kept
 
 
+@pytest.mark.long
 def test_an_edited_plugin_replaces_its_own_result(ready, sweep, tmp_path):
     plugin = tmp_path / "mine.py"
     source = (PLUGINS / "ewc.py").read_text().replace('name = "ewc"', 'name = "mine"')

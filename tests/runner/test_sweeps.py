@@ -21,6 +21,7 @@ from clbench.variants import Variant
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
 
 
+@pytest.mark.long
 def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_planned(ready):
     prepared, seen = ready(METHODS, quick=False, seeds=[0]), Events()
     harness.carry_out(prepared, seen.append)
@@ -38,6 +39,7 @@ def test_a_sweep_trains_what_methods_share_once_and_does_as_many_units_as_it_pla
     assert everything - prepared.graph.repeated_cells == expected
 
 
+@pytest.mark.long
 def test_a_sweep_gives_the_results_of_single_runs(sweep, mock_folder, tmp_path):
     together = sweep(("naive", "magmax"), ("styles", "objects"))
     names = [(result.method.name, result.track) for result in together]
@@ -172,6 +174,7 @@ class Hooked(Method):
 """
 
 
+@pytest.mark.long
 def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mock_folder, tmp_path):
     plugin = tmp_path / "hooked.py"
     plugin.write_text(HOOKED)

@@ -189,6 +189,7 @@ def test_a_trial_is_scored_after_its_last_task_alone_and_keeps_what_a_whole_run_
     assert whole.mean == load_search(search_in(tuned)).trials[0].kept
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_and_writes_the_same_file(tuned, tmp_path):
     (tmp_path / "mine.py").write_text((tuned / "mine.py").read_text())
     (tmp_path / "dev").symlink_to(tuned / "dev")
@@ -206,6 +207,7 @@ def test_a_killed_search_goes_on_and_writes_the_same_file(tuned, tmp_path):
     assert content(tmp_path) == content(tuned) == shown | {"created_at": None}
 
 
+@pytest.mark.long
 def test_a_tuned_run_gives_the_scores_of_its_settings_and_says_where_they_come_from(tuned):
     run = ["run", "--method", "mine", "--plugin", "mine.py", "--track", "styles", "--suite", "measured", "--quick"]
     run += ["--device", "cpu", "--workers", "1", "--tracker", "none"]

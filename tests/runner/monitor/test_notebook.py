@@ -25,6 +25,7 @@ run("in a notebook")
 """
 
 
+@pytest.mark.long
 def test_a_run_tells_its_progress_in_a_notebook_and_nothing_elsewhere(mock_folder, tmp_path):
     done = execute(sys.executable, "-c", TWO_RUNS.format(suite=mock_folder), cwd=tmp_path)
     elsewhere, notebook = done.stderr.split("in a notebook")
