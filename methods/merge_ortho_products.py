@@ -8,10 +8,19 @@ class MergeOrthoProducts(Method):
     """Start each A as `merge_ortho` does, but add the products B A, so that nothing untrained enters the model.
 
     A_t^(i) = last right singular vector of (A_1 + ... + A_{t-1})^(i) and B_t = 0 at the start of task t; the model is
-    W_0 + B_1 A_1 + ... + B_t A_t, without the cross terms of arXiv 2410.04891's released code.
+    W_0 + scale (B_1 A_1 + ... + B_t A_t).
+
+    Passed on: the merged model, and the adapter (the sum of A, which the next start needs).
+    Settings: none.
     """
 
     name = "merge_ortho_products"
+    family = "paper"
+    paper = "Low-Rank Continual Personalization of Diffusion Models"
+    arxiv = "2410.04891"
+    year = "2024"
+    code = "https://github.com/luk-st/continual-lora"
+    departures = "The paper and its released code add the factors, which `merge_ortho` keeps."
 
     def begin_task(self, ctx, state):
         fresh = ctx.fresh_adapter()

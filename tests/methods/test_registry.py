@@ -17,9 +17,7 @@ from clbench.storage.store import Store
 from clbench.tokens import named_tensors
 
 FILES = sorted((ROOT / "methods").glob("*.py"))
-FIRST = {"frozen_base", "magmax", "merge_init", "merge_ortho", "merge_ortho_products", "naive"}
-"""They have results, so that their files stay as they are."""
-NAMES = [path.stem for path in FILES if path.stem not in FIRST]
+NAMES = [path.stem for path in FILES]
 UNCHANGED = {"single_task"}
 """What they deploy where no task is asked for is the base model."""
 QUICK = {
