@@ -18,8 +18,8 @@ from clbench.tokens import named_tensors
 
 FILES = sorted((ROOT / "methods").glob("*.py"))
 NAMES = [path.stem for path in FILES]
-UNCHANGED = {"single_task"}
-"""What they deploy where no task is asked for is the base model."""
+UNCHANGED = {"frozen_base", "single_task"}
+"""What they deploy, where no task is asked for, is the base model."""
 QUICK = {
     "cofima": {"batches": 2},
     "ewc": {"batches": 2},
