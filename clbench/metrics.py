@@ -39,6 +39,11 @@ class Metric:
     secondary: bool = False
     """Shown beside the headline metrics; methods are never ranked by it, and it needs no controls."""
 
+    @property
+    def sign(self) -> float:
+        """What makes higher scores better: 1, or -1 where lower is better."""
+        return 1.0 if self.higher_is_better else -1.0
+
     def score(self, images: Tensor, compared: Tensor, same: Tensor | None = None) -> float:
         """The mean over an image's values, then over images.
 

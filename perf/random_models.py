@@ -15,25 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 def write_pipeline(folder: Path, full: bool) -> dict[str, Any]:
     """A pipeline with random weights; returns its U-Net's configuration."""
     widths = (320, 640, 1280) if full else (32, 64, 128)
-    hidden, pooled = ((768, 12), (1280, 32)) if full else ((64, 2), (64, 2))
-    text: dict[str, Any] = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
-    first = CLIPTextConfig(
-        hidden_size=hidden[0],
-        intermediate_size=4 * hidden[0],
-        num_hidden_layers=hidden[1],
-        num_attention_heads=hidden[0] // 32,
-        projection_dim=hidden[0],
-        **text,
-    )
-    second = CLIPTextConfig(
-        hidden_size=pooled[0],
-        intermediate_size=4 * pooled[0],
-        num_hidden_layers=pooled[1],
-        num_attention_heads=pooled[0] // 32,
-        projection_dim=pooled[0],
-        hidden_act="gelu",
-        **text,
-    )
+    first = _text_config(*((768, 12) if full else (64, 2)))
+    second = _text_config(*((1280, 32) if full else (64, 2)), hidden_act="gelu")
     config: dict[str, Any] = {
         "sample_size": 128 if full else 32,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -44,10 +27,10 @@ def write_pipeline(folder: Path, full: bool) -> dict[str, Any]:
         "attention_head_dim": tuple(width // 64 for width in widths) if full else (1, 2, 4),
         "norm_num_groups": 32,
         "use_linear_projection": True,
-        "cross_attention_dim": hidden[0] + pooled[0],
+        "cross_attention_dim": first.hidden_size + second.hidden_size,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": pooled[0] + 6 * 256,
+        "projection_class_embeddings_input_dim": second.hidden_size + 6 * 256,
     }
     channels = (128, 256, 512, 512) if full else (32, 32, 32, 32)
     vae: dict[str, Any] = {
@@ -74,6 +57,20 @@ def write_pipeline(folder: Path, full: bool) -> dict[str, Any]:
     }
     StableDiffusionXLPipeline(**parts, add_watermarker=False).save_pretrained(folder)
     return config
+
+
+def _text_config(width: int, layers: int, **more: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49408,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        projection_dim=width,
+        **more,
+    )
 
 
 def write_clip(folder: Path, full: bool) -> None:

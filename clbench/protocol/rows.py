@@ -146,7 +146,7 @@ def read_kept(sequence: TaskSequence) -> float:
     scores = [base[name]["scores"][metric] for name in names]
     R = score_matrix(metric, {metric: scores}, [*[None] * last, row])
     real = dict(zip(runtime.track.task_names, controls.real_against_real[metric], strict=True))
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    sign = METRICS[metric].sign
     return float(STATISTICS[RANKED_BY].each(sign * R, sign * np.array([real[name] for name in names])))
 
 

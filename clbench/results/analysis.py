@@ -234,5 +234,4 @@ def equivalence_margin(methods: Sequence[Analysis], metric: str, statistic: str)
     if STATISTICS[statistic].unit == "share" or STATISTICS[statistic].of == "drift":
         return EQUIVALENT
     base, real = (CONTROLS[name].spread(methods, metric) for name in ("base model", "real against real"))
-    sign = 1 if METRICS[metric].higher_is_better else -1
-    return EQUIVALENT * max(0.0, sign * (real.mean - base.mean)) if base and real else 0.0
+    return EQUIVALENT * max(0.0, METRICS[metric].sign * (real.mean - base.mean)) if base and real else 0.0

@@ -67,7 +67,7 @@ def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValu
         floors[metric] = unknown if floor is None else np.array(floor)[orders[:, -1:], orders]
         # Real images hardly score above the untouched model in a secondary metric: a share of that way says nothing.
         reals[metric] = unknown if real is None or METRICS[metric].secondary else np.array(real)[orders]
-    signs = np.array([_sign(metric) for metric in track.metrics])[:, None, None]
+    signs = np.array([METRICS[metric].sign for metric in track.metrics])[:, None, None]
     R, real = (np.stack(list(values.values())) for values in (matrices, reals))
     chosen = [one for one in STATISTICS.values() if one.of == "scores"]
     values = [
@@ -81,16 +81,12 @@ def run_values(runs: Sequence[Run], controls: Controls, track: Track) -> RunValu
     if track.leak_prompt_templates and all(run.leak for run in runs):
         for metric in track.headline_metrics:
             pairs = np.array([(run.leak or {})[metric] for run in runs])
-            statistics[metric]["leak"] = STATISTICS["leak"].compute(_sign(metric) * pairs)
+            statistics[metric]["leak"] = STATISTICS["leak"].compute(METRICS[metric].sign * pairs)
     if track.drift and all(run.drift for run in runs):
         for metric in track.drift.metrics:
             cosines = np.array([(run.drift or {})[metric] for run in runs])
             statistics.setdefault(metric, {})["drift"] = STATISTICS["drift"].compute(cosines)
     return RunValues(track, matrices, reals, floors, statistics)
-
-
-def _sign(metric: str) -> float:
-    return 1.0 if METRICS[metric].higher_is_better else -1.0
 
 
 def summarize(runs: Sequence[Run], controls: Controls, track: Track) -> dict[str, MetricSummary]:
