@@ -16,19 +16,25 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm
+from builders import save_suite
 from commands import CLBENCH, execute
 
 from clbench.results.io import load_result
+from clbench.suite import Suite, load_suite
 
 MOMENTS = 20
 PATIENCE = 1800.0
 """Seconds in which a command must come to what is waited for."""
 
 
-def numbers(output: Path, method: str, suite: str) -> str:
-    """All numbers of a partial result that time and memory do not change, as text."""
-    result = load_result(output / suite / "styles" / f"{method}.partial.json").model_dump(mode="json")
-    told = [{name: run[name] for name in ("task_order", "scores", "state_bytes", "regime")} for run in result["runs"]]
+TOLD = ("task_order", "scores", "leak", "drift", "state_bytes", "regime")
+
+
+def numbers(path: Path) -> str:
+    """All numbers of a result that time and memory do not change, as text."""
+    result = load_result(path).model_dump(mode="json")
+    told = [{name: run[name] for name in TOLD} for run in result["runs"]]
     return json.dumps([told, result["controls"], result["summary"]])
 
 
@@ -40,13 +46,13 @@ class Life:
 
     def __init__(self, command: list, output: Path) -> None:
         output.mkdir(exist_ok=True)
-        self.store, self._events, self.errors = output / "store", output / "events.jsonl", output / "errors.txt"
+        self.store, self._events, self.errors = output / "store", output / "events.jsonl", output / "stderr"
         self._before = half_written(self.store)
-        self._events.unlink(missing_ok=True)
+        for path in (self._events, self.errors):
+            path.unlink(missing_ok=True)
         options = ["--output", output, "--events", self._events, "--tracker", "none"]
-        words = [str(word) for word in (*command, *options)]
-        with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
+        words = [str(word) for word in (*command[1:], *options)]
+        self.process = warm.start(words, os.environ, Path.cwd(), output)
 
     def ends_well(self) -> bool:
         """Whether it ends with exit code 0; waits for that."""
@@ -167,10 +173,20 @@ def live() -> Iterator[Callable[[list, Path], Life]]:
         life.process.wait()
 
 
+@pytest.fixture
+def four_styles(tmp_path) -> str:
+    """The folder of a suite that is the bundled one with four of its styles in one order."""
+    content = load_suite("mini-v2").model_dump(mode="json", exclude_none=True)
+    styles = content["tracks"]["styles"]
+    styles |= {"tasks": styles["tasks"][:4], "orders": {"0": [2, 0, 3, 1]}, "seeds": {"0": 0}}
+    content |= {"name": "four-styles", "tracks": {"styles": styles}}
+    return save_suite(Suite.model_validate(content), tmp_path / "four-styles")
+
+
 @pytest.mark.long
-def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(live, tmp_path):
-    command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--quick", "--device", "cpu"]
-    command += ["--workers", "2"]
+def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(live, four_styles, tmp_path):
+    command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--suite", four_styles]
+    command += ["--device", "cpu", "--workers", "2"]
     output, dice, shots, hit = tmp_path / "runs", random.Random(20), 0, set()
     life = live(command, output)
     while shots < MOMENTS or not {"train", "score", "write"} <= hit:
@@ -192,7 +208,8 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
             life = live(command, output)
     assert life.ends_well()
     execute(*command, "--output", tmp_path / "calm", "--tracker", "none")
-    assert numbers(output, "merge_ortho", "mini-v2") == numbers(tmp_path / "calm", "merge_ortho", "mini-v2")
+    shot, calm = (numbers(folder / "four-styles/styles/merge_ortho.json") for folder in (output, tmp_path / "calm"))
+    assert shot == calm
 
 
 # --- asked to stop ---
@@ -231,7 +248,8 @@ def test_a_sweep_that_is_asked_to_stop_says_how_to_go_on_and_goes_on(mock_folder
 
 
 def same_numbers(one: Path, other: Path) -> bool:
-    return all(numbers(one, name, "mock") == numbers(other, name, "mock") for name in ("naive", "merge_ortho"))
+    paths = [f"mock/styles/{name}.partial.json" for name in ("naive", "merge_ortho")]
+    return all(numbers(one / path) == numbers(other / path) for path in paths)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def make_plan(executor: UnitExecutor, together: bool) -> Plan:
             found[work.key] = replace(known or _unit(work, common), groups=groups)
             work_by_key.setdefault(work.key, work)
     everything = list(found.values())
-    left = needed(everything, lambda unit: work_by_key[unit.key].is_whole())
+    left = needed(everything, lambda unit: work_by_key[unit.key].is_done())
     return Plan(everything, left, asked, sum(count - 1 for count in first_trainings.values()))
 
 

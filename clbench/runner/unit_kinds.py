@@ -23,8 +23,6 @@ class UnitWork(ABC):
     """One unit, bound to the track or sequence that it is a part of."""
 
     kind: ClassVar[str]
-    suffix: ClassVar[str] = ".json"
-    """The file name ending of its artifact."""
     trains: ClassVar[bool] = False
     """Whether its work is training; else it is drawing."""
 
@@ -42,13 +40,13 @@ class UnitWork(ABC):
     params: dict[str, Any]
     """With the kind, the track and the method, these find the unit again in another process."""
 
+    @abstractmethod
     def is_done(self) -> bool:
-        """True if its artifact exists, or existed and is no longer needed. Integrity is checked on read."""
-        return self.runtime.store.has(self.key, self.suffix)
+        """True if its artifact exists, or existed and is no longer needed.
 
-    def is_whole(self) -> bool:
-        """As `is_done`, but the artifact is read; a damaged one is set aside and does not count."""
-        return self.runtime.store.get_json(self.key) is not None
+        What the result is read from is read here too, and does not count where it is damaged or incomplete. A state is
+        checked when it is used.
+        """
 
     @abstractmethod
     def run(self) -> None:
@@ -76,9 +74,6 @@ class BaseUnit(TrackUnit):
         self.work = len(runtime.track.tasks) * runtime.cell_work + leak_passes(runtime) + drift_passes(runtime)
 
     def is_done(self) -> bool:
-        return super().is_done() and (not self.runtime.keep_images or self.is_whole())
-
-    def is_whole(self) -> bool:
         return self.runtime.stored_base_row() is not None
 
     def run(self) -> None:
@@ -93,6 +88,9 @@ class ControlsUnit(TrackUnit):
     def __init__(self, runtime: TrackRuntime) -> None:
         super().__init__(runtime)
         self.key, self.label = runtime.keys.controls, f"{runtime.track.name}: controls"
+
+    def is_done(self) -> bool:
+        return self.runtime.stored_controls() is not None
 
     def run(self) -> None:
         self.runtime.controls()
@@ -134,7 +132,6 @@ class FirstTrainingUnit(TaskUnit):
     """The first task's training, where other methods and orders may share it."""
 
     kind = "fit"
-    suffix = ".safetensors"
     trains = True
     wanted = False
 
@@ -148,8 +145,8 @@ class FirstTrainingUnit(TaskUnit):
         if place.position == 0 and (key := place.sequence.shared_training_key):
             yield cls(place, key)
 
-    def is_whole(self) -> bool:
-        return self.is_done()
+    def is_done(self) -> bool:
+        return self.runtime.store.has(self.key, ".safetensors")
 
     def run(self) -> None:
         self.sequence.train_first_task()
@@ -159,7 +156,6 @@ class TrainUnit(TaskUnit):
     """A task's training, up to the state that is handed on."""
 
     kind = "train"
-    suffix = ".safetensors"
     trains = True
 
     def __init__(self, place: Place) -> None:
@@ -177,9 +173,6 @@ class TrainUnit(TaskUnit):
 
     def is_done(self) -> bool:
         return self.place.status.training_not_needed(self.sequence, self.position)
-
-    def is_whole(self) -> bool:
-        return self.is_done()
 
     def run(self) -> None:
         self.sequence.make_state(self.position)  # its lock, which is the unit's, is held
@@ -207,9 +200,6 @@ class ScoreUnit(TaskUnit):
             yield cls(place)
 
     def is_done(self) -> bool:
-        return super().is_done() and (not self.runtime.keep_images or self.is_whole())
-
-    def is_whole(self) -> bool:
         return Row.read(self.runtime, self.key, self.position) is not None
 
     def run(self) -> None:

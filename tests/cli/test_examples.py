@@ -45,12 +45,15 @@ def examples() -> Iterator[list[str]]:
 EXAMPLES = list(examples())
 
 
-def parameters(wanted: bool, *names: str) -> list:
+def chosen(wanted: bool, *names: str) -> list[list[str]]:
     """The examples of some commands, or of all others; a record for other registries needs no store."""
-    chosen = [words for words in EXAMPLES if (words[0] in names and "eee" not in words) == wanted]
+    return [words for words in EXAMPLES if (words[0] in names and "eee" not in words) == wanted]
+
+
+def parameters(wanted: bool, *names: str) -> list:
     return [
         pytest.param(words, id=" ".join(words)[:60], marks=[pytest.mark.long] if words[0] == "check" else [])
-        for words in chosen
+        for words in chosen(wanted, *names)
     ]
 
 
@@ -70,7 +73,7 @@ def tried(words: list[str], folder: Path, *more: str) -> subprocess.CompletedPro
     expanded = [
         file for word in words for file in (sorted(glob.glob(word, root_dir=folder)) if "*" in word else [word])
     ]
-    return execute(CLBENCH, *expanded, *more, cwd=folder, fresh=True)
+    return execute(CLBENCH, *expanded, *more, cwd=folder)
 
 
 def test_there_are_examples_of_most_commands():
@@ -88,17 +91,11 @@ def test_an_example_that_computes_can_be_planned(words, checkout):
     assert "To do" in tried(words, checkout, *([] if "--dry-run" in words else ["--dry-run"])).stdout
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A folder where a quick run of one order stands for the plain run."""
-    folder = tmp_path_factory.mktemp("ran")
-    execute(CLBENCH, "run", "--method", "merge_init", "--track", "styles", "--quick", cwd=folder)
-    styles = folder / "runs/mini-v2/styles"
-    (styles / "merge_init.partial.json").rename(styles / "merge_init.json")
-    return folder
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("words", parameters(True, *READS_STORE))
-def test_an_example_finds_what_a_run_left_in_the_store(words, ran):
-    assert tried(words, ran).stdout
+def test_the_examples_find_what_a_run_left_in_the_store(tmp_path):
+    """A quick run of one order stands for the plain run: all examples in one test, which share it."""
+    execute(CLBENCH, "run", "--method", "merge_init", "--track", "styles", "--quick", cwd=tmp_path)
+    styles = tmp_path / "runs/mini-v2/styles"
+    (styles / "merge_init.partial.json").rename(styles / "merge_init.json")
+    for words in chosen(True, *READS_STORE):
+        assert tried(words, tmp_path).stdout, words

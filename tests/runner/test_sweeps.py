@@ -1,5 +1,6 @@
 """Sweeps: what methods share is done once, what was done before is found, and a failure costs only its own method."""
 
+import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +17,7 @@ from clbench.runner.engine import execute
 from clbench.runner.engine.inline import InlinePool
 from clbench.runner.prepare import prepare
 from clbench.storage.store import Store
+from clbench.suite import Drift
 from clbench.variants import Variant
 
 METHODS = ("naive", "merge_init", "merge_ortho", "magmax")
@@ -214,3 +216,15 @@ def test_work_in_anothers_hands_is_waited_for(ready):
     assert seen.count(("wait", None)) >= 3
     assert seen.count(("begin", key)) == seen.count(("end", key)) == 1
     assert all(prepared.executor.work_of(unit).is_done() for unit in prepared.graph.units if unit.wanted)
+
+
+def test_whatever_kind_of_file_is_lost_from_the_store_is_made_again(sweep, mock_suite, tmp_path):
+    drift = Drift(prompts=("a photo of a key", "a heart"), metrics=("dino",))
+    styles = mock_suite.track("styles").model_copy(update={"drift": drift})
+    folder = save_suite(mock_suite.model_copy(update={"tracks": {"styles": styles}}), tmp_path / "drifting")
+    expected = outcome(sweep(suite=folder)[0])
+    kinds = {path.name for path in (tmp_path / "runs/store").iterdir()} - {"locks", "sign"}
+    assert {"base", "drift", "controls", "fit", "state", "row", "cell", "cost"} <= kinds
+    for kind in kinds:
+        shutil.rmtree(tmp_path / "runs/store" / kind)
+        assert outcome(sweep(suite=folder)[0]) == expected, kind

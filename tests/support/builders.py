@@ -200,5 +200,8 @@ def signed(result: Result) -> Result:
 
 def outcome(result: Result) -> tuple:
     """Everything of a result that time and memory do not change."""
-    runs = [(run.order, run.seed, run.task_order, run.scores, run.state_bytes, run.regime) for run in result.runs]
+    runs = [
+        (run.order, run.seed, run.task_order, run.scores, run.leak, run.drift, run.state_bytes, run.regime)
+        for run in result.runs
+    ]
     return runs, result.controls, result.summary, result.method

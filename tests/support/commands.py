@@ -27,7 +27,7 @@ def execute(
     if command[0] == CLBENCH and not fresh and warm.usable(environment):
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder)
-            ended = warm.run(words[1:], environment, cwd or Path.cwd(), files)
+            ended = warm.start(words[1:], environment, cwd or Path.cwd(), files).wait()
             output = ((files / name).read_text() for name in ("stdout", "stderr"))
             done = subprocess.CompletedProcess(words, ended, *output)
     else:

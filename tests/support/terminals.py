@@ -30,7 +30,7 @@ def on_terminal(*command, width: int, cwd: Path, env: Mapping[str, str] | None =
     def run() -> None:
         words, path = list(map(str, command)), Path(os.ttyname(its_screen))
         if command[0] == CLBENCH and warm.usable(environment):
-            ended.append(warm.run(words[1:], environment, cwd, path))
+            ended.append(warm.start(words[1:], environment, cwd, path).wait())
         else:
             files = dict.fromkeys(("stdin", "stdout", "stderr"), its_screen)
             ended.append(subprocess.run(words, env=environment, cwd=cwd, check=False, **files).returncode)

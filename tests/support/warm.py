@@ -1,7 +1,8 @@
 """A process that has loaded what `clbench` commands load, and forks one for each: they start at once, not in seconds.
 
 A fork runs the command's own `main` in an environment, a folder and with files of its own, and exits.
-As a script it reads what to run from stdin, a line a command, and writes their exit codes to stdout.
+As a script it reads from stdin, a line each, what to run and for whose end to wait; it writes process ids and exit
+codes to stdout.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import gc
 import importlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -39,16 +43,44 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(AT_START)}
 
 
-def run(words: Sequence[str], environment: Mapping[str, str], folder: Path, files: Path) -> int:
-    """Run a command, whose output becomes the files `stdout` and `stderr` in a folder; returns its exit code.
+class Command:
+    """A command that runs, as far as a test needs what `subprocess.Popen` offers."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._pidfd = pid, os.pidfd_open(pid)
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._pidfd], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("clbench", timeout or 0.0)
+            self.returncode = _ask({"wait": self.pid})
+            os.close(self._pidfd)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(words: Sequence[str], environment: Mapping[str, str], folder: Path, files: Path) -> Command:
+    """Start a command, whose output becomes the files `stdout` and `stderr` in a folder.
 
     Args:
         files: that folder; or the path of a terminal, which the command gets as its own.
     """
+    request = {"words": words, "environment": dict(environment), "folder": str(folder), "files": str(files)}
+    return Command(_ask(request))
+
+
+def _ask(request: Mapping[str, Any]) -> int:
     process = _process()
     assert process.stdin
     assert process.stdout
-    request = {"words": words, "environment": dict(environment), "folder": str(folder), "files": str(files)}
     print(json.dumps(request), file=process.stdin, flush=True)
     return int(process.stdout.readline())
 
@@ -68,15 +100,17 @@ def _process() -> subprocess.Popen[str]:
 
 
 def _serve(requests: IO[str]) -> dict[str, Any] | None:
-    """Fork for each request. Returns in each fork, with its request, and here when there are no more."""
+    """Fork for each command. Returns in each fork, with its request, and here when there are no more."""
     for line in iter(requests.readline, ""):
         request = json.loads(line)
-        _load(request["words"][:1])
-        pid = os.fork()
-        if pid == 0:
-            return request
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            _load(request["words"][:1])
+            answer = os.fork()
+            if not answer:
+                return request
+        print(answer, flush=True)
     return None
 
 
