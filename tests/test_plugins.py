@@ -36,6 +36,7 @@ def factors(state: State) -> dict[str, torch.Tensor]:
     return State(adapter=state.adapter).tensors()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "expected"), [("ewc", "constant"), ("self_replay", "growing")])
 def test_three_tasks_run_and_the_regime_is_measured(sequence, name, expected):
     run = sequence(name).run()
@@ -47,6 +48,7 @@ def test_three_tasks_run_and_the_regime_is_measured(sequence, name, expected):
 # --- EWC ---
 
 
+@pytest.mark.long
 def test_ewcs_first_task_is_naives_and_its_penalty_moves_the_later_ones(sequence):
     free, held = sequence("ewc", strength=0), sequence("ewc")
     naive = sequence("naive")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from clbench.data.locate import list_assets
 from clbench.data.published import LICENCES, SIZES, published_configuration
 from clbench.protocol.device import DeviceConfig
@@ -34,6 +36,7 @@ def test_it_differs_from_sdxl_v1_in_model_resolution_sampling_and_seeds_alone():
     assert len(ssd1b.runs("styles")) == len({order for order, _ in ssd1b.runs("styles")}) == 4
 
 
+@pytest.mark.long
 def test_the_adapter_and_the_model_have_the_sizes_that_are_named_and_fit_into_12_gb():
     folder = published_configuration("segmind/SSD-1B")
     assert folder

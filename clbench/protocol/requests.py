@@ -287,7 +287,7 @@ def _fit(
     emit: EmitEvent,
 ) -> AnyAdapter | None:
     def on_step(step: int, loss: float) -> None:
-        emit({"event": "loss", "step": step, "loss": loss})
+        emit({"event": "loss", "step": step, "steps": ctx.training.steps, "loss": loss})
         emit({"event": "work", "made": work / ctx.training.steps})
 
     return fit(dataset.backbone, method, ctx, dataset, start, task.seed, on_step)

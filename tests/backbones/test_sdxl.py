@@ -68,18 +68,10 @@ def smaller_runtime(world, smaller, tmp_path_factory):
 # --- the whole path ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "track"),
-    [
-        ("merge_ortho", "styles"),
-        pytest.param("naive", "objects", marks=pytest.mark.long),
-        pytest.param("merge_init", "styles", marks=pytest.mark.long),
-        pytest.param("magmax", "objects", marks=pytest.mark.long),
-        pytest.param("naive", "styles", marks=pytest.mark.long),
-        pytest.param("merge_init", "objects", marks=pytest.mark.long),
-        pytest.param("merge_ortho", "objects", marks=pytest.mark.long),
-        pytest.param("magmax", "styles", marks=pytest.mark.long),
-    ],
+    [("naive", "objects"), ("merge_init", "styles"), ("merge_ortho", "styles"), ("magmax", "objects")],
 )
 def test_the_whole_path_runs_from_photos_to_a_valid_result(method, track, tiny, real_world, tmp_path_factory):
     output = tmp_path_factory.getbasetemp() / "sdxl-runs"  # what methods share is made once
@@ -292,6 +284,7 @@ class Greedy(Method):
 """
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(tiny, world, tmp_path):
     (tmp_path / "greedy.py").write_text(GREEDY)
     options = {"quick": True, "device": "cpu", "workers": 1, "data_root": world, "output": tmp_path}

@@ -170,6 +170,7 @@ def test_a_plugin_that_does_not_load_exits_1(tmp_path):
 # --- run ---
 
 
+@pytest.mark.long
 def test_run_prints_progress_on_stderr_and_the_result_alone_on_stdout(mock_folder, mock_suite, tmp_path):
     options = ("--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--output", tmp_path)
     done = execute(CLBENCH, "run", *options, "--json")
@@ -228,6 +229,7 @@ def test_run_ends_with_the_table_and_the_path_of_the_result(mock_folder, tmp_pat
         assert text in done.stdout
 
 
+@pytest.mark.long
 def test_run_exits_1_in_one_sentence_where_the_work_fails(mock_folder, tmp_path):
     plugin = tmp_path / "bad.py"
     plugin.write_text(

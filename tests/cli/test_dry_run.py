@@ -58,6 +58,7 @@ def test_a_plan_for_machines_lists_what_is_missing(empty):
         assert row["expected_memory_bytes"] < 1e9 * int(name.split()[-2]), "what does not fit has no figures"
 
 
+@pytest.mark.long
 def test_data_of_ones_own_that_is_missing_is_to_be_put_in_place_by_hand(empty, world):
     suite = write_suite(empty / "mine")
     definition = yaml.safe_load((suite / "suite.yaml").read_text())

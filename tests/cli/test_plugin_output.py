@@ -56,6 +56,7 @@ def options(mock_folder, tmp_path):
     return write
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_plugin_prints_is_shown_as_its_own_and_never_on_stdout(options, tmp_path, workers):
     events = tmp_path / "events.jsonl"
@@ -94,6 +95,7 @@ def test_debug_gives_a_breakpoint_the_terminal_and_shows_the_traceback(options):
     assert "stopped; the same command goes on from here" in debugged(run, "q\n", code=130).stderr
 
 
+@pytest.mark.long
 def test_debug_shows_the_traceback_of_a_plugin_that_does_not_load(options):
     done = debugged(options("bad", "def half():\n    return 1 / 0\n\nhalf()\n"), "", code=1)
     assert "ZeroDivisionError: division by zero\nerror: the plugin does not load: " in done.stderr

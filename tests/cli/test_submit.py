@@ -89,6 +89,7 @@ def test_they_do_so_from_elsewhere_too(clone, fork, result, tmp_path):
     git(tmp_path / "the project", "cat-file", "-e", "FETCH_HEAD:docs/samples/mini-v2/styles/mine.png")
 
 
+@pytest.mark.long
 def test_a_resubmission_is_a_file_and_a_branch_of_its_own(clone, fork, result):
     follow(commands(execute(CLBENCH, "submit", result, *OPTIONS, cwd=clone).stdout), clone)
     accepted(fork)

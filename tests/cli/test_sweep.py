@@ -69,6 +69,7 @@ def test_several_values_make_a_grid_of_variants_named_after_them(sweep, tmp_path
         assert (tmp_path / "mock" / "styles" / f"{name}.partial.json").is_file()
 
 
+@pytest.mark.long
 def test_a_file_of_variants_is_swept(sweep, tmp_path):
     file = tmp_path / "variants.yaml"
     file.write_text("- {method: naive}\n- {name: weak, method: ewc, settings: {strength: 0.1, batches: 1}}\n")

@@ -70,11 +70,13 @@ def test_the_screen_of_a_run_tells_of_loading_and_fits_and_the_second_is_from_th
         assert ("\x1b" in screen) == (term != "dumb")
 
 
+@pytest.mark.long
 def test_a_run_in_one_process_tells_that_it_loads_models(mock_folder, tmp_path):
     command = (CLBENCH, *RUN, "--suite", mock_folder, "--output", "o", "--workers", "1")
     assert "loading models" in on_terminal(*command, width=80, cwd=tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("env", [{"FORCE_COLOR": "1", "NO_COLOR": ""}, {"TERM": "dumb"}])
 def test_a_log_gets_plain_lines_and_not_one_control_code(env, mock_folder, tmp_path):
     command = (CLBENCH, *RUN, "--suite", mock_folder, "--output", tmp_path, "--workers", "1")
@@ -84,6 +86,7 @@ def test_a_log_gets_plain_lines_and_not_one_control_code(env, mock_folder, tmp_p
     assert re.fullmatch(r"estimate: .*\nall from the store\n", again)
 
 
+@pytest.mark.long
 def test_the_plan_of_a_dry_run_fits(mock_folder, tmp_path):
     command = ("sweep", "--methods", "naive,magmax", "--tracks", "styles,objects", "--suite", mock_folder, "--dry-run")
     check_fits(clbench(*command, cwd=tmp_path, env={"COLUMNS": str(NARROW)}), NARROW)

@@ -54,6 +54,7 @@ def fetching(hub, tmp_path, tiny):
     return call
 
 
+@pytest.mark.long
 def test_fetch_gets_a_model_and_photos_from_the_hub_once(fetching, hub):
     told = fetching("fetch", "--item", "vae", "--item", "dreambooth")
     assert told.stdout.count("ready") == 2
@@ -65,6 +66,7 @@ def test_fetch_gets_a_model_and_photos_from_the_hub_once(fetching, hub):
     assert "ready" in fetching("status", "--item", "vae", HF_HUB_OFFLINE="1").stdout
 
 
+@pytest.mark.long
 def test_an_interrupted_fetch_goes_on_where_it_stopped(fetching, hub, tmp_path):
     hub.breaks.add(".safetensors")
     told = fetching("fetch", "--item", "vae", code=1)

@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+from every_method import FILES, NAMES, most_long
 from paths import ROOT
 from pydantic import ValidationError
 
@@ -16,8 +17,6 @@ from clbench.state import digest
 from clbench.storage.store import Store
 from clbench.tokens import named_tensors
 
-FILES = sorted((ROOT / "methods").glob("*.py"))
-NAMES = [path.stem for path in FILES]
 UNCHANGED = {"frozen_base", "single_task"}
 """What they deploy, where no task is asked for, is the base model."""
 QUICK = {
@@ -84,7 +83,7 @@ def test_the_page_on_methods_has_every_method_with_its_family_and_paper():
             assert f"`{setting}` {default}" in row
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", most_long())
 def test_two_runs_give_the_same_bits_also_if_every_task_has_an_instance_of_its_own(name, runtime, tmp_path):
     settings = QUICK.get(name, {})
 

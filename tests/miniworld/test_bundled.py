@@ -91,6 +91,7 @@ def test_the_encoders_know_looks_they_have_never_seen(runtime):
         )
 
 
+@pytest.mark.long
 def test_real_images_of_a_task_are_closer_to_its_references_than_the_last_tasks_look(runtime):
     controls = runtime.controls()
     for metric in ("csd", "dino"):

@@ -279,6 +279,7 @@ def test_a_trained_adapter_is_trained_on_from_its_values_and_hooks_see_the_live_
     assert not torch.equal(second.adapter.parameters()[0], first.adapter.parameters()[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["merge_dora", "merge_oft"])
 def test_in_a_process_of_its_own_a_method_gives_the_same_bits(name, runtime, tmp_path):
     def states(host: Any, folder: str) -> Iterator[str]:

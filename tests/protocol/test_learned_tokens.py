@@ -188,6 +188,7 @@ def test_a_known_word_can_be_trained_again(runtime):
     assert not torch.equal(before[0], after[0])
 
 
+@pytest.mark.long
 def test_two_runs_have_equal_bits_also_if_one_was_killed(runtime, tmp_path):
     def run(folder: str, kill: bool = False) -> list[str]:
         digests: list[str] = []

@@ -261,6 +261,7 @@ def test_a_plugin_that_ends_its_process_when_it_is_imported_is_named(tmp_path):
         describe("gone", {}, [tmp_path / "gone.py"])
 
 
+@pytest.mark.long
 def test_no_process_is_left_when_the_caller_stops_in_the_middle(sequence):
     made = sequence("""
     def loss(self, ctx, batch):

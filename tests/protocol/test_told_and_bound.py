@@ -58,6 +58,7 @@ def test_passes_are_counted_in_multiples_of_the_suite_s_training(runtime):
     assert TaskSequence(runtime, Doubles(), "forward", 0).run().training_passes == 2
 
 
+@pytest.mark.long
 def test_a_method_that_trains_longer_than_the_suite_allows_is_stopped_unless_it_is_a_bound(runtime):
     allowed = runtime.suite.training.most_passes
     with pytest.raises(WorkFailed, match=f"with a gradient, and the suite allows {allowed}; train less"):

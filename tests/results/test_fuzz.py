@@ -117,6 +117,7 @@ def change(document: Any, place: tuple, source: random.Random) -> None:
         parent[key], parent[other] = parent[other], parent[key]
 
 
+@pytest.mark.long
 def test_five_thousand_changes_of_structure(original, suite, tmp_path):
     source, text = random.Random(1), original.read_text()
     everywhere = places(json.loads(text))
@@ -132,6 +133,7 @@ def test_five_thousand_changes_of_structure(original, suite, tmp_path):
     assert 0 < accepted < 2500  # times, texts and the order of runs may change; most else may not
 
 
+@pytest.mark.long
 def test_five_thousand_changes_of_bytes(original, suite, tmp_path):
     source, content = random.Random(2), original.read_bytes()
     accepted = 0

@@ -110,6 +110,7 @@ def test_lower_precision_takes_about_half_the_memory():
     assert 0.4 < half.sampled / full.sampled < 0.75
 
 
+@pytest.mark.long
 def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
     footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
     config = DeviceConfig(device="cuda", precision="bf16")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 from builders import outcome
-from commands import CLBENCH
 from paths import FILES
 from PIL import Image
 from watching import Events, raises_at, sentence, watch
@@ -69,6 +69,7 @@ def check_shape(result: Result, suite: clbench.suite.Suite) -> None:
             assert run.matrix(metric)[0].std() > 0
 
 
+@pytest.mark.long
 def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, mock_folder, tmp_path):
     result = run("naive", quick=False, plugins=())
     assert [(one.order, one.seed) for one in result.runs] == [(o, s) for o in ("forward", "backward") for s in (0, 5)]
@@ -83,6 +84,7 @@ def test_all_runs_of_a_method_give_a_valid_result_file(run, mock_suite, mock_fol
         assert len({one.scores[metric][3] for one in result.runs}) == 4
 
 
+@pytest.mark.long
 def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run, mock_suite, tmp_path):
     result = run("magmax", "objects")
     assert result.partial
@@ -92,6 +94,7 @@ def test_the_objects_track_runs_too_and_a_quick_run_says_that_it_is_partial(run,
     assert result_path(tmp_path, result).name == "magmax.partial.json"
 
 
+@pytest.mark.long
 def test_progress_ends_at_the_announced_amount_of_work(run):
     for units_of_a_task in (2, 0):  # trained and scored; found
         seen = []
@@ -114,6 +117,7 @@ def test_a_run_from_python_needs_no_command_line(undisturbed, mock_folder, tmp_p
     assert outcome(result) == expected
 
 
+@pytest.mark.long
 def test_a_sample_grid_shows_every_cell_of_a_run_however_it_was_run_and_whatever_the_threads_of_its_reader(
     run, mock_folder, tmp_path
 ):
@@ -151,6 +155,7 @@ def test_the_frozen_base_trains_nothing_and_keeps_the_base_models_scores(run):
     assert result.runs[0].regime == "model"
 
 
+@pytest.mark.long
 def test_no_resume_does_everything_again_and_gives_the_same(run, undisturbed, tmp_path):
     expected = undisturbed("merge_init", copy_to=tmp_path / "runs")
     seen = Events()
@@ -186,12 +191,13 @@ def test_an_interrupted_run_ends_with_identical_scores(run, undisturbed, method,
 @pytest.mark.long
 def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(run, undisturbed, mock_folder, tmp_path):
     folder = tmp_path / "runs"
-    options = ["--method", "merge_init", "--track", "styles", "--quick", "--device", "cpu", "--output", folder]
-    process = subprocess.Popen([CLBENCH, "run", "--suite", mock_folder, *options], stderr=subprocess.DEVNULL)
+    words = ["run", "--suite", mock_folder, "--method", "merge_init", "--track", "styles", "--quick"]
+    words += ["--device", "cpu", "--output", str(folder)]
+    process = warm.start(words, os.environ, Path.cwd(), tmp_path)
     deadline = time.monotonic() + 1800
     while not list(folder.glob("store/row/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     expected = undisturbed("merge_init")
     seen = Events()
@@ -261,6 +267,7 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(run, tm
     assert not seen.trainings
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 41])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, count):
     expected = undisturbed("merge_ortho")
@@ -299,6 +306,7 @@ def test_a_really_full_disk_is_one_sentence_and_loses_nothing(run, undisturbed, 
 # --- no global randomness ---
 
 
+@pytest.mark.long
 def test_no_global_random_state_is_needed_or_used(mock_folder, undisturbed, tmp_path):
     expected = undisturbed("merge_ortho")
     torch.manual_seed(17)

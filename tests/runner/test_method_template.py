@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import clbench, execute, refusal
+from every_method import NAMES, most_long
 from paths import ROOT
 
 from clbench.errors import ClbenchError
@@ -18,7 +19,6 @@ from clbench.protocol.hook_lint import HOOKS, hook_warnings, own_hooks
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.runner.method_template import CONSTANT_TEST, GROWING_TEST, PAPER_FIELDS, write_method_template
 
-NAMES = [path.stem for path in sorted((ROOT / "methods").glob("*.py"))]
 RUFF = Path(sys.executable).with_name("ruff")
 FEW = ("batches", "images")
 """Settings of several methods that say how much is drawn; 2 is enough here."""
@@ -33,7 +33,7 @@ def _registry(monkeypatch):
     REGISTRY.update(before)
 
 
-@pytest.mark.parametrize("like", NAMES)
+@pytest.mark.parametrize("like", most_long())
 def test_a_copy_has_its_models_hooks_works_and_grows_as_its_test_says(like, runtime, tmp_path):
     plugin, test = write_method_template("copied", like, tmp_path)
     assert _functions(plugin) == _functions(ROOT / "methods" / f"{like}.py")

@@ -221,12 +221,14 @@ def test_bundled_methods_are_not_checked(ready, monkeypatch):
     assert checks == []
 
 
+@pytest.mark.long
 def test_what_a_plugin_keeps_in_its_module_during_the_check_does_not_meet_the_run(ready, plugin):
     seen = Events()
     harness.carry_out(ready(("mine",), plugins=(plugin(COUNTS),)), seen.append)
     assert [event["text"] for event in seen if event["event"] == "output"] == ["seen 1"] * 3
 
 
+@pytest.mark.long
 def test_the_check_leaves_the_global_random_numbers_alone(checked):
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -235,6 +237,7 @@ def test_the_check_leaves_the_global_random_numbers_alone(checked):
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.long
 def test_a_toy_has_the_layers_of_the_suites_own_model_whatever_its_width(tiny, world):
     suite = load_suite(str(tiny))
     folders = resolve_assets(suite, str(tiny), "objects", AssetPaths(world, tiny)).folders

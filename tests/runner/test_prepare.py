@@ -85,6 +85,7 @@ def test_an_edited_plugin_replaces_its_own_result(ready, sweep, tmp_path):
     assert load_result(result_path(tmp_path / "runs", before)) == after
 
 
+@pytest.mark.long
 def test_a_variants_name_enters_no_key_so_that_equal_work_is_done_once(ready, sweep):
     (first,) = sweep([Variant.of("naive")])
     again = ready([Variant.of("naive", name="again")])

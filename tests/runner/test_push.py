@@ -61,6 +61,7 @@ def words(pushed, world, repo: str, *more: Any) -> list[Any]:
     return ["push", result, repo, "--suite", pushed / "short", "--data-root", world, *more]
 
 
+@pytest.mark.long
 def test_a_push_creates_a_repository_with_lora_card_images_and_result(pushed, world, hub, tmp_path):
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
     settings |= {"no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "0"}

@@ -55,6 +55,7 @@ def test_a_sweep_gives_the_results_of_single_runs(sweep, mock_folder, tmp_path):
     assert len(list((tmp_path / "runs" / "mock").rglob("*.json"))) == 4
 
 
+@pytest.mark.long
 def test_a_second_sweep_finds_all_that_the_first_did(ready, sweep):
     first, seen = sweep(METHODS), Events()
     again = ready(METHODS)
@@ -65,6 +66,7 @@ def test_a_second_sweep_finds_all_that_the_first_did(ready, sweep):
     assert not seen.trainings
 
 
+@pytest.mark.long
 def test_a_sweep_that_was_planned_before_another_did_its_work_trains_nothing_again(ready):
     first, second = ready(), ready()
     results = harness.carry_out(first)
@@ -78,6 +80,7 @@ def test_a_sweep_that_was_planned_before_another_did_its_work_trains_nothing_aga
     assert not seen.trainings
 
 
+@pytest.mark.long
 def test_a_damaged_row_is_planned_again_and_told_if_it_is_damaged_later(ready):
     prepared = ready()
     (result,) = harness.carry_out(prepared)
@@ -95,6 +98,7 @@ def test_a_damaged_row_is_planned_again_and_told_if_it_is_damaged_later(ready):
         harness.carry_out(late)
 
 
+@pytest.mark.long
 def test_what_is_to_be_kept_is_made_again_where_it_was_not_kept(ready, sweep):
     (result,) = sweep()
     prepared = ready(keep=("states", "images"))
@@ -137,6 +141,7 @@ def test_one_methods_failure_costs_no_other_its_result(ready, tmp_path):
     assert (tmp_path / "runs" / "mock" / "styles" / "naive.partial.json").exists()
 
 
+@pytest.mark.long
 def test_orders_that_begin_alike_share_the_beginning_and_drop_it_in_the_end(ready, mock_suite, tmp_path):
     track = mock_suite.track("styles").model_copy(update={"orders": {"one": (0, 1, 2), "two": (0, 2, 1)}})
     suite = mock_suite.model_copy(update={"tracks": {"styles": track}})
@@ -191,6 +196,7 @@ def test_what_a_method_leaves_in_the_model_when_it_fails_goes_before_the_next(mo
     assert outcome(beside) == outcome(alone)
 
 
+@pytest.mark.long
 def test_work_in_anothers_hands_is_waited_for(ready):
     prepared = ready()
     held, release, key = threading.Event(), threading.Event(), prepared.graph.units[2].key

@@ -178,6 +178,7 @@ def test_a_search_names_its_suite_its_trials_and_the_best_of_them(tuned):
     assert search.command == ("clbench tune --method mine --track styles --suite dev --trials 3 --plugin mine.py")
 
 
+@pytest.mark.long
 def test_a_trial_is_scored_after_its_last_task_alone_and_keeps_what_a_whole_run_does(tuned, tmp_path):
     plan = json.loads(clbench(*words(tuned, "--runs", str(tmp_path), "--dry-run", "--json"), cwd=tuned))
     tasks = len(load_suite(str(tuned / "dev")).track("styles").tasks)
@@ -226,6 +227,7 @@ def test_a_tuned_run_gives_the_scores_of_its_settings_and_says_where_they_come_f
     assert ": valid" in clbench("validate", place / "mine_tuned.partial.json", *options, cwd=tuned)
 
 
+@pytest.mark.long
 def test_a_sweep_plans_a_tuned_variant_for_each_method_and_refuses_what_does_not_fit(tuned, tmp_path):
     sweep = ["sweep", "--tracks", "styles", "--suite", "measured", "--plugin", "mine.py", "--quick", "--dry-run"]
     sweep += ["--methods", "mine", "--tuned", "--device", "cpu"]
@@ -240,6 +242,7 @@ def test_a_sweep_plans_a_tuned_variant_for_each_method_and_refuses_what_does_not
     assert "method mine has changed since it was tuned; tune again: `clbench tune --method mine" in said
 
 
+@pytest.mark.long
 def test_a_trial_whose_loss_becomes_nan_is_the_worst_and_ends_nothing(development, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN.replace("LOSS", DIVERGES))
     (tmp_path / "dev").symlink_to(development / "dev")
@@ -259,6 +262,7 @@ def test_nothing_is_tuned_on_the_tasks_that_are_measured_and_without_a_method(tu
     assert "has no track 'style'" in refusal("tune", "--method", "mine", "--track", "style", cwd=tuned)
 
 
+@pytest.mark.long
 def test_a_dry_run_shows_the_trials_and_writes_nothing(tuned, tmp_path):
     options = [word for word in words(tuned) if word != "tuning"]
     options.remove("--output")

@@ -232,6 +232,7 @@ def test_an_image_of_another_size_or_none_at_all_is_refused(naive, tmp_path, wro
         list(score_images(result, runtime, tmp_path))
 
 
+@pytest.mark.long
 def test_running_again_gives_the_same_bits_and_finds_a_raised_score(naive, kept, world, tmp_path):
     result, *_ = naive
     with reopen(result, str(kept / "short"), tmp_path / "store", data_root=world) as (_, sequences):
@@ -269,6 +270,7 @@ def test_images_that_are_copies_of_the_suites_own_pictures_are_refused(naive, tm
         list(score_images(result, runtime, tmp_path))
 
 
+@pytest.mark.long
 def test_the_command_reruns_notes_what_it_did_and_refuses_a_forged_result(kept, world, tmp_path):
     path, note = kept / "runs" / "short" / "objects" / "naive.json", tmp_path / "VERIFIED.json"
     options = ("--suite", kept / "short", "--data-root", world, "--level", "rerun", "--output", tmp_path / "again")

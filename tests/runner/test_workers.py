@@ -3,48 +3,22 @@
 import json
 import os
 import re
-import signal
-import threading
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import warm
 from builders import outcome
 
 from clbench.errors import WorkFailed
+from clbench.results.io import load_result
 from clbench.runner import harness
 from clbench.runner.engine import execute
 from clbench.runner.engine.local import LocalPool
 from clbench.runner.executor import executor_setup
-from clbench.runner.prepare import ExecutionPlan
 
 OPEN = "clbench.runner.executor:open_executor"
-
-
-@pytest.mark.long
-def test_several_processes_give_the_bits_of_one(sweep, tmp_path):
-    together = sweep(("naive", "merge_ortho"), workers=2)
-    alone = sweep(("naive", "merge_ortho"), output=tmp_path / "alone")
-    assert [outcome(result) for result in together] == [outcome(result) for result in alone]
-    assert together[0].settings["workers"] == 2
-
-
-@pytest.mark.long
-def test_a_worker_that_is_shot_is_replaced_and_leaves_no_trace(ready, sweep, tmp_path):
-    prepared, shot, told = ready(), [], []
-    with executor_setup(prepared.executor) as setup, closing(LocalPool(OPEN, setup, [{}, {}])) as pool:
-
-        def shoot(event):
-            told.append(event)
-            if event["event"] == "loss" and not any(one["event"] == "warning" for one in told):
-                shot.append(event["worker"])
-                os.kill(event["worker"], signal.SIGKILL)
-
-        assert execute(prepared.graph.units, pool, shoot) == {}
-        workers = {process.pid for process in pool.processes}
-    assert workers.isdisjoint(shot)
-    assert any("killed by signal 9" in event["message"] for event in told if event["event"] == "warning")
-    assert outcome(sweep()[0]) == outcome(sweep(output=tmp_path / "alone")[0])
 
 
 LOST = """
@@ -105,22 +79,23 @@ def test_workers_that_cannot_open_their_executor_say_why(ready):
 
 
 @pytest.mark.long
-def test_two_sweeps_at_once_do_each_unit_once(ready, tmp_path):
+def test_two_commands_of_two_workers_do_each_unit_once_with_the_bits_of_one_process(mock_folder, sweep, tmp_path):
     """Each unit leaves one artifact; two that were made would show as two events."""
-    pair, seen = [ready(("naive", "magmax"), workers=2) for _ in range(2)], []
-
-    def go(prepared: ExecutionPlan) -> None:
-        with executor_setup(prepared.executor) as setup, closing(LocalPool(OPEN, setup, [{}, {}])) as pool:
-            assert execute(prepared.graph.units, pool, seen.append) == {}
-
-    both = [threading.Thread(target=go, args=(prepared,)) for prepared in pair]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
+    methods, output = ("naive", "magmax"), tmp_path / "together"
+    words = ["sweep", "--methods", ",".join(methods), "--tracks", "styles", "--suite", mock_folder, "--quick"]
+    words += ["--device", "cpu", "--workers", "2", "--tracker", "none", "--output", str(output)]
+    told = [tmp_path / name / "events.jsonl" for name in ("one", "other")]
+    for path in told:
+        path.parent.mkdir()
+    both = [warm.start([*words, "--events", str(path)], os.environ, Path.cwd(), path.parent) for path in told]
+    assert [one.wait(600) for one in both] == [0, 0]
+    seen = [json.loads(line) for path in told for line in path.read_text().splitlines()]
     drawn = Counter(event["cell"] for event in seen if event["event"] == "cell" and not event["found"])
     trained = Counter((event["unit"], event["step"]) for event in seen if event["event"] == "loss")
     assert set(drawn.values()) == {1}
     assert set(trained.values()) == {1}
     assert len(drawn) == 3 + 1 + 2 * 5
     assert len(trained) == (1 + 2 * 2) * 2
+    together = [load_result(output / f"mock/styles/{name}.partial.json") for name in methods]
+    assert [outcome(one) for one in together] == [outcome(one) for one in sweep(methods, output=tmp_path / "alone")]
+    assert {one.settings["workers"] for one in together} == {2}

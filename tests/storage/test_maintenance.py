@@ -121,6 +121,7 @@ def test_gc_clears_what_killed_processes_left_and_nothing_that_somebody_needs(ke
     assert "freed 0" in command("gc", kept.root)
 
 
+@pytest.mark.long
 def test_gc_leaves_the_sign_of_a_sweep_that_goes_on(mock_folder, models, tmp_path):
     options = RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
     prepared = prepare([Variant.of("naive")], ["styles"], mock_folder, options, models=models)
@@ -161,6 +162,7 @@ def test_gc_of_what_is_stale_or_old_leaves_the_rest(kept):
     assert not [path for path in files(kept.root) if path.suffix == ".sha256" and not path.with_suffix("").exists()]
 
 
+@pytest.mark.long
 def test_a_store_behind_a_url_is_looked_after_like_a_folder(sweep, url, tmp_path):
     sweep(url, tmp_path / "runs")
     fs, base = fsspec.url_to_fs(url)

@@ -23,6 +23,7 @@ def test_a_store_at_a_url_gives_to_others_what_one_put(url):
     assert first.get_json("thing-00") is None, "although it has a copy"
 
 
+@pytest.mark.long
 def test_a_sweep_with_its_store_behind_a_url_gives_the_results_of_a_folder(sweep, url, tmp_path):
     methods = ("naive", "merge_ortho")
     expected = [outcome(result) for result in sweep(str(tmp_path / "store"), tmp_path / "here", methods)]
@@ -53,6 +54,7 @@ def test_a_download_that_breaks_off_is_begun_again_and_damages_nothing(tmp_path,
     assert not [one for one in recwarn if "checksum" in str(one.message)]
 
 
+@pytest.mark.long
 def test_a_damaged_object_behind_a_url_is_set_aside_and_made_again(sweep, url, tmp_path):
     (expected,) = sweep(url, tmp_path / "runs")
     fs = fsspec.filesystem("memory")

@@ -38,7 +38,7 @@ MAX_LINE = 1 << 24
 CLOSING_SECONDS = 2.0
 """Seconds that the server has to end, before it is killed."""
 EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
-    "loss": {"step": (int,), "loss": (int, float)},
+    "loss": {"step": (int,), "steps": (int,), "loss": (int, float)},
     "work": {"made": (int, float)},
     "output": {"method": (str,), "text": (str,)},
     "printed": {"text": (str,)},

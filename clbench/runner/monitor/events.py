@@ -1,6 +1,7 @@
 """What happens, as JSON lines for machines: one event a line, each with its time.
 
-    {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "variant": "naive", ..., "step": 3, "loss": 0.21}
+    {"time": 1764000000.1, "event": "loss", "unit": "fit-...", "variant": "naive", ..., "step": 3, "steps": 40,
+     "loss": 0.21}
 
 Kinds: `plan`, `begin` and `end` of each unit, `loss` of each training step, `cell` with its scores, `memory`,
 `warning`, `output` with a line (`text`) that a method's hook printed, `result` with its path. What a unit belongs to

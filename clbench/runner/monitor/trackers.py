@@ -153,7 +153,9 @@ class _Trackers:
 
     def _log(self, run: Any, event: Event) -> None:
         if event["event"] == "loss":
-            self._tracker.log(run, {"loss": event["loss"]}, event["position"] * self._steps + event["step"])
+            place = place_of(event["step"], event["steps"], self._steps)
+            if place is not None:
+                self._tracker.log(run, {"loss": event["loss"]}, event["position"] * self._steps + place)
             return
         step = (event["position"] + 1) * self._steps
         self._tracker.log(run, {f"{metric}/{event['task']}": value for metric, value in event["scores"].items()}, step)
@@ -165,6 +167,15 @@ class _Trackers:
         for run in self._runs.values():
             with self._harmless():
                 run.finish()
+
+
+def place_of(step: int, steps: int, usual: int) -> int | None:
+    """Where a step lies on an axis that has room for `usual` steps a task, if the task is trained for `steps`.
+
+    None where an earlier step lies there.
+    """
+    before, place = ((number * usual) // steps for number in (step - 1, step))
+    return place if place > before else None
 
 
 def _begin(tracker: str, name: str, folder: Path, config: dict[str, Any]) -> Any:

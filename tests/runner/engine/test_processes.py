@@ -42,6 +42,7 @@ print([os.path.exists(f"/proc/{pid}") for pid in workers])
     assert out.splitlines()[-1] == "[False, False]", "they leave with the pool"
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_a_killed_nursery_too():
     run("""
 with closing(local.LocalPool("shops:open_shop", "", [{"PYTHONPATH": sys.path[0]}])) as pool:
@@ -62,6 +63,7 @@ with closing(local.LocalPool("shops:open_shop", "", [{"PYTHONPATH": sys.path[0]}
 """)
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_start_says_why():
     out = run("""
 pool = local.LocalPool("shops:no_such_function", "", [{}])
@@ -74,6 +76,7 @@ except processes.worker.ClbenchError as error:
     assert "worker processes cannot start: AttributeError: module 'shops' has no attribute" in out
 
 
+@pytest.mark.long
 def test_waiting_has_a_limit():
     run("""
 with closing(local.LocalPool("shops:open_shop", "", [{}])) as pool:
@@ -87,6 +90,7 @@ with closing(local.LocalPool("shops:open_shop", "", [{}])) as pool:
 """)
 
 
+@pytest.mark.long
 def test_workers_end_when_their_command_is_killed():
     out = run("""
 import time

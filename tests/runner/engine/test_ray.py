@@ -35,7 +35,7 @@ def nodes():
 
 @pytest.fixture
 def sweep(mock_folder, tmp_path):
-    """Two methods on one track of the mock suite, all orders and seeds."""
+    """Two methods on one track of the mock suite, all orders and seeds unless told otherwise."""
 
     def make(output: str, methods=("naive", "merge_ortho"), **options):
         options = {"device": "cpu", "output": tmp_path / output, **options}
@@ -52,12 +52,13 @@ def test_a_sweep_survives_the_death_of_a_node_with_the_scores_of_the_local_engin
     def kill_a_node_midway(event):
         seen.append(event)
         workers = {one["worker"] for one in seen if "worker" in one}
-        if sum(one["event"] == "end" for one in seen) >= 15 and len(workers) == 3 and not killed:
+        if sum(one["event"] == "end" for one in seen) >= 8 and len(workers) == 3 and not killed:
             killed.append(added[0])
             threading.Thread(target=cluster.remove_node, args=(added[0],), kwargs={"allow_graceful": False}).start()
 
-    there = sweep("there", engine="ray", address=cluster.address, workers=3, on_event=kill_a_node_midway)
-    here = sweep("here", workers=1)
+    order = {"orders": ["forward"]}
+    there = sweep("there", engine="ray", address=cluster.address, workers=3, on_event=kill_a_node_midway, **order)
+    here = sweep("here", workers=1, **order)
     assert [outcome(result) for result in there] == [outcome(result) for result in here]
     assert killed, "all nodes took part, before one died"
     assert any("a worker died" in event["message"] for event in seen if event["event"] == "warning")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from builders import outcome
 from commands import CLBENCH, execute
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -99,6 +101,7 @@ def test_events_tell_the_whole_run_in_lines_of_json(mock_folder, run, tmp_path, 
     assert outcome(load_result(path)) == outcome(run("naive", output=tmp_path / "here"))
 
 
+@pytest.mark.long
 def test_events_are_appended_to_those_of_earlier_commands(command, tmp_path):
     path = tmp_path / "events.jsonl"
     assert command("--tracker", "none", "--events", path).exit_code == 0
@@ -163,6 +166,7 @@ def test_a_log_gets_a_line_now_and_then():
 # --- trackers ---
 
 
+@pytest.mark.long
 def test_tensorboard_gets_each_loss_each_score_and_a_picture_of_each_cell(command, tmp_path):
     done = command("--events", tmp_path / "events.jsonl")
     assert done.exit_code == 0, done.output
@@ -184,6 +188,17 @@ def test_tensorboard_gets_each_loss_each_score_and_a_picture_of_each_cell(comman
     assert sum(len(read.Images(tag)) for tag in read.Tags()["images"]) == CELLS
 
 
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_a_training_of_any_length_takes_the_place_of_a_usual_one_in_a_tracker(steps, usual):
+    places = [trackers.place_of(step, steps, usual) for step in range(steps)]
+    kept = [place for place in places if place is not None]
+    assert len(kept) == min(steps, usual)
+    assert kept == sorted(set(kept))
+    assert 0 <= kept[0] <= kept[-1] < usual
+    assert steps != usual or places == list(range(usual))
+
+
+@pytest.mark.long
 def test_no_tracker_writes_nothing(command, tmp_path):
     assert command("--tracker", "none").exit_code == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"mock", "store"}
@@ -220,6 +235,7 @@ class Faulty:
         return called
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["log", "log_images", "finish"])
 def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp_path, monkeypatch, call):
     faulty, options = Faulty(call), RunConfig.of(quick=True, output=tmp_path, device="cpu", workers=1)
@@ -236,6 +252,7 @@ def test_a_tracker_that_fails_costs_one_warning_and_not_the_run(mock_folder, tmp
     assert (tmp_path / "mock" / "styles" / "naive.partial.json").exists()
 
 
+@pytest.mark.long
 def test_a_tensorboard_folder_that_cannot_be_made_costs_one_warning_and_not_the_run(command, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tensorboard").touch()
