@@ -46,6 +46,7 @@ class Claim:
 CLAIMS = (
     Claim("Merge each adapter and start afresh, rather than go on with one", "2410.04891", "merge_init", "naive"),
     Claim("Keep the larger change, rather than go on with one adapter", "2410.04891", "magmax", "naive"),
+    Claim("Half the largest change of all tasks, rather than their sum", "2407.06322", "magmax_final", "merge_init"),
     Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
     Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
     Claim("The previous model as a teacher", "1606.09282", "lwf", "naive"),
