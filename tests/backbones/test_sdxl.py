@@ -294,6 +294,7 @@ def test_memory_that_runs_out_later_is_one_sentence_and_keeps_what_is_finished(t
     assert list((tmp_path / "store" / "base").rglob("*.json"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_sdxl_on_a_cpu_is_refused_unless_insisted_on(tiny, world, tmp_path):
     config = RunConfig.of(quick=True, data_root=world, output=tmp_path, workers=1)

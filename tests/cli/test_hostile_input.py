@@ -65,6 +65,7 @@ def test_folders_whose_names_are_no_text_are_printed_with_escapes(mine, tmp_path
     assert "\\udcff" in told
 
 
+@pytest.mark.long
 def test_a_plugin_whose_name_no_result_can_record_is_refused_before_any_work(tmp_path):
     plugin = tmp_path / f"{BYTES}.py"
     plugin.write_text("from clbench.method import Method\n\n\nclass Own(Method):\n    name = 'own'\n")

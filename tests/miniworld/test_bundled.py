@@ -37,6 +37,7 @@ def runtime(tmp_path_factory):
     return TrackRuntime(SUITE, "styles", Store(tmp_path_factory.mktemp("runs")))
 
 
+@pytest.mark.long
 def test_a_style_prompt_draws_that_style_and_no_other(runtime):
     styles, shapes = list(named_styles())[:8], ["boot", "fish", "umbrella", "house", "cat"]
     generator = torch.Generator().manual_seed(0)

@@ -128,6 +128,7 @@ def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
     assert fit_memory(footprint, sdxl, repeats, "auto", 16 * 10**9, sharing=1).sample_batch_size in (None, 4)
 
 
+@pytest.mark.long
 def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu_it_is_the_device_s_own():
     footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
     config = DeviceConfig(device="cuda", precision="bf16")

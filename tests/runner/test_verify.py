@@ -82,6 +82,7 @@ def images_of(
     return runtime, runtime.backbone.generate(prompts, noise, 3, 5.0), prompts, noise
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "task", "form", "rank", "error"),
     [
