@@ -69,6 +69,8 @@ CLAIMS = (
     Claim("Half way back to the previous model, rather than not", "2312.08977", "coma", "merge_init"),
     Claim("Half way back, each value by its squared gradients", "2312.08977", "cofima", "naive"),
     Claim("A from the last one, made orthogonal, and an average of B", "2512.23017", "slao", "naive"),
+    Claim("Magnitude and direction trained apart", "2402.09353", "merge_dora", "merge_init"),
+    Claim("Changes outside the main directions of the base weights", "2510.13003", "oplora", "merge_init"),
 )
 
 
