@@ -71,6 +71,7 @@ CLAIMS = (
     Claim("A from the last one, made orthogonal, and an average of B", "2512.23017", "slao", "naive"),
     Claim("Magnitude and direction trained apart", "2402.09353", "merge_dora", "merge_init"),
     Claim("Changes outside the main directions of the base weights", "2510.13003", "oplora", "merge_init"),
+    Claim("A fixed A by the gradient, outside what is known", "2601.19659", "keep_lora", "inflora"),
 )
 
 
