@@ -1,6 +1,7 @@
 """What other processes do in tests: workshops for worker processes that start in no time, and small functions."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,6 +24,17 @@ class Bad:
 
 def open_shop(setup: str):
     return Bad() if os.environ.get("BAD") else Sound()
+
+
+class Shot:
+    """As of a process that the system kills, whatever it is given."""
+
+    def do(self, unit, tell):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def open_shot_shop(setup: str):
+    return Shot()
 
 
 class Slow:

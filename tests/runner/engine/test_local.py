@@ -44,6 +44,16 @@ def test_a_place_where_all_workers_die_uses_up_no_result():
     assert all(message.endswith(": RuntimeError: CUDA error: unspecified launch failure") for message in deaths)
 
 
+def test_a_unit_whose_workers_are_killed_is_given_up_and_the_signal_is_told():
+    units, told = [Unit("u", "the unit", 1.0, (), ("result",))], []
+    with closing(LocalPool("shops:open_shot_shop", "", [{"PYTHONPATH": str(SUPPORT)}])) as pool:
+        failures = execute(units, pool, told.append)
+    how = "it was killed by signal 9 (is there enough memory?)"
+    assert failures["result"].message.endswith(f"3 workers died of it, the last: {how}")
+    deaths = [event["message"] for event in told if event["event"] == "warning"]
+    assert deaths == [f"a worker died during the unit: {how}"] * 3
+
+
 @given(st.integers(1, 4), st.data())
 def test_a_free_slot_gets_work_unless_it_is_bad_and_others_work(count, data):
     slots, deaths = WorkerSlots(count), [0] * count
