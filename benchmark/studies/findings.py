@@ -72,6 +72,7 @@ CLAIMS = (
     Claim("Magnitude and direction trained apart", "2402.09353", "merge_dora", "merge_init"),
     Claim("Changes outside the main directions of the base weights", "2510.13003", "oplora", "merge_init"),
     Claim("A fixed A by the gradient, outside what is known", "2601.19659", "keep_lora", "inflora"),
+    Claim("No step against pictures of earlier tasks", "1812.00420", "a_gem", "naive"),
 )
 
 
