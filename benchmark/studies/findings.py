@@ -50,7 +50,7 @@ CLAIMS = (
     Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
     Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
     Claim(
-        "The orthogonal start, of rows (not the paper's), rather than a random one",
+        "The same of rows, which is not the paper's",
         "2410.04891",
         "merge_ortho_rowspace",
         "merge_init",
