@@ -49,12 +49,7 @@ CLAIMS = (
     Claim("Half the largest change of all tasks, rather than their sum", "2407.06322", "magmax_final", "merge_init"),
     Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
     Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
-    Claim(
-        "The same of rows, which is not the paper's",
-        "2410.04891",
-        "merge_ortho_rowspace",
-        "merge_init",
-    ),
+    Claim("The same of rows, which is not the paper's", "2410.04891", "merge_ortho_rowspace", "merge_init"),
     Claim("The previous model as a teacher", "1606.09282", "lwf", "naive"),
     Claim("Pictures that the previous model drew, trained on again", "1705.08690", "self_replay", "naive"),
     Claim("Pictures of earlier tasks, trained on again", "1902.10486", "data_replay", "naive"),

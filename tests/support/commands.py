@@ -15,16 +15,15 @@ CLBENCH = Path(sys.executable).with_name("clbench")
 
 
 def execute(
-    *command, code: int = 0, env: Mapping[str, str] | None = None, cwd: Path | None = None, fresh: bool = False
+    *command, code: int = 0, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess:
     """Run a command in a plain, wide terminal; it must exit with `code` and never show a traceback.
 
-    Args:
-        fresh: start a new interpreter; else `clbench` runs in a fork of a process that has its libraries loaded.
+    `clbench` runs in a fork of a process that has its libraries loaded, unless its environment forbids that.
     """
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(env or {})}
     words = list(map(str, command))
-    if command[0] == CLBENCH and not fresh and warm.usable(environment):
+    if command[0] == CLBENCH and warm.usable(environment):
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder)
             ended = warm.start(words[1:], environment, cwd or Path.cwd(), files).wait()

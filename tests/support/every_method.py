@@ -16,7 +16,5 @@ ALWAYS = ("ewc", "magmax", "merge_init", "merge_ortho", "self_replay")
 def most_long() -> list[Any]:
     """Their names, of which those that have results are `long`, but for a few."""
     have_results = {path.stem for path in (ROOT / "submissions" / "mini-v2" / "styles").glob("*.json")}
-    return [
-        pytest.param(name, marks=[pytest.mark.long] if name in have_results.difference(ALWAYS) else [])
-        for name in NAMES
-    ]
+    long = have_results.difference(ALWAYS)
+    return [pytest.param(name, marks=[pytest.mark.long] if name in long else []) for name in NAMES]
