@@ -1,12 +1,15 @@
 """A plugin can only train: what it finds in its process, what survives a task, and how its process may end."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from watching import Events, sentence
+from watching import Events, sentence, wait_until
 
 from clbench.errors import WorkFailed
 from clbench.plugins import get_method
@@ -279,6 +282,36 @@ def test_no_process_is_left_when_the_caller_stops_in_the_middle(sequence):
     assert not [one for one in psutil.Process().children(recursive=True) if ours in " ".join(one.cmdline())]
     made.runtime.emit = lambda event: None
     assert made.state(0).merged
+
+
+SLOW = """
+import time
+
+class Slow:
+    def run(self, folder, backbone, emit):
+        (folder / "state").touch()
+        time.sleep(600)
+"""
+CALLER = """
+from slow import Slow
+from clbench.protocol.sandbox.client import sandbox
+
+with sandbox().ask(Slow(), "slow", modules=()):
+    pass
+"""
+
+
+def test_a_caller_that_is_killed_leaves_no_files(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    folders = tmp_path / "temporary"
+    folders.mkdir()
+    found = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": found, "TMPDIR": str(folders)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER], env=environment)
+    wait_until(lambda: list(folders.glob("clbench-*/state")))
+    caller.kill()
+    caller.wait()
+    wait_until(lambda: not list(folders.iterdir()))
 
 
 def test_passes_of_the_denoiser_are_counted(sequence, runtime):

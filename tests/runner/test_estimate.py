@@ -140,6 +140,7 @@ def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu
     check_main_memory(footprint, DeviceConfig(), 0, sharing=1)
 
 
+@pytest.mark.long
 def test_on_a_gpu_a_pass_of_training_is_taken_to_last_four_times_as_long_as_one_of_sampling():
     footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
     machine = Machine(80 * 10**9, 1e15, 10**12, describe("cpu"))

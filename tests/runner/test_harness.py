@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import warm
 from builders import outcome
 from paths import FILES
 from PIL import Image
-from watching import Events, raises_at, sentence, watch
+from watching import Events, raises_at, sentence, wait_until, watch
 
 import clbench
 from clbench.backbones.sdxl import Backbone
@@ -194,9 +193,7 @@ def test_a_run_that_is_shot_goes_on_and_ends_with_identical_scores(run, undistur
     words = ["run", "--suite", mock_folder, "--method", "merge_init", "--track", "styles", "--quick"]
     words += ["--device", "cpu", "--output", str(folder)]
     process = warm.start(words, os.environ, Path.cwd(), tmp_path)
-    deadline = time.monotonic() + 1800
-    while not list(folder.glob("store/row/*/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list(folder.glob("store/row/*/*.json")))
     process.kill()
     assert process.wait() == -signal.SIGKILL
     expected = undisturbed("merge_init")

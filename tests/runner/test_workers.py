@@ -16,7 +16,7 @@ from clbench.results.io import load_result
 from clbench.runner import harness
 from clbench.runner.engine import execute
 from clbench.runner.engine.local import LocalPool
-from clbench.runner.executor import executor_setup
+from clbench.runner.executor import executor_setup, open_executor
 
 OPEN = "clbench.runner.executor:open_executor"
 
@@ -63,19 +63,28 @@ def test_a_gpu_that_fails_costs_its_process_and_not_the_method_its_result(ready,
     assert re.search(f"a worker died during order forward seed 0, task 2 of 3.*: {reason}", warning)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"sign": "sign-00"}, r"does not see the store .*; give --store a folder or URL that all share$"),
+        ({"software": {"torch": "1.0"}}, r"has other software \(torch .*\) than the caller \(torch 1.0\)$"),
+    ],
+)
+def test_an_executor_opens_only_where_the_store_and_the_software_are_the_callers(ready, wrong, says):
+    with executor_setup(ready().executor) as setup, pytest.raises(WorkFailed, match=says):
+        open_executor(json.dumps({**json.loads(setup), **wrong}))
+
+
 @pytest.mark.long
 def test_workers_that_cannot_open_their_executor_say_why(ready):
     prepared = ready()
     with executor_setup(prepared.executor) as setup:
-        for wrong, says in (
-            ({"sign": "sign-00"}, r"cannot start: .* does not see the store .* give --store"),
-            ({"software": {"torch": "1.0"}}, r"cannot start: .* has other software \(torch .*\) than .* \(torch 1.0\)"),
+        wrong = json.dumps({**json.loads(setup), "sign": "sign-00"})
+        with (
+            closing(LocalPool(OPEN, wrong, [{}])) as pool,
+            pytest.raises(WorkFailed, match=r"cannot start: .* does not see the store .* give --store"),
         ):
-            with (
-                closing(LocalPool(OPEN, json.dumps({**json.loads(setup), **wrong}), [{}])) as pool,
-                pytest.raises(WorkFailed, match=says),
-            ):
-                execute(prepared.graph.units, pool, lambda event: None)
+            execute(prepared.graph.units, pool, lambda event: None)
 
 
 @pytest.mark.long

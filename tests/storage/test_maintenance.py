@@ -1,6 +1,7 @@
 """`clbench store`: what a store holds is listed, checked and cleared, and what somebody needs stays."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -30,10 +31,9 @@ def command(*arguments, code: int = 0) -> str:
 
 
 @pytest.fixture
-def kept(sweep, tmp_path) -> Store:
+def kept(finished, tmp_path) -> Store:
     """The store of a finished run."""
-    sweep(str(tmp_path / "store"), tmp_path / "runs")
-    return Store(tmp_path / "store")
+    return Store(shutil.copytree(finished, tmp_path / "store"))
 
 
 def artifact(store: Store, kind: str) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 
 def watch(monkeypatch, owner, name: str, before=lambda count: None) -> list[int]:
     """Count the calls of a function, and do something before each."""
@@ -30,6 +33,14 @@ def sentence(caught) -> str:
     assert "\n" not in message
     assert "Traceback" not in message
     return message
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 1800.0) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"it did not happen in {seconds:.0f} s"
+        time.sleep(0.01)
 
 
 class Events(list):

@@ -13,6 +13,7 @@ import gc
 import importlib
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -66,14 +67,18 @@ def serve(control: socket.socket) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a job leaves behind becomes a child of this process, and is killed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who then closes the other end
     backbones: dict[Any, Any] = {}
+    folder: Path | None = None
     with suppress(EOFError, ConnectionError):
         while True:
             announced, files = receive_pickle(control)
+            folder = announced.folder
             load(announced.modules)
             _use_one_thread()
             for fileno in files:
                 with socket.socket(fileno=fileno) as connection:
                     control.sendall(STATUS.pack(_fork(announced, backbones, connection, control)))
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # a caller that was killed left it
 
 
 def load(modules: Iterable[str] = LIBRARIES) -> None:
