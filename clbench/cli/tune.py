@@ -28,8 +28,8 @@ from clbench.variants import Variant
 if TYPE_CHECKING:  # they need torch
     from clbench.runner.prepare import ExecutionPlan
 
-LEFT_OUT = ("seeds", "quick", "output", "tuning", "keep", "check", "debug")
-"""Options of runs that a search has not."""
+LEFT_OUT = ("orders", "seeds", "quick", "output", "tuning", "keep", "check", "debug")
+"""Options of runs that a search has not, or describes otherwise."""
 
 
 @app.command(
@@ -49,6 +49,9 @@ def tune(
     ] = None,
     methods: Annotated[str | None, typer.Option(help="Several, with commas between: one sweep tunes them all.")] = None,
     trials: Annotated[int, typer.Option(min=1, max=1024, help="Settings to try, the method's defaults included.")] = 8,
+    orders: Annotated[
+        str | None, typer.Option(help="Task orders of each trial, e.g. `0,5`; default: the suite's first.")
+    ] = None,
     suite: SuiteName = "mini-v2-dev",
     output: Annotated[
         Path | None,
@@ -71,7 +74,7 @@ def tune(
             f"suite {suite} is none to tune on: it is not marked `for_development: true`, and nothing is tuned on the "
             f"tasks that results are measured on"
         )
-    options = _as_trials(options, runs)
+    options = _as_trials(options, orders, runs)
     look_at([Variant.of(name) for name in names], [track], suite, options)
     tracker = load_libraries(options)
     from clbench.runner.harness import attempt, refuse_failures
@@ -105,7 +108,7 @@ def tune(
         typer.echo(json.dumps(records if len(records) > 1 else records[0], indent=1))
 
 
-def _as_trials(options: RunOptions, runs: Path) -> RunOptions:
+def _as_trials(options: RunOptions, orders: str | None, runs: Path) -> RunOptions:
     """One seed an order, and one order unless more are given; results go where no table of runs shows them.
 
     The trials themselves tell whether a method works, so that its hooks are not checked for each of its settings.
@@ -113,7 +116,7 @@ def _as_trials(options: RunOptions, runs: Path) -> RunOptions:
     from clbench.storage.open import default_store
 
     store = options.config["store"] or default_store(runs)
-    own = {"quick": True, "check": False, "output": runs / "tuning", "store": store}
+    own = {"orders": split_list(orders), "quick": True, "check": False, "output": runs / "tuning", "store": store}
     return replace(options, config={**options.config, **own})
 
 

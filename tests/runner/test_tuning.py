@@ -183,6 +183,9 @@ def test_a_trial_is_scored_after_its_last_task_alone_and_keeps_what_a_whole_run_
     plan = json.loads(clbench(*words(tuned, "--runs", str(tmp_path), "--dry-run", "--json"), cwd=tuned))
     tasks = len(load_suite(str(tuned / "dev")).track("styles").tasks)
     assert (plan["units"]["train"]["all"], plan["units"]["score"]["all"]) == (3 * tasks, 3)
+    orders = ("--orders", "forward,backward")
+    plan = json.loads(clbench(*words(tuned, *orders, "--runs", str(tmp_path), "--dry-run", "--json"), cwd=tuned))
+    assert (plan["units"]["train"]["all"], plan["units"]["score"]["all"]) == (6 * tasks, 6)
     run = ["run", "--method", "mine", "--plugin", "mine.py", "--track", "styles", "--suite", "dev", "--quick"]
     clbench(*run, "--device", "cpu", "--workers", "1", "--tracker", "none", "--output", str(tmp_path), cwd=tuned)
     whole = load_result(tmp_path / "mock-dev/styles/mine.partial.json").summary["csd"]["kept"]
