@@ -102,6 +102,7 @@ def filled(text: str, found: Sequence[Board]) -> str:
         "all": lambda: methods_table(found, variants),
         "best": lambda: methods_table(found, chosen),
         "bytes": lambda: fronts(found),
+        "bytes_of_weights": lambda: fronts(found, without="tokens"),
         "claims": lambda: claims(found),
         "tuned": lambda: tuned(found),
     }
@@ -126,12 +127,13 @@ def methods_table(found: Sequence[Board], variants: Sequence[str]) -> str:
     return _table(rows, headings)
 
 
-def fronts(found: Sequence[Board]) -> str:
-    """The methods that none with as small a state is better than, by size; bounds are left out."""
+def fronts(found: Sequence[Board], without: str = "") -> str:
+    """The methods that none with as small a state is better than, by size; bounds and maybe a family are left out."""
     rows = []
     for board in found:
-        signs = series([method.variant for method in board.methods])
-        plot = bytes_against(board.methods, signs, board.metrics[0].name, RANKED_BY)
+        methods = [method for method in board.methods if method.result.method.family != without]
+        signs = series([method.variant for method in methods])
+        plot = bytes_against(methods, signs, board.metrics[0].name, RANKED_BY)
         assert plot, "complete results have it"
         for method in filter(None, (_method(board, variant) for variant in reversed(plot.on_front))):
             size = format_bytes(method.state_bytes)
