@@ -71,6 +71,7 @@ CLAIMS = (
     Claim("Half way back, each value by its squared gradients", "2312.08977", "cofima", "naive"),
     Claim("A from the last one, made orthogonal, and an average of B", "2512.23017", "slao", "naive"),
     Claim("Magnitude and direction trained apart", "2402.09353", "merge_dora", "merge_init"),
+    Claim("A rotation of inputs, rather than an added change", "2306.07280", "merge_oft", "merge_init"),
     Claim("Changes outside the main directions of the base weights", "2510.13003", "oplora", "merge_init"),
     Claim("A fixed A by the gradient, outside what is known", "2601.19659", "keep_lora", "inflora"),
     Claim("No step against pictures of earlier tasks", "1812.00420", "a_gem", "naive"),
