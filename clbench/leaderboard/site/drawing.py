@@ -92,6 +92,8 @@ class Label:
     x: float
     y: float
     anchor: str
+    has_room: bool = True
+    """Whether it lies over nothing else; if not, it shows only where its method is pointed at, or is one of a few."""
 
 
 def axis(values: Iterable[float], start: float, end: float, most: int = 5, share: bool = False) -> Axis:
@@ -133,7 +135,7 @@ def counted_axis(count: int, start: float, end: float, first: int) -> Axis:
 
 
 def place_labels(styles: Sequence[Series], at: Sequence[tuple[float, float]]) -> list[Label]:
-    """A label beside each point, where it meets no named point and no earlier name; to its right if nowhere is free."""
+    """A label beside each point, where it meets no named point and no earlier name; without room if nowhere is free."""
     taken = np.array([(x - 7, y - 7, x + 7, y + 7) for style, (x, y) in zip(styles, at, strict=True) if style.is_named])
     labels = []
     for style, (x, y) in zip(styles, at, strict=True):
@@ -151,10 +153,12 @@ def place_labels(styles: Sequence[Series], at: Sequence[tuple[float, float]]) ->
             if box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < HEIGHT - BOTTOM
             if not _meets_any(box, taken)
         )
-        index = next(free, 0)
-        taken = np.vstack([taken, boxes[index]])
-        left, middle, anchor = options[index]
-        labels.append(Label(round(left if anchor == "start" else left + wide, 1), round(middle + 4, 1), anchor))
+        found = next(free, None)
+        if found is not None:
+            taken = np.vstack([taken, boxes[found]])
+        left, middle, anchor = options[found or 0]
+        edge = left if anchor == "start" else left + wide
+        labels.append(Label(round(edge, 1), round(middle + 4, 1), anchor, found is not None))
     return labels
 
 

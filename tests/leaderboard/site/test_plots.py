@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from clbench.leaderboard.site.drawing import axis, bytes_axis, series
+from clbench.leaderboard.site.drawing import axis, bytes_axis, place_labels, series
 from clbench.leaderboard.site.heat import difference_shade, score_heat, score_shade
 from clbench.leaderboard.site.plots import bytes_against, hotelling, pareto, ranks, scatter
 
@@ -92,6 +92,15 @@ def test_of_many_methods_the_best_and_the_bounds_are_named():
     styles = series(names, {"m19"})
     assert [style.name for style in styles if style.is_named] == [*names[:14], "m19"]
     assert all(style.is_named for style in series(names[:14]))
+
+
+def test_a_name_that_would_lie_over_another_has_no_room_and_takes_none():
+    names = [f"method_{n}" for n in range(12)]
+    *crowd, alone = place_labels(series(names), [(300.0, 200.0)] * 11 + [(100.0, 60.0)])
+    shown = [label for label in crowd if label.has_room]
+    assert 0 < len(shown) < 11
+    assert alone.has_room
+    assert len({(label.x, label.y) for label in shown}) == len(shown)
 
 
 def test_the_rank_plot_has_the_boards_ranks_and_intervals_around_the_means(styles):
