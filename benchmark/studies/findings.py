@@ -30,7 +30,7 @@ PAGES = (content_root() / "docs" / "findings.md", content_root() / "README.md")
 SUITE = "mini-v2"
 BEST = 8
 """So many of the best methods are in README, beside those of `BESIDE`."""
-BESIDE = ("naive", "merge_init", "merge_ortho", "magmax", "frozen_base", "single_task")
+BESIDE = ("naive", "merge_init", "merge_ortho", "magmax", "frozen_base", "single_task", "joint")
 
 
 @dataclass(frozen=True)
