@@ -50,6 +50,7 @@ CLAIMS = (
     Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
     Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
     Claim("The same of rows, which is not the paper's", "2410.04891", "merge_ortho_rowspace", "merge_init"),
+    Claim("A new random start for each task, rather than the same", "2410.04891", "merge_init", "merge_init_fixed_seed"),
     Claim("The previous model as a teacher", "1606.09282", "lwf", "naive"),
     Claim("Pictures that the previous model drew, trained on again", "1705.08690", "self_replay", "naive"),
     Claim("Pictures of earlier tasks, trained on again", "1902.10486", "data_replay", "naive"),
@@ -74,6 +75,7 @@ CLAIMS = (
     Claim("A rotation of inputs, rather than an added change", "2306.07280", "merge_oft", "merge_init"),
     Claim("Changes outside the main directions of the base weights", "2510.13003", "oplora", "merge_init"),
     Claim("A fixed A by the gradient, outside what is known", "2601.19659", "keep_lora", "inflora"),
+    Claim("Images of the class, drawn by the untouched model", "2208.12242", "prior_preservation", "naive"),
     Claim("No step against pictures of earlier tasks", "1812.00420", "a_gem", "naive"),
 )
 
