@@ -50,7 +50,7 @@ CLAIMS = (
     Claim("An orthogonal start, then a sum of factors, rather than one adapter", "2410.04891", "merge_ortho", "naive"),
     Claim("The orthogonal start, rather than a random one", "2410.04891", "merge_ortho_products", "merge_init"),
     Claim("The same of rows, which is not the paper's", "2410.04891", "merge_ortho_rowspace", "merge_init"),
-    Claim("A new random start for each task, rather than the same", "2410.04891", "merge_init", "merge_init_fixed_seed"),
+    Claim("A new random start each task, rather than the same", "2410.04891", "merge_init", "merge_init_fixed_seed"),
     Claim("The previous model as a teacher", "1606.09282", "lwf", "naive"),
     Claim("Pictures that the previous model drew, trained on again", "1705.08690", "self_replay", "naive"),
     Claim("Pictures of earlier tasks, trained on again", "1902.10486", "data_replay", "naive"),
