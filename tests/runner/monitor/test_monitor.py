@@ -89,7 +89,7 @@ def check_story(events: list[dict], result: Path) -> None:
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_events_tell_the_whole_run_in_lines_of_json(mock_folder, run, tmp_path, workers):
     options = ["--suite", mock_folder, "--method", "naive", "--track", "styles", "--quick", "--device", "cpu"]
     places = ["--output", tmp_path / "runs", "--events", tmp_path / "new" / "events.jsonl"]
