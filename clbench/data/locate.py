@@ -25,7 +25,7 @@ from pathlib import Path
 from clbench.data.images import check_photo
 from clbench.errors import ClbenchError, did_you_mean
 from clbench.suite import Dataset, Suite, Track, Weights
-from clbench.utils.files import expand_user, file_sha256
+from clbench.utils.files import cache_folder, expand_user, file_sha256
 
 ALTERNATIVE = " | "
 """Separates the names of a needed file of which any one is enough."""
@@ -335,5 +335,4 @@ def _git_sha1(path: Path) -> str:
 def default_data_root() -> Path:
     """`$CLBENCH_DATA_ROOT`, else the folder `clbench` in the user's cache folder."""
     chosen = os.environ.get("CLBENCH_DATA_ROOT")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return expand_user(chosen) if chosen else cache / "clbench"
+    return expand_user(chosen) if chosen else cache_folder()

@@ -4,32 +4,36 @@
     footprint.pass_flops, footprint.saved, footprint.sampled
 
 Shapes and types are enough for that: the graph runs on PyTorch's fake tensors, with fused attention kernels as devices
-have them.
+have them. Of a large U-Net that takes seconds, so a file in the user's cache folder keeps what was counted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from clbench.backbones import architecture
 from clbench.backbones.architecture import DTYPES, adapted_unet, adapter_parameters
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, WorkFailed
 from clbench.suite import Suite, Training
+from clbench.utils.files import cache_folder, write_atomic
 
 _FLOPS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
@@ -68,6 +72,9 @@ class ModelFootprint:
     """fp32 bytes that decoding one image needs, about: four of the VAE's largest feature maps."""
 
 
+_FOOTPRINT = TypeAdapter(ModelFootprint)
+
+
 def count(config: Mapping[str, Any], training: Training, latent_side: int, precision: str = "fp32") -> ModelFootprint:
     """Count a U-Net of SDXL's class.
 
@@ -79,13 +86,7 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
     Raises:
         ClbenchError: it is not the architecture that the definition names.
     """
-    return _count(json.dumps(config, sort_keys=True), training.model_dump_json(), latent_side, precision)
-
-
-@cache
-def _count(config: str, recipe: str, latent_side: int, precision: str) -> ModelFootprint:
-    training = Training.model_validate_json(recipe)
-    unet, parameters, shapes = adapted_unet(json.loads(config), training)
+    unet, parameters, shapes = adapted_unet(config, training)
     dtype = DTYPES[precision]
     with FakeTensorMode():
         _materialize(unet, dtype)
@@ -114,6 +115,21 @@ def _count(config: str, recipe: str, latent_side: int, precision: str) -> ModelF
         saved_low=total[0] - sum(inside) + max(inside, default=0),
         sampled=live.peak,
     )
+
+
+def _counted_once(config: str, recipe: str, latent_side: int, precision: str) -> ModelFootprint:
+    """As `count`, of two texts of JSON; but once on this machine, as long as the software stays the same."""
+    software = [version(name) for name in ("torch", "diffusers", "peft")]
+    code = [Path(file).read_text(encoding="utf-8") for file in (__file__, architecture.__file__)]
+    known = json.dumps([config, recipe, latent_side, precision, software, code])
+    name = f"footprints/{hashlib.sha256(known.encode()).hexdigest()}.json"
+    with suppress(ClbenchError, OSError, ValueError):  # there is no such file, or it is damaged
+        return _FOOTPRINT.validate_json((cache_folder() / name).read_bytes())
+    footprint = count(json.loads(config), Training.model_validate_json(recipe), latent_side, precision)
+    content = _FOOTPRINT.dump_json(footprint)
+    with suppress(ClbenchError, WorkFailed):  # it cannot be kept, and is counted again next time
+        write_atomic(cache_folder() / name, lambda temporary: temporary.write_bytes(content), sync=False)
+    return footprint
 
 
 def _materialize(unet: nn.Module, dtype: torch.dtype) -> None:
@@ -188,10 +204,11 @@ def model_footprint(suite: Suite, folders: Mapping[str, Path], precision: str) -
     """
     backbone = folders["backbone"]
     try:
-        config = json.loads((backbone / "unet" / "config.json").read_text())
+        config = json.dumps(json.loads((backbone / "unet" / "config.json").read_text()), sort_keys=True)
         vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
         channels = vae["block_out_channels"]
-        footprint = count(config, suite.training, suite.resolution // 2 ** (len(channels) - 1), precision)
+        side = suite.resolution // 2 ** (len(channels) - 1)
+        footprint = _counted_once(config, suite.training.model_dump_json(), side, precision)
         encoders = [path for name in suite.encoders if name in folders for path in folders[name].iterdir()]
         return replace(
             footprint,

@@ -108,6 +108,15 @@ def is_device_name(name: str) -> bool:
     return _DEVICE.match(name) is not None
 
 
+def cache_folder() -> Path:
+    """The folder `clbench` in the user's cache folder.
+
+    Raises:
+        ClbenchError: the user has no home folder, and `XDG_CACHE_HOME` names no other.
+    """
+    return expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "clbench"
+
+
 def expand_user(path: str) -> Path:
     """A path whose `~` or `~name` at the beginning is replaced by that user's folder.
 

@@ -15,7 +15,7 @@ SDXL = ("--tracks", "styles,objects", "--suite", "sdxl-v1", "--quick")
 @pytest.fixture
 def empty(tmp_path, monkeypatch) -> Path:
     """A machine with no model and no data; commands run in its home folder."""
-    for name in ("HF_HOME", "CLBENCH_DATA_ROOT", "XDG_CACHE_HOME"):
+    for name in ("HF_HOME", "CLBENCH_DATA_ROOT"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "home").mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,7 @@ from clbench.errors import ClbenchError
 from clbench.protocol.device import DeviceConfig
 from clbench.results.environment import describe
 from clbench.runner.estimate import Machine, check_main_memory, device_memory, estimate, fit_memory
-from clbench.runner.footprint import LiveBytes, count, saved_bytes
+from clbench.runner.footprint import LiveBytes, count, model_footprint, saved_bytes
 from clbench.suite import load_suite
 
 sdxl = load_suite("sdxl-v1")
@@ -108,6 +110,28 @@ def test_lower_precision_takes_about_half_the_memory():
     assert half.pass_flops == full.pass_flops
     assert 0.4 < half.saved / full.saved < 0.75
     assert 0.4 < half.sampled / full.sampled < 0.75
+
+
+def test_a_footprint_is_counted_once_and_again_where_its_file_is_damaged_or_cannot_be_written(
+    mock_suite, mock_folder, tmp_path, monkeypatch
+):
+    [pipeline] = Path(mock_folder).parent.rglob("unet/config.json")
+
+    def footprint():
+        return model_footprint(mock_suite, {"backbone": pipeline.parent.parent}, "fp32")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    counted = footprint()
+    [file] = tmp_path.rglob("*.json")
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"pass_flops": 1.0}))
+    assert footprint() == replace(counted, pass_flops=1.0), "it is read"
+    for damaged in ("{", json.dumps(kept | {"saved": "many"})):
+        file.write_text(damaged)
+        assert footprint() == counted
+        assert json.loads(file.read_text()) == kept
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    assert footprint() == counted
 
 
 @pytest.mark.long

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
 import pytest
+import warm
 from builders import save_suite
-from commands import CLBENCH, clbench, refusal
+from commands import clbench, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
@@ -198,14 +199,13 @@ def test_a_killed_search_goes_on_and_writes_the_same_file(tuned, tmp_path):
     (tmp_path / "mine.py").write_text((tuned / "mine.py").read_text())
     (tmp_path / "dev").symlink_to(tuned / "dev")
     events = tmp_path / "events.jsonl"
-    command = [CLBENCH, *words(tmp_path, "--events", str(events))]
-    said, silent = list(map(str, command)), subprocess.DEVNULL
-    with subprocess.Popen(said, cwd=tmp_path, stdout=silent, stderr=silent) as first:
-        while not events.exists() or events.read_text().count('"loss"') < 3:
-            assert first.poll() is None
-            time.sleep(0.05)
-        for process in [*psutil.Process(first.pid).children(recursive=True), first]:
-            process.kill()
+    first = warm.start(list(map(str, words(tmp_path, "--events", str(events)))), os.environ, tmp_path, tmp_path)
+    while not events.exists() or events.read_text().count('"loss"') < 3:
+        with pytest.raises(subprocess.TimeoutExpired):
+            first.wait(0.05)
+    for process in [*psutil.Process(first.pid).children(recursive=True), first]:
+        process.kill()
+    first.wait()
     assert not search_in(tmp_path).exists()
     shown = json.loads(clbench(*words(tmp_path, "--json"), cwd=tmp_path))
     assert content(tmp_path) == content(tuned) == shown | {"created_at": None}
