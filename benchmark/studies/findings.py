@@ -21,6 +21,7 @@ from clbench.leaderboard.site.drawing import series
 from clbench.leaderboard.site.plots import bytes_against
 from clbench.results.analysis import EQUIVALENT, Analysis
 from clbench.results.significance import Difference, corrected_p, differences_of, over_orders
+from clbench.results.tuning import FOLDER, load_search
 from clbench.scores import RANKED_BY
 from clbench.suite import content_root
 from clbench.utils.files import write_text
@@ -125,8 +126,7 @@ def methods_table(found: Sequence[Board], variants: Sequence[str]) -> str:
         rows.append(row)
     headings = ["method", "family", "state"]
     for board in found:
-        label = f"{board.track.name}, {board.metrics[0].label}"
-        headings += [f"{label}: learned", "kept (95 % interval)", "rank"]
+        headings += [f"{_label(board)}: learned", "kept (95 % interval)", "rank"]
     return _table(rows, headings)
 
 
@@ -160,7 +160,7 @@ def claims(found: Sequence[Board]) -> str:
                 claim.says,
                 claim.arxiv,
                 f"`{claim.better}`, `{claim.worse}`",
-                f"{board.track.name}, {board.metrics[0].label}",
+                _label(board),
                 *_figures(own),
                 _became(own),
             ]
@@ -180,7 +180,7 @@ def claims(found: Sequence[Board]) -> str:
 
 
 def tuned(found: Sequence[Board]) -> str:
-    """What each search found, and what its settings keep beside the defaults, all tested together."""
+    """What each search chose, and what that keeps beside the defaults, all tested together."""
     rows = [
         (board, method, row)
         for board in found
@@ -197,13 +197,19 @@ def tuned(found: Sequence[Board]) -> str:
         shown.append(
             [
                 f"`{name}`",
-                f"{board.track.name}, {board.metrics[0].label}",
+                _label(board),
                 tuning.trials,
                 chosen,
                 *(_shares(board, _method(board, variant))[1] for variant in (name, method.variant)),
                 *_figures(own),
             ]
         )
+    for board in found:
+        folder = content_root() / FOLDER / f"{SUITE}-dev" / board.track.name
+        for search in map(load_search, sorted(folder.glob("*.json"))):
+            if not search.chosen:
+                kept = _shares(board, _method(board, search.method))[1]
+                shown.append([f"`{search.method}`", _label(board), len(search.trials), "the defaults", kept, *"––––"])
     headings = ["method", "track", "trials", "chosen", "kept: default", "tuned", "difference", "95 % interval"]
     return _table(shown, [*headings, "p, corrected"])
 
@@ -240,6 +246,10 @@ def _variants(found: Sequence[Board]) -> list[str]:
         return own[0][1].is_bound, -float(np.mean([_kept(board, method) for board, method in own]))
 
     return sorted({method.variant for board in found for method in board.methods}, key=place)
+
+
+def _label(board: Board) -> str:
+    return f"{board.track.name}, {board.metrics[0].label}"
 
 
 def _method(board: Board, variant: str) -> Analysis | None:
