@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from clbench.backbones import architecture
 from clbench.backbones.architecture import DTYPES, adapted_unet, adapter_parameters
-from clbench.errors import ClbenchError, WorkFailed
+from clbench.errors import ClbenchError
 from clbench.suite import Suite, Training
 from clbench.utils.files import cache_folder, write_atomic
 
@@ -127,7 +127,7 @@ def _counted_once(config: str, recipe: str, latent_side: int, precision: str) ->
         return _FOOTPRINT.validate_json((cache_folder() / name).read_bytes())
     footprint = count(json.loads(config), Training.model_validate_json(recipe), latent_side, precision)
     content = _FOOTPRINT.dump_json(footprint)
-    with suppress(ClbenchError, WorkFailed):  # it cannot be kept, and is counted again next time
+    with suppress(ClbenchError):  # it cannot be kept, and is counted again next time
         write_atomic(cache_folder() / name, lambda temporary: temporary.write_bytes(content), sync=False)
     return footprint
 
