@@ -45,8 +45,6 @@ SMALL_STEPS = [STYLES / f"{name}.json" for name in ("inflora", "keep_lora", "mer
 """What moves too little in a style's 40 steps: B alone, from 0, and an adapter at 0.38 times the suite's learning rate,
 which a search chose. With an A four times as large the first two learn more than `naive` (the first style of the first
 run: CSD 0.70 and 0.72; `naive` 0.58; as published 0.03 and 0.05). Objects are learned visibly."""
-
-
 ISO_C = [path for path in SUBMISSIONS if path.stem.removesuffix("_tuned") == "iso_c"]
 """What it deploys grows with the number of tasks: of the first alone next to nothing is seen."""
 

@@ -21,7 +21,7 @@ from clbench.leaderboard.site.drawing import series
 from clbench.leaderboard.site.plots import bytes_against
 from clbench.results.analysis import EQUIVALENT, Analysis
 from clbench.results.significance import Difference, corrected_p, differences_of, over_orders
-from clbench.results.tuning import FOLDER, load_search
+from clbench.results.tuning import load_search, tuning_folder
 from clbench.scores import RANKED_BY
 from clbench.suite import content_root
 from clbench.utils.files import write_text
@@ -205,8 +205,7 @@ def tuned(found: Sequence[Board]) -> str:
             ]
         )
     for board in found:
-        folder = content_root() / FOLDER / f"{SUITE}-dev" / board.track.name
-        for search in map(load_search, sorted(folder.glob("*.json"))):
+        for search in map(load_search, sorted(tuning_folder().glob(f"{SUITE}-dev/{board.track.name}/*.json"))):
             if not search.chosen:
                 kept = _shares(board, _method(board, search.method))[1]
                 shown.append([f"`{search.method}`", _label(board), len(search.trials), "the defaults", kept, *"––––"])

@@ -117,15 +117,16 @@ def count(config: Mapping[str, Any], training: Training, latent_side: int, preci
     )
 
 
-def _counted_once(config: str, recipe: str, latent_side: int, precision: str) -> ModelFootprint:
-    """As `count`, of two texts of JSON; but once on this machine, as long as the software stays the same."""
+def _counted_once(config: Mapping[str, Any], training: Training, latent_side: int, precision: str) -> ModelFootprint:
+    """As `count`, but once on this machine, as long as the software stays the same."""
     software = [version(name) for name in ("torch", "diffusers", "peft")]
     code = [Path(file).read_text(encoding="utf-8") for file in (__file__, architecture.__file__)]
-    known = json.dumps([config, recipe, latent_side, precision, software, code])
+    recipe = training.model_dump(mode="json")
+    known = json.dumps([config, recipe, latent_side, precision, software, code], sort_keys=True)
     name = f"footprints/{hashlib.sha256(known.encode()).hexdigest()}.json"
     with suppress(ClbenchError, OSError, ValueError):  # there is no such file, or it is damaged
         return _FOOTPRINT.validate_json((cache_folder() / name).read_bytes())
-    footprint = count(json.loads(config), Training.model_validate_json(recipe), latent_side, precision)
+    footprint = count(config, training, latent_side, precision)
     content = _FOOTPRINT.dump_json(footprint)
     with suppress(ClbenchError):  # it cannot be kept, and is counted again next time
         write_atomic(cache_folder() / name, lambda temporary: temporary.write_bytes(content), sync=False)
@@ -204,11 +205,10 @@ def model_footprint(suite: Suite, folders: Mapping[str, Path], precision: str) -
     """
     backbone = folders["backbone"]
     try:
-        config = json.dumps(json.loads((backbone / "unet" / "config.json").read_text()), sort_keys=True)
+        config = json.loads((backbone / "unet" / "config.json").read_text())
         vae = json.loads((folders.get("vae", backbone / "vae") / "config.json").read_text())
         channels = vae["block_out_channels"]
-        side = suite.resolution // 2 ** (len(channels) - 1)
-        footprint = _counted_once(config, suite.training.model_dump_json(), side, precision)
+        footprint = _counted_once(config, suite.training, suite.resolution // 2 ** (len(channels) - 1), precision)
         encoders = [path for name in suite.encoders if name in folders for path in folders[name].iterdir()]
         return replace(
             footprint,

@@ -12,9 +12,16 @@ from tiny_sdxl import write_suite
 SDXL = ("--tracks", "styles,objects", "--suite", "sdxl-v1", "--quick")
 
 
+@pytest.fixture(scope="session")
+def user_cache(tmp_path_factory) -> Path:
+    """The user's cache folder, which keeps from test to test what was counted of a model."""
+    return tmp_path_factory.mktemp("user-cache")
+
+
 @pytest.fixture
-def empty(tmp_path, monkeypatch) -> Path:
+def empty(tmp_path, user_cache, monkeypatch) -> Path:
     """A machine with no model and no data; commands run in its home folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(user_cache))
     for name in ("HF_HOME", "CLBENCH_DATA_ROOT"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -23,7 +30,7 @@ def empty(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.long
-def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(empty):
+def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(empty, user_cache):
     options = ("run", "--method", "naive", "--track", "styles", "--suite", "sdxl-v1")
     done = execute(CLBENCH, *options, "--quick", "--dry-run", cwd=empty)
     assert "estimate: " in done.stderr
@@ -34,6 +41,7 @@ def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(em
         "unlearncanvas (size not on record): `clbench data fetch --suite sdxl-v1` gets them"
     ) in " ".join(done.stdout.split())
     assert not files(empty.parent)
+    assert {path.parent.name for path in files(user_cache)} == {"footprints"}
     assert "the model backbone" in refusal(*options), "a run itself needs them"
 
 
