@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from paths import FILES
+from paths import FILES, SUPPORT
 
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 for name in (*COLOURS, "COLUMNS", "LINES"):  # what tests read is plain, and as wide as usual
@@ -17,6 +17,7 @@ settings.register_profile("clbench", deadline=None)  # a stalled disk falsifies 
 settings.load_profile("clbench")
 for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):  # read once, when the library is imported
     os.environ[name] = "1"
+os.environ["HF_HOME"] = str(SUPPORT / "no-hub-cache")  # not the user's, in which models may be
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; commands that tests start inherit it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all commands
 gc.disable()  # while modules are imported, it finds nothing and takes a third of the time

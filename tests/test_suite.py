@@ -14,11 +14,9 @@ from paths import ROOT
 from tiny_sdxl import write_suite
 
 from clbench.errors import ClbenchError
-from clbench.metrics import METRICS
 from clbench.miniworld.world import count_differences, named_styles, token_looks
-from clbench.protocol.track_runtime import TrackRuntime
+from clbench.results.io import load_result
 from clbench.runner import mini_suites
-from clbench.storage.store import Store
 from clbench.suite import DrawnImages, Images, PhotoImages, Suite, Task, content_root, list_suites, load_suite
 from clbench.utils.files import folder_sha256
 
@@ -189,27 +187,16 @@ def test_prompts_are_the_protocols_strings():
 # --- the looks are chosen by a rule that asks the base model alone ---
 
 
-@pytest.fixture(scope="module")
-def benches(tmp_path_factory) -> dict[str, dict[str, TrackRuntime]]:
-    """Suite -> track -> its runtime; each loads its models when it is first used."""
-    folder = tmp_path_factory.mktemp("store")
-    return {
-        suite.name: {track: TrackRuntime(suite, track, Store(folder / suite.name / track)) for track in suite.tracks}
-        for suite in (mini, dev)
-    }
-
-
-@pytest.mark.long  # definitions and weights are frozen, and their checksums tested
-@TRACKS
-def test_the_base_model_hardly_knows_any_task(benches, suite: Suite, track: str):
-    """In each headline metric it has at most 15 % of the way from 0 to real images."""
-    runtime = benches[suite.name][track]
-    base, real = runtime.base_row(), runtime.controls().real_against_real
-    for metric in suite.track(track).metrics:
-        if not METRICS[metric].secondary:
-            for task, best in zip(suite.track(track).tasks, real[metric], strict=True):
-                share = base[task.name]["scores"][metric] / best
-                assert -0.05 - 1e-4 <= share <= 0.15 + 1e-4, f"{metric} of {task.name}"
+@pytest.mark.parametrize("track", mini.tracks)
+def test_the_base_model_hardly_knows_any_task(track: str):
+    """In each headline metric of a verified result it has at most 15 % of the way from 0 to real images."""
+    result = load_result(ROOT / "submissions" / "mini-v2" / track / "naive.json")
+    run, real = result.runs[0], result.controls.real_against_real
+    for metric in mini.track(track).headline_metrics:
+        best = dict(zip(mini.track(track).task_names, real[metric], strict=True))
+        for task, base in zip(run.task_order, run.scores[metric][0], strict=True):
+            assert base is not None
+            assert -0.05 - 1e-4 <= base / best[task] <= 0.15 + 1e-4, f"{metric} of {task}"
 
 
 @pytest.mark.long

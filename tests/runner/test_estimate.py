@@ -18,7 +18,7 @@ from clbench.errors import ClbenchError
 from clbench.protocol.device import DeviceConfig
 from clbench.results.environment import describe
 from clbench.runner.estimate import Machine, check_main_memory, device_memory, estimate, fit_memory
-from clbench.runner.footprint import LiveBytes, count, model_footprint, saved_bytes
+from clbench.runner.footprint import LiveBytes, ModelFootprint, count, model_footprint, saved_bytes
 from clbench.suite import load_suite
 
 sdxl = load_suite("sdxl-v1")
@@ -27,13 +27,18 @@ assert SDXL is not None
 SDXL_UNET = json.loads((SDXL / "unet" / "config.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def footprint() -> ModelFootprint:
+    """That of SDXL; counting compares the 560 layers and 92,897,280 parameters itself."""
+    return count(SDXL_UNET, sdxl.training, 128, "bf16")
+
+
 @pytest.mark.long
-def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones():
-    price = count(SDXL_UNET, sdxl.training, 128)  # compares the 560 layers and 92,897,280 parameters itself
-    assert price.adapter == 64 * 1_451_520
-    assert price.adapted == pytest.approx(955e6, rel=1e-3)
+def test_at_full_size_the_adapter_and_the_cost_are_the_published_ones(footprint):
+    assert footprint.adapter == 64 * 1_451_520
+    assert footprint.adapted == pytest.approx(955e6, rel=1e-3)
     lora = 2 * 4096 * 0.04e12 / 4096  # the adapter's own products, about 2 %
-    assert price.pass_flops == pytest.approx(6.76e12 + lora, rel=0.02)
+    assert footprint.pass_flops == pytest.approx(6.76e12 + lora, rel=0.02)
 
 
 def test_another_architecture_is_refused():
@@ -135,8 +140,7 @@ def test_a_footprint_is_counted_once_and_again_where_its_file_is_damaged_or_cann
 
 
 @pytest.mark.long
-def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
-    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time(footprint):
     config = DeviceConfig(device="cuda", precision="bf16")
     roomy = fit_memory(footprint, sdxl, config, "auto", 80 * 10**9, sharing=1)
     small = fit_memory(footprint, sdxl, config, "auto", 16 * 10**9, sharing=1)
@@ -153,8 +157,7 @@ def test_at_full_size_a_gpu_of_16_gb_trains_and_draws_fewer_images_at_a_time():
 
 
 @pytest.mark.long
-def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu_it_is_the_device_s_own():
-    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu_it_is_the_device_s_own(footprint):
     config = DeviceConfig(device="cuda", precision="bf16")
     check_main_memory(footprint, config, 64 * 10**9, sharing=1)
     with pytest.raises(ClbenchError, match=r"16\.0 GB of main memory are free, but 1 worker on cuda need about"):
@@ -165,8 +168,7 @@ def test_main_memory_that_cannot_hold_sdxl_twice_is_refused_in_time_and_on_a_cpu
 
 
 @pytest.mark.long
-def test_on_a_gpu_a_pass_of_training_is_taken_to_last_four_times_as_long_as_one_of_sampling():
-    footprint = count(SDXL_UNET, sdxl.training, 128, "bf16")
+def test_on_a_gpu_a_pass_of_training_is_taken_to_last_four_times_as_long_as_one_of_sampling(footprint):
     machine = Machine(80 * 10**9, 1e15, 10**12, describe("cpu"))
 
     def seconds(device: str, training: float, drawing: float) -> float:
