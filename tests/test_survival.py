@@ -17,11 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 import warm
-from builders import save_suite
+from builders import light_suite
 from commands import CLBENCH, execute
 
 from clbench.results.io import load_result
-from clbench.suite import Suite, load_suite
 
 MOMENTS = 20
 PATIENCE = 1800.0
@@ -173,20 +172,10 @@ def live() -> Iterator[Callable[[list, Path], Life]]:
         life.process.wait()
 
 
-@pytest.fixture
-def four_styles(tmp_path) -> str:
-    """The folder of a suite that is the bundled one with four of its styles in one order, and less work for each."""
-    content = load_suite("mini-v2").model_dump(mode="json", exclude_none=True)
-    styles = content["tracks"]["styles"]
-    styles |= {"tasks": styles["tasks"][:4], "orders": {"0": [2, 0, 3, 1]}, "seeds": {"0": 0}}
-    content["training"]["steps"], content["sampling"]["images_per_prompt"] = 15, 1
-    content |= {"name": "four-styles", "tracks": {"styles": styles}}
-    return save_suite(Suite.model_validate(content), tmp_path / "four-styles")
-
-
 @pytest.mark.long
-def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(live, four_styles, tmp_path):
-    command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--suite", four_styles]
+def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one(live, tmp_path):
+    suite = light_suite(tmp_path / "light", tasks=4)
+    command = [CLBENCH, "run", "--method", "merge_ortho", "--track", "styles", "--suite", suite]
     command += ["--device", "cpu", "--workers", "2"]
     output, dice, shots, hit = tmp_path / "runs", random.Random(20), 0, set()
     life = live(command, output)
@@ -210,7 +199,7 @@ def test_a_run_shot_at_twenty_moments_ends_with_the_scores_of_an_undisturbed_one
             life = live(command, output)
     assert life.ends_well()
     execute(*command, "--output", tmp_path / "calm", "--tracker", "none")
-    shot, calm = (numbers(folder / "four-styles/styles/merge_ortho.json") for folder in (output, tmp_path / "calm"))
+    shot, calm = (numbers(folder / "light/styles/merge_ortho.json") for folder in (output, tmp_path / "calm"))
     assert shot == calm
 
 
