@@ -322,7 +322,7 @@ def pairs_of(scores: np.ndarray, orders: int) -> np.ndarray:
     return over_orders(scores[first] - scores[second], keys_of(orders))
 
 
-@pytest.mark.parametrize("icc", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("icc", [0.0, pytest.param(0.5, marks=pytest.mark.long), 0.75])
 @pytest.mark.parametrize(("orders", "count"), [(4, 1500), (10, 1500), (20, 60)])
 def test_a_wrong_verdict_anywhere_on_a_board_is_rare_however_alike_runs_of_an_order_are(orders, icc, count):
     wrong = sum(

@@ -170,7 +170,11 @@ MOMENTS = [
     ("merge_ortho", Backbone, "predict", 2),
     pytest.param("ewc", Backbone, "predict", 5, marks=pytest.mark.long),  # after the first training, in its end_task
     pytest.param("self_replay", Backbone, "generate", 6, marks=pytest.mark.long),
-    *[("merge_ortho", files.os, "fsync", random.Random(moment).randrange(1, 70)) for moment in range(3)],
+    ("merge_ortho", files.os, "fsync", random.Random(0).randrange(1, 70)),
+    *[
+        pytest.param("merge_ortho", files.os, "fsync", random.Random(moment).randrange(1, 70), marks=pytest.mark.long)
+        for moment in (1, 2)
+    ],
 ]
 
 
