@@ -84,11 +84,11 @@ def open_method(name: str, settings: Mapping[str, Any], file: Path | None) -> Me
     return _make(REGISTRY, name, settings)
 
 
-def file_of(name: str, plugins: Sequence[Path]) -> Path | None:
-    """The file in `methods/` or among the given ones that has a method as `list_methods` finds it; else None."""
-    cls = list_methods(plugins)[name]
-    files = [path for path in (*_own_files(), *plugins) if load_plugin(path).get(name) is cls]
-    list_methods(plugins)  # as it was: loading a file registers its methods
+def file_of(method: type[Method], plugins: Sequence[Path]) -> Path | None:
+    """The file in `methods/` or among the given ones that defines a method; None: an installed package does."""
+    registered = dict(REGISTRY)
+    files = [path for path in (*_own_files(), *plugins) if load_plugin(path).get(method.name) is method]
+    REGISTRY.update(registered)  # as it was: loading a file registers its methods
     return files[-1].resolve() if files else None
 
 

@@ -141,7 +141,7 @@ def _described(method: Method, plugins: Sequence[Path]) -> dict[str, Any]:
                 "source_sha256": source.sha256,
                 "distribution": source.distribution,
             },
-            "file": _text(file_of(method.name, plugins)),
+            "file": _text(file_of(type(method), plugins)),
             "own_hooks": own_hooks(type(method)),
             "is_bound": method.family == BOUND,
             "warnings": hook_warnings(method),
