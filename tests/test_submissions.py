@@ -31,8 +31,6 @@ LEARN_LITTLE_LATER = {
     "mas": "holds very hard at its published strength, from the second task on",
 }
 """Methods that learn the first task as naive training does, of whose average learning little can be asked, and why."""
-HOLD_AS_TUNED = {"si_tuned": "a search chose a strength at which little is learned from the second task on"}
-"""The same of tuned methods, whose first task has another learning rate than that of `naive`."""
 DEPLOY_LITTLE = {
     "task_arithmetic": "deploys a small part of each change",
     "dare": "deploys a small part of each change",
@@ -41,6 +39,8 @@ DEPLOY_LITTLE = {
 }
 """Methods of whose average learning little can be asked, from the first task on, and why."""
 STYLES = ROOT / "submissions" / "mini-v2" / "styles"
+HOLD_AS_TUNED = [STYLES / "si_tuned.json"]
+"""Tuned methods for which a search chose a strength at which little is learned from the second task on."""
 SMALL_STEPS = [STYLES / f"{name}.json" for name in ("inflora", "keep_lora", "merge_ortho_tuned")]
 """What moves too little in a style's 40 steps: B alone, from 0, and an adapter at 0.38 times the suite's learning rate,
 which a search chose. With an A four times as large the first two learn more than `naive` (the first style of the first
@@ -54,8 +54,8 @@ ISO_C = [path for path in SUBMISSIONS if path.stem.removesuffix("_tuned") == "is
     [
         path
         for path in SUBMISSIONS
-        if path.stem not in {*LEARN_NOTHING, *LEARN_LITTLE_LATER, *HOLD_AS_TUNED, *DEPLOY_LITTLE}
-        and path not in SMALL_STEPS
+        if path.stem not in {*LEARN_NOTHING, *LEARN_LITTLE_LATER, *DEPLOY_LITTLE}
+        and path not in [*HOLD_AS_TUNED, *SMALL_STEPS]
     ],
     ids=lambda path: "/".join(path.parts[-3:]),
 )
