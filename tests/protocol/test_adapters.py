@@ -320,6 +320,7 @@ def test_a_mask_holds_entries_of_an_adapter_with_two_hooks(runtime):
                 B,
                 {name: (torch.arange(len(b)) % 2 * torch.ones(b.T.shape)).T for name, b in B.items()},
             )
+            self.moved = {name: value != 1 for name, value in B.items()}
             return replace(adapter, B=B)
 
         def on_gradients(self, ctx):
@@ -330,6 +331,7 @@ def test_a_mask_holds_entries_of_an_adapter_with_two_hooks(runtime):
             with torch.no_grad():
                 for layer, B in ctx.adapter.B.items():
                     B.copy_(torch.where(self.mask[layer] > 0, B, self.start[layer]))
+                    self.moved[layer] |= B != 1
 
         def end_task(self, ctx, state, adapter):
             self.adapter = adapter
@@ -338,8 +340,8 @@ def test_a_mask_holds_entries_of_an_adapter_with_two_hooks(runtime):
     method = Masked()
     trained(runtime, method)
     assert all(torch.equal(B[::2], torch.ones_like(B[::2])) for B in method.adapter.B.values())
-    # Nearly all: which of 11,264 entries two steps bring back to 1 exactly, if any, depends on the processor's kernels.
-    assert all((B[1::2] != 1).double().mean() > 0.95 for B in method.adapter.B.values())
+    # Moved at some step: on some processors one of the entries comes back to exactly 1 with the second of two steps.
+    assert all(bool(moved[1::2].all()) for moved in method.moved.values())
 
 
 def test_the_order_of_an_adapter_s_layers_changes_no_bit(runtime):
