@@ -86,6 +86,21 @@ def test_the_tables_of_the_findings_and_of_the_readme_are_what_the_submitted_res
         assert findings.filled(text, found) == text, "run `python benchmark/studies/findings.py`"
 
 
+def test_a_method_seen_on_one_track_alone_stands_where_its_published_settings_put_it_on_the_other():
+    found = findings.boards()
+    kept = [
+        {one.variant: one.estimate(board.metrics[0].name, "kept").spread.mean for one in board.methods}
+        for board in found
+    ]
+    ranked = {one.variant: one.result.method.name for board in found for one in board.methods if not one.is_bound}
+    rows = re.findall(r"^\| `(\w+)`", findings.filled("<!-- all -->\n<!-- end -->", found), re.MULTILINE)
+    rows = [variant for variant in rows if variant in ranked]
+    assert any(variant not in track for track in kept for variant in rows)
+    means = [np.mean([track.get(variant, track[ranked[variant]]) for track in kept]) for variant in rows]
+    assert len(means) == len(ranked)
+    assert means == sorted(means, reverse=True)
+
+
 def test_each_claim_names_methods_and_a_paper_and_is_made_once():
     known = set(list_methods())
     for claim in findings.CLAIMS:

@@ -238,11 +238,16 @@ def _difference(board: Board, one: str, other: str) -> np.ndarray | None:
 
 
 def _variants(found: Sequence[Board]) -> list[str]:
-    """All variants: the best by the mean of Kept over the tracks first, bounds last."""
+    """All variants: the best by the mean of Kept over the tracks first, bounds last.
+
+    On a track where a variant has no result its method's published settings count: else one that ran on the easier
+    track alone would stand too high.
+    """
 
     def place(variant: str) -> tuple[bool, float]:
-        own = [(board, method) for board in found if (method := _method(board, variant))]
-        return own[0][1].is_bound, -float(np.mean([_kept(board, method) for board, method in own]))
+        one = next(method for board in found if (method := _method(board, variant)))
+        own = [(board, _method(board, variant) or _method(board, one.result.method.name)) for board in found]
+        return one.is_bound, -float(np.mean([_kept(board, method) for board, method in own if method]))
 
     return sorted({method.variant for board in found for method in board.methods}, key=place)
 
