@@ -320,7 +320,7 @@ def test_a_mask_holds_entries_of_an_adapter_with_two_hooks(runtime):
                 B,
                 {name: (torch.arange(len(b)) % 2 * torch.ones(b.T.shape)).T for name, b in B.items()},
             )
-            self.moved = {name: value != 1 for name, value in B.items()}
+            self.moved = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in B.items()}
             return replace(adapter, B=B)
 
         def on_gradients(self, ctx):
