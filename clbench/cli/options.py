@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from clbench.errors import ClbenchError
 from clbench.suite import list_suites, load_suite
@@ -71,8 +73,17 @@ def import_harness() -> Any:
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     gc.disable()  # it would find nothing among the modules, and take a third of the time
+    # Refreshing would need a thread, which forks of this process could not have; libraries keep the streams they find.
+    told = Live(
+        Text("loading torch and the libraries"),
+        console=err,
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     try:
-        with explain_missing_extra():
+        with told, explain_missing_extra():
             from clbench.runner import harness
             from clbench.utils.pretrained import silence
     finally:
@@ -94,8 +105,12 @@ def fork_server(libraries: bool = False) -> None:
 
 
 def fork_workers() -> None:
-    """Let worker processes be forks of this one, as `fork_server` does with those of plugins."""
+    """Let worker processes be forks of this one, as `fork_server` does with those of plugins.
+
+    What they score images with is loaded first, once for all of them.
+    """
     if _own_process and sys.platform.startswith("linux"):
+        from clbench.encoders import clip, csd, dino  # noqa: F401
         from clbench.runner.engine import processes
 
         processes.fork_workers()

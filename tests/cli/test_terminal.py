@@ -5,7 +5,7 @@ import re
 import pytest
 from builders import make_result
 from commands import CLBENCH, clbench, execute
-from terminals import check_fits, on_terminal
+from terminals import check_fits, lines_of, on_terminal
 
 from clbench.results.io import save_result
 from clbench.suite import load_suite
@@ -57,7 +57,9 @@ def test_the_screen_of_a_run_tells_of_loading_and_fits_and_the_second_is_from_th
     command = (CLBENCH, *RUN, "--suite", mock_folder, "--output", "o", "--workers", "2")
     screen = on_terminal(*command, width=NARROW, cwd=tmp_path)
     check_fits(screen, NARROW)
-    first, rest = screen.split("loading models", 1)
+    libraries, rest = screen.split("loading torch and the libraries", 1)
+    assert lines_of(libraries) == [""], "nothing is loaded in silence"
+    first, rest = rest.split("loading models", 1)
     assert "first training" not in first, "before the models are loaded, nothing is trained"
     assert "order forward" in rest
     assert "100%" in rest
