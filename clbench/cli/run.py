@@ -196,7 +196,7 @@ def load_libraries(options: RunOptions) -> str:
     import_harness()
     if not options.config["debug"]:
         fork_server(libraries=True)
-        if options.config["engine"] == "local" and options.config["workers"] != 1:
+        if options.config["engine"] == "local" and options.config["workers"] != 1 and not options.dry_run:
             fork_workers()
     from clbench.runner.monitor.trackers import usable
 
