@@ -18,6 +18,7 @@ from repositories import IDENTITY, commit, git, make_project, request
 
 from clbench.leaderboard import make_boards, read_submissions, write_tables
 from clbench.leaderboard.published import load_published
+from clbench.plugins import get_method, source_of
 from clbench.results.baselines import on_record
 from clbench.results.io import load_result
 from clbench.results.validation import check_result
@@ -120,6 +121,16 @@ def test_what_is_on_record_is_of_the_definition_that_results_are_made_with():
     for name, track in suite.tracks.items():
         assert set(known.base[name]) == set(track.metrics)
         assert all(set(tasks) == set(track.task_names) for tasks in known.base[name].values())
+
+
+def test_what_each_submitted_method_adds_to_a_training_is_on_record_as_the_method_is_now():
+    """`python perf/methods.py --methods NAME --record` measures it."""
+    known = on_record("mini-v2")
+    assert known
+    submitted = {load_result(path).method.name for path in (ROOT / "submissions" / "mini-v2").glob("*/*.json")}
+    own = submitted & {path.stem for path in (ROOT / "methods").glob("*.py")}
+    found = {name: one.source_sha256 for name, one in known.training_times.items()}
+    assert {name: found.get(name) for name in own} == {name: source_of(get_method(name)).sha256 for name in own}
 
 
 def test_the_workflow_for_submissions_has_no_secrets_and_runs_nothing_of_the_request():

@@ -13,6 +13,7 @@ import numpy as np
 from clbench.leaderboard.published import Published, PublishedTrack
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, FROZEN_BASE, Analysis, rank_methods, ranking_statistic
+from clbench.results.baselines import on_record
 from clbench.results.per_task import error_over_tasks
 from clbench.results.replicates import average
 from clbench.results.schema import Spread
@@ -21,8 +22,6 @@ from clbench.results.verification import LEVELS, UNVERIFIED, Verification, statu
 from clbench.scores import INSTEAD, STATISTICS, Statistic, shown
 from clbench.suite import Suite, Track, load_suite
 
-PLAIN_TRAINING = "merge_init"
-"""The method that adds nothing to a task's training: others' training times are compared with its."""
 Record = dict[str, str | int | float | bool | None]
 
 
@@ -180,13 +179,13 @@ class Board:
         """How far the method's result was verified."""
         return self.levels.get(method.variant, UNVERIFIED)
 
-    def relative_train_seconds(self, method: Analysis) -> float | None:
-        """Seconds of training a task in multiples of those of `PLAIN_TRAINING`; None where it is not on the board."""
-        return method.train_seconds / self._plain_train_seconds if self._plain_train_seconds else None
+    def training_multiple(self, method: Analysis) -> float | None:
+        """What the method takes to train a task, in multiples of `PLAIN_TRAINING`; None where that is not on record.
 
-    @cached_property
-    def _plain_train_seconds(self) -> float:
-        return next((one.train_seconds for one in self.methods if one.variant == PLAIN_TRAINING), 0.0)
+        It is not made of the results' seconds, which are of machines that may have done other work beside.
+        """
+        known = on_record(self.suite.name)
+        return known.training_multiple(method.result.method.source_sha256) if known else None
 
     @cached_property
     def records(self) -> list[Record]:
@@ -235,7 +234,7 @@ class Board:
             "told_task": method.told_task,
             "training_passes": method.training_passes,
             "train_seconds_a_task": method.train_seconds,
-            "train_seconds_relative": self.relative_train_seconds(method),
+            "training_multiple": self.training_multiple(method),
             "eval_seconds_a_task": method.eval_seconds,
             "verified": self.level(method),
             "submitter": method.result.submitted_by,

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clbench.leaderboard.board import PLAIN_TRAINING, Board
+from clbench.leaderboard.board import Board
 from clbench.leaderboard.published import Printed, PromptStudy, Published
 from clbench.leaderboard.tables import BLANK, Cell, Column, Table
 from clbench.metrics import METRICS, Metric
 from clbench.results.analysis import CONTROLS, EQUIVALENT, Analysis, Control
+from clbench.results.baselines import PLAIN_TRAINING
 from clbench.results.per_task import error_over_orders, error_over_tasks, per_task
 from clbench.results.schema import Spread
 from clbench.results.significance import Pair, Ranking
@@ -50,15 +51,15 @@ FACTS = (
     Fact("State", "what is handed on after the last task", "state_bytes", format_bytes),
     Fact("Regime", "what that state is", "regime", align="left"),
     Fact("Passes", "training passes, in multiples of the suite's own training", "training_passes", _MULTIPLE),
-    Fact("Train s/task", "mean seconds of training a task", "train_seconds", _SECONDS),
+    Fact("Train s/task", "mean seconds of training a task, on the result's machine", "train_seconds", _SECONDS),
     Fact(
         "Train ×",
-        f"training time, in multiples of {PLAIN_TRAINING}'s",
-        "train_seconds",
+        f"the method's training time, in multiples of {PLAIN_TRAINING}'s, measured apart",
+        "record.json",
         _MULTIPLE,
-        value=Board.relative_train_seconds,
+        value=Board.training_multiple,
     ),
-    Fact("Eval s/task", "mean seconds of evaluation a task", "eval_seconds", _SECONDS),
+    Fact("Eval s/task", "mean seconds of evaluation a task, on the result's machine", "eval_seconds", _SECONDS),
     Fact(
         "Verified",
         "how far somebody else has checked the numbers",

@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from clbench.leaderboard.board import PLAIN_TRAINING, Board, apart
+from clbench.leaderboard.board import Board, apart
 from clbench.leaderboard.board_tables import (
     margin_text,
     pairs_table,
@@ -18,6 +18,7 @@ from clbench.leaderboard.data import FORMATS
 from clbench.leaderboard.overall import OVERALL_TEXT, Overall, overall_table
 from clbench.leaderboard.published import Published
 from clbench.leaderboard.tables import code_span, escape, to_markdown
+from clbench.results.baselines import PLAIN_TRAINING
 from clbench.results.significance import ALPHA, MOST_LISTED, Ranking
 from clbench.results.verification import UNVERIFIED
 from clbench.scores import STATISTICS
@@ -58,7 +59,10 @@ def board_page(board: Board, path: Path) -> str:
         "  keeps data), `bound` (a bound, not continual).",
         "- *Passes*: U-Net passes with a gradient, in trainings and in what a method adds to them, in multiples of the",
         "  suite's own training.",
-        f"- *Train ×*: the training time in multiples of that of `{PLAIN_TRAINING}`, which adds nothing to a training.",
+        "- *Train s/task*, *Eval s/task*: mean seconds on the machine that made the result, with whatever it did",
+        "  beside; do not compare them between rows.",
+        f"- *Train ×*: the training time of the method at its defaults, in multiples of that of `{PLAIN_TRAINING}`,",
+        "  which adds nothing to a training; both were measured in turn, by `python perf/methods.py`.",
         "- *Verified*: `recomputed` (the summary is what the runs give), `artifacts` (the scores are what the",
         "  submitted images give), `rerun` (a whole run and chosen cells were repeated).",
         "- *Base model*: untouched. *Last-task floor*: real images in the last task's look, scored on the past tasks:",

@@ -1,4 +1,5 @@
-"""Known facts about a suite: the base model's scores, the controls, and how much a repeated run differs from the first.
+"""Known facts about a suite: the base model's scores, the controls, how much a repeated run differs from the first, and
+what methods add to a training.
 
 They are in the suite's `record.json`, beside its definition.
 """
@@ -6,12 +7,17 @@ They are in the suite's `record.json`, beside its definition.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from clbench.errors import ClbenchError
+from clbench.results.fields import Sha256
 from clbench.results.schema import Controls
 from clbench.suite import FrozenModel, content_root
+
+PLAIN_TRAINING = "merge_init"
+"""The method that adds nothing to a task's training: others' training times are compared with its."""
 
 
 class Noise(FrozenModel):
@@ -33,6 +39,24 @@ class Noise(FrozenModel):
     """The machines and settings, and how the differences were measured."""
 
 
+class TrainingTime(FrozenModel):
+    """What a method at its defaults takes to train a task, beside what `PLAIN_TRAINING` takes on the same machine.
+
+    Results tell seconds too, but of machines that did other work beside; so these are measured on purpose, both methods
+    in turn (`perf/methods.py`).
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    source_sha256: Sha256
+    """Of the method that was measured, as results record it."""
+    multiple: NonNegativeFloat
+    """Its mean seconds a task over those of `PLAIN_TRAINING`."""
+    at: AwareDatetime
+    processor: str | None
+    """The name of the CPU, if that could be read."""
+
+
 class OnRecord(FrozenModel):
     """The measured facts of one version of a suite."""
 
@@ -45,6 +69,17 @@ class OnRecord(FrozenModel):
     noise: Noise
     controls: dict[str, Controls] | None = None
     """Track -> its controls, which are the same for all methods."""
+    training_times: dict[str, TrainingTime] = Field(default_factory=dict)
+    """Method -> what it adds to a training."""
+
+    def training_multiple(self, source_sha256: str) -> float | None:
+        """The `TrainingTime.multiple` of the method with such a source; None: it was not measured."""
+        return next((one.multiple for one in self.training_times.values() if one.source_sha256 == source_sha256), None)
+
+
+def record_path(suite: str) -> Path:
+    """Where the record of a suite is, if there is one."""
+    return content_root() / "benchmark" / suite / "record.json"
 
 
 @cache
@@ -54,7 +89,7 @@ def on_record(suite: str) -> OnRecord | None:
     Raises:
         ClbenchError: the file does not fit the schema.
     """
-    path = content_root() / "benchmark" / suite / "record.json"
+    path = record_path(suite)
     if not path.is_file():
         return None
     try:

@@ -16,6 +16,7 @@ from clbench.leaderboard.board_tables import ranked_table
 from clbench.leaderboard.page import board_page
 from clbench.leaderboard.tables import Cell, Column, Table, code_span, escape, to_html, to_latex, to_markdown
 from clbench.results.analysis import analyze
+from clbench.results.baselines import on_record
 from clbench.results.io import save_result
 from clbench.results.schema import Result
 from clbench.scores import average_score
@@ -118,6 +119,25 @@ def test_a_method_that_is_not_separably_above_the_untouched_model_is_marked():
     assert remarks["useful"] == remarks["frozen_base"] == ""
     assert remarks["idle"] == "not separably above the untouched model"
     assert "idle; not separably above the untouched model" in board_page(board, Path("x.md"))
+
+
+def test_training_times_are_compared_as_measured_on_purpose_whatever_the_results_machines_did():
+    suite, known = load_suite("mini-v2"), on_record("mini-v2")
+    assert known
+    measured = known.training_times["ewc"]
+    source = {"source_sha256": measured.source_sha256}
+
+    def shown(seconds: float, **source: str) -> str:
+        made = make_result(suite, method="ewc")
+        runs = tuple(run.model_copy(update={"train_seconds": seconds}) for run in made.runs)
+        made = made.model_copy(update={"runs": runs, "method": made.method.model_copy(update=source)})
+        [board] = [one for one in make_boards([analyze(made, suite.track("styles"))]) if one.methods]
+        table = ranked_table(board)
+        place = [column.heading for column in table.columns].index("Train ×")
+        return next(row[place].text for row in table.rows if row[1].text == "ewc")
+
+    assert shown(10.0, **source) == shown(900.0, **source) == f"{measured.multiple:.2f}"
+    assert shown(10.0) == "–", "another source was not measured"
 
 
 def test_a_row_shows_mean_and_std_shares_state_regime_and_seconds_a_task(submissions, tmp_path):
