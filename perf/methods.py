@@ -19,11 +19,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tabulate import tabulate
 
 from clbench.plugins import get_method, list_methods, source_of
+from clbench.protocol.device import DeviceConfig, prepare_process
 from clbench.protocol.models import Models
 from clbench.protocol.task_sequence import TaskSequence
 from clbench.protocol.track_runtime import TrackRuntime
@@ -43,8 +43,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default one a core")
     parser.add_argument("--record", action="store_true", help="write into the suite's record.json")
     chosen = parser.parse_args()
+    if chosen.record and on_record(chosen.suite) is None:
+        parser.error(f"--record: there is no {record_path(chosen.suite)}")
     names = chosen.methods.split(",") if chosen.methods else list(list_methods(chosen.plugin))
-    found: dict[str, tuple[float, float]] = {}
+    processor, rows, times = describe_machine().processor, [], {}
     columns = (TextColumn("trained by {task.completed:.0f} of {task.total:.0f} methods"), TimeElapsedColumn())
     with (
         ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool,
@@ -53,20 +55,25 @@ def main() -> None:
         shown = progress.add_task("", total=len(names))
         asked = {pool.submit(seconds_a_task, name, chosen.suite, chosen.track, chosen.plugin): name for name in names}
         for future in as_completed(asked):
-            found[asked[future]] = future.result()
+            name, (own, plain) = asked[future], future.result()
+            rows.append((name, own, plain, own / plain))
             progress.advance(shown)
+            times[name] = TrainingTime(
+                source_sha256=source_of(get_method(name, plugins=chosen.plugin)).sha256,
+                multiple=round(own / plain, 3),
+                at=datetime.now(UTC).replace(microsecond=0),
+                processor=processor,
+            )
             if chosen.record:
-                record(chosen.suite, {name: own / plain for name, (own, plain) in found.items()}, chosen.plugin)
-    rows = [(name, own, plain, own / plain) for name, (own, plain) in sorted(found.items())]
-    print(tabulate(rows, ["method", "s a task", f"s of {PLAIN_TRAINING}", "ratio"], floatfmt=".2f"))
+                record(chosen.suite, times)
+    print(tabulate(sorted(rows), ["method", "s a task", f"s of {PLAIN_TRAINING}", "ratio"], floatfmt=".2f"))
 
 
 @cache
-def loaded(suite: str, track: str) -> Models:
-    """The models, loaded once in a process."""
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        return TrackRuntime(load_suite(suite), track, Store(Path(folder))).models
+def models(suite: str) -> Models:
+    """The models, loaded once in a process, which computes in one thread."""
+    prepare_process(DeviceConfig())
+    return Models(load_suite(suite), DeviceConfig(), {})
 
 
 def seconds_a_task(name: str, suite: str, track: str, plugins: list[Path]) -> tuple[float, float]:
@@ -74,7 +81,7 @@ def seconds_a_task(name: str, suite: str, track: str, plugins: list[Path]) -> tu
     with tempfile.TemporaryDirectory() as folder:
         own, plain = (
             TaskSequence(
-                TrackRuntime(load_suite(suite), track, Store(Path(folder) / place), models=loaded(suite, track)),
+                TrackRuntime(load_suite(suite), track, Store(Path(folder) / place), models=models(suite)),
                 get_method(method, plugins=plugins),
                 *load_suite(suite).runs(track)[0],
             )
@@ -89,22 +96,12 @@ def seconds_a_task(name: str, suite: str, track: str, plugins: list[Path]) -> tu
     return float(np.mean(times)), float(np.mean(plain_times))
 
 
-def record(suite: str, multiples: dict[str, float], plugins: list[Path]) -> None:
-    """Put methods' ratios into a suite's record, in place of older ones."""
-    known, path = on_record(suite), record_path(suite)
-    assert known, f"there is no {path}"
-    now, processor = datetime.now(UTC).replace(microsecond=0), describe_machine().processor
-    times = {
-        name: TrainingTime(
-            source_sha256=source_of(get_method(name, plugins=plugins)).sha256,
-            multiple=round(multiple, 3),
-            at=now,
-            processor=processor,
-        )
-        for name, multiple in multiples.items()
-    }
+def record(suite: str, times: dict[str, TrainingTime]) -> None:
+    """Put methods' times into a suite's record, in place of older ones."""
+    known = on_record(suite)
+    assert known
     kept = known.model_copy(update={"training_times": dict(sorted({**known.training_times, **times}.items()))})
-    write_text(path, json.dumps(kept.model_dump(mode="json", exclude_unset=True), indent=1) + "\n")
+    write_text(record_path(suite), json.dumps(kept.model_dump(mode="json", exclude_unset=True), indent=1) + "\n")
 
 
 if __name__ == "__main__":

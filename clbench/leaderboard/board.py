@@ -185,7 +185,9 @@ class Board:
         It is not made of the results' seconds, which are of machines that may have done other work beside.
         """
         known = on_record(self.suite.name)
-        return known.training_multiple(method.result.method.source_sha256) if known else None
+        if known is None or known.suite_sha256 != self.suite.sha256:
+            return None
+        return known.training_multiple(method.result.method.source_sha256)
 
     @cached_property
     def records(self) -> list[Record]:

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from commands import CLBENCH, clbench, execute, refusal
+from commands import CLBENCH, TELL_MODULES, clbench, execute, refusal
 from paths import PLUGINS
 from typer.testing import CliRunner
 
@@ -67,7 +67,6 @@ def test_env_shows_this_machine_as_results_record_it():
     assert f"python: {told.python}" in clbench("env")
 
 
-TELL_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
 NEEDED = "import numpy, pydantic.types, typer, rich.console, rich.table, typer.rich_utils, yaml, jinja2"
 """What `--help` cannot do without."""
 

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import clbench, execute, refusal
+from commands import TELL_MODULES, clbench, execute, refusal
 from folders import files
 from tiny_sdxl import write_suite
 
-TELL_LAST = """
-import atexit, sys
-from clbench.cli import main
-atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
-main()
-"""
-"""A command that says at its end which modules it loaded."""
 SDXL = ("--tracks", "styles,objects", "--suite", "sdxl-v1", "--quick")
 
 
@@ -39,9 +32,10 @@ def empty(tmp_path, user_cache, monkeypatch) -> Path:
 @pytest.mark.long
 def test_a_plan_of_sdxl_needs_no_file_of_it_and_says_what_is_to_be_downloaded(empty, user_cache):
     options = ("run", "--method", "naive", "--track", "styles", "--suite", "sdxl-v1")
-    done = execute(sys.executable, "-c", TELL_LAST, *options, "--quick", "--dry-run", cwd=empty)
+    script = f"{TELL_MODULES}from clbench.cli import main; main()"
+    done = execute(sys.executable, "-c", script, *options, "--quick", "--dry-run", cwd=empty)
     assert "estimate: " in done.stderr
-    modules = done.stderr.partition("loaded: ")[2].split()
+    modules = done.stderr.splitlines()[-1].split()
     assert "torch" in modules
     assert "open_clip" not in modules, "only workers score images, and a plan starts none"
     assert "│ train    │ 10  │ 10    │" in done.stdout

@@ -12,6 +12,8 @@ from pathlib import Path
 import warm
 
 CLBENCH = Path(sys.executable).with_name("clbench")
+TELL_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+"""Makes a script write the names of its modules to stderr when it ends."""
 
 
 def execute(
